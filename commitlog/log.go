@@ -1,0 +1,218 @@
+// Package commitlog is the one log: every partition that lives on one disk is
+// wound into it, one group commit at a time.
+//
+// It promises that what it acknowledged is at its offset after any crash, that
+// nothing is visible before it is committed, and that a generation's end, once
+// sealed, never changes. It refuses to know Kafka's API, the map and the network:
+// who may write is told to it by Begin, Activate, Freeze and Seal.
+package commitlog
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/skeinmq/skein/internal/ident"
+)
+
+// Errors that callers branch on.
+var (
+	// ErrNotOpen: the queue's generation is not the open one here (never was, is
+	// sealed, or is only prepared). Kafka: NOT_LEADER_OR_FOLLOWER.
+	ErrNotOpen = errors.New("generation not open")
+	// ErrFrozen: a planned move holds the group's appends; retry.
+	ErrFrozen = errors.New("group frozen")
+	// ErrPoisoned: a write failed or was stuck. Final for this Log.
+	ErrPoisoned = errors.New("log poisoned")
+	// ErrFull: too little free disk; retriable elsewhere or later.
+	ErrFull = errors.New("disk full")
+	// ErrCorrupt: stored bytes fail their checksums; see CorruptError.
+	ErrCorrupt = errors.New("corrupt")
+	// ErrOutOfRange: offset below the log start or above the end.
+	ErrOutOfRange = errors.New("offset out of range")
+	// ErrSequence: out of order sequence number (idempotence).
+	ErrSequence = errors.New("out of order sequence")
+	// ErrProducerEpoch: the batch's producer epoch is older than the known one.
+	ErrProducerEpoch = errors.New("invalid producer epoch")
+	// ErrDuplicate: not an error to clients: Result carries the first append's offset.
+	ErrDuplicate = errors.New("duplicate sequence")
+	// ErrClosed: the log is being closed.
+	ErrClosed = errors.New("log closed")
+)
+
+// Config configures one log. The zero value of each optional field means its default.
+type Config struct {
+	Dir string // <data>; holds log/ and meta/
+
+	ClusterID string // compared with the identity on disk; "" at format time only in tools
+
+	FileSize       int64         // bytes of one log file; default 512 MiB
+	MaxBlock       int           // bytes of one group commit; default 1 MiB, a larger batch gets a block of its own
+	WritesInFlight int           // default 2: measured
+	CacheBytes     int64         // recent blocks kept in memory; default 256 MiB, bounded by Validate
+	ReadsInFlight  int           // concurrent preads of cold data; default 64
+	StuckWrite     time.Duration // a write older than this poisons the log; default 5 s
+	ReadyFiles     int           // files prepared ahead; default 2
+
+	ProducerExpiry time.Duration // default 24 h
+	CheckpointEach time.Duration // default 30 s
+
+	Witness Registrar // nil: the recorded witness set is empty
+
+	Logger     *slog.Logger
+	Registerer prometheus.Registerer
+	Now        func() time.Time // nil: time.Now; producer expiry and CreateTime checks never decide safety
+}
+
+// Registrar is the witness side of the commit rule: durable, then registered with
+// every witness, then committed (O4). Register is called in commit order and calls
+// done exactly once, possibly from another goroutine, when every member has the
+// update; an error poisons the log.
+type Registrar interface {
+	Register(updates []Update, done func(error))
+}
+
+// Update is one touched queue of one group commit.
+type Update struct {
+	Generation ident.Generation
+	State      ident.PartitionState // full End/LogStart; Producers: only the touched ones
+}
+
+// Log is one commitlog. Life: Open (recovers; serves nothing) → Run in a goroutine →
+// Begin (told by the map what is open) → Append/Read/… → Close.
+type Log struct{}
+
+// Recovered is what the disk says, before the map has been asked.
+type Recovered struct {
+	ID          ident.Log
+	ClusterID   string
+	Epoch       ident.LogEpoch // newest epoch begun on this disk; 0: never
+	Fresh       bool           // the directory was just formatted
+	Generations []RecoveredGeneration
+	End         ident.Position
+	Damage      []CorruptError // quarantined ranges, if any
+}
+
+// RecoveredGeneration is one generation found on the disk.
+type RecoveredGeneration struct {
+	Generation ident.Generation
+	Partitions []ident.PartitionState // with recovered ends; a partition without data or state is absent
+}
+
+// MapGeneration is one generation as the map names it, told to Begin.
+type MapGeneration struct {
+	Generation ident.Generation
+	Open       bool
+	// Ends of a sealed generation. A partition that is absent ended where it started.
+	Ends map[ident.Partition]ident.Offset
+}
+
+// CorruptError names a damaged range of the log.
+type CorruptError struct {
+	File     string
+	From, To ident.Position
+	Reason   string
+}
+
+func (e *CorruptError) Error() string { return "corrupt " + e.File + ": " + e.Reason }
+
+// Is makes errors.Is(err, ErrCorrupt) true.
+func (e *CorruptError) Is(target error) bool { return target == ErrCorrupt }
+
+// Open recovers the log in cfg.Dir, formatting an empty directory. It serves nothing yet.
+func Open(ctx context.Context, cfg Config) (*Log, error) { panic("commitlog: Open") }
+
+// Recovered reports what recovery found.
+func (l *Log) Recovered() Recovered { panic("commitlog: Recovered") }
+
+// Run drives the log until ctx ends or the log is poisoned; it returns after the last
+// write is on disk. It must run before Begin.
+func (l *Log) Run(ctx context.Context) error { panic("commitlog: Run") }
+
+// Begin opens the log at epoch with exactly the generations that the map names (O3, O15,
+// O16): what the map does not name is forgotten, what it sealed is cut at its ends, the
+// cut is written down, and only then does anything else succeed.
+func (l *Log) Begin(ctx context.Context, epoch ident.LogEpoch, named []MapGeneration) error {
+	panic("commitlog: Begin")
+}
+
+// Opening asks for an opening frame: what a generation starts from (O12).
+type Opening struct {
+	Group ident.Group
+	Epoch ident.Epoch
+	State []ident.PartitionState
+}
+
+// Prepare writes opening frames, durable and witnessed, and returns their names in order.
+// The generations take no appends before Activate.
+func (l *Log) Prepare(ctx context.Context, openings []Opening) ([]ident.Frame, error) {
+	panic("commitlog: Prepare")
+}
+
+// Activate opens prepared generations for appends: the map now names them.
+func (l *Log) Activate(gens []ident.Generation) error { panic("commitlog: Activate") }
+
+// Freeze stops every kind of frame of the group (O18), waits until nothing of it is in
+// flight and returns its exact state, ordered by partition.
+func (l *Log) Freeze(ctx context.Context, group ident.Group) ([]ident.PartitionState, error) {
+	panic("commitlog: Freeze")
+}
+
+// Thaw ends a Freeze that did not lead to a move.
+func (l *Log) Thaw(group ident.Group) error { panic("commitlog: Thaw") }
+
+// Seal ends a generation here for ever, at the ends that the map published, and writes
+// the cut down. Reads below the ends go on.
+func (l *Log) Seal(ctx context.Context, gen MapGeneration) error { panic("commitlog: Seal") }
+
+// Drop forgets every run of the partitions (a deleted topic, or a range that retention
+// has passed in all generations), durably.
+func (l *Log) Drop(ctx context.Context, partitions []ident.Partition) error {
+	panic("commitlog: Drop")
+}
+
+// Queue returns the physical queue of a partition in the group's open generation,
+// making it (at offset 0, in memory only) when the partition has no state there yet.
+func (l *Log) Queue(group ident.Group, p ident.Partition) (*Queue, error) {
+	panic("commitlog: Queue")
+}
+
+// Sealed returns the physical queue of a partition in the named generation, open or
+// sealed, or false when the log holds nothing of it.
+func (l *Log) Sealed(gen ident.Generation, p ident.Partition) (*Queue, bool) {
+	panic("commitlog: Sealed")
+}
+
+// Level is how much room the disk has.
+type Level int
+
+// Levels of a disk, in order of severity.
+const (
+	LevelOK Level = iota
+	LevelAvoid
+	LevelThrottle
+	LevelRefuse
+)
+
+// Stats is a snapshot for operators.
+type Stats struct {
+	ID          ident.Log
+	Epoch       ident.LogEpoch
+	First, End  ident.Position // live range of positions
+	Committed   ident.Position
+	Files       int
+	DiskBytes   int64 // bytes of all files of the log
+	FreeBytes   int64
+	Queues      int
+	Level       Level
+	Unavailable []CorruptError
+}
+
+// Stats reports the state of the log.
+func (l *Log) Stats() Stats { panic("commitlog: Stats") }
+
+// Close releases files and memory after Run has returned.
+func (l *Log) Close() error { panic("commitlog: Close") }

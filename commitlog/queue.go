@@ -1,0 +1,120 @@
+package commitlog
+
+import (
+	"context"
+	"iter"
+
+	"github.com/skeinmq/skein/internal/ident"
+)
+
+// Queue is a physical queue: one partition in one generation, in this log.
+// Its marks only move forward.
+type Queue struct{}
+
+// Partition and Generation name the queue.
+func (q *Queue) Partition() ident.Partition { panic("commitlog: Partition") }
+
+// Generation names the period of the group that the queue belongs to.
+func (q *Queue) Generation() ident.Generation { panic("commitlog: Generation") }
+
+// Open reports whether the queue's generation takes appends.
+func (q *Queue) Open() bool { panic("commitlog: Open") }
+
+// Start is the first offset of the run: the end of the one before.
+func (q *Queue) Start() ident.Offset { panic("commitlog: Start") }
+
+// HighWatermark is the end of what is committed: the end of the run when sealed.
+func (q *Queue) HighWatermark() ident.Offset { panic("commitlog: HighWatermark") }
+
+// LastStable is the last stable offset: at most HighWatermark.
+func (q *Queue) LastStable() ident.Offset { panic("commitlog: LastStable") }
+
+// LogStart is the committed log start as this generation knows it.
+func (q *Queue) LogStart() ident.Offset { panic("commitlog: LogStart") }
+
+// SetLogStart moves the log start, durably, before it returns (O4, O18). Moving back is
+// a no-op; beyond the high watermark is ErrOutOfRange. Open generations only.
+func (q *Queue) SetLogStart(ctx context.Context, to ident.Offset) error {
+	panic("commitlog: SetLogStart")
+}
+
+// Floor tells the log that nothing of this run below to will ever be read again, so that
+// files can go. It is not written down: the owner says it again after a restart.
+func (q *Queue) Floor(to ident.Offset) { panic("commitlog: Floor") }
+
+// ReadOptions bounds one read.
+type ReadOptions struct {
+	From     ident.Offset
+	To       ident.Offset // exclusive; clamped to HighWatermark. <= 0: HighWatermark
+	MaxBytes int          // whole batches up to this; see AtLeastOne
+	// AtLeastOne returns the first batch even when it exceeds MaxBytes (KIP-74).
+	AtLeastOne bool
+}
+
+// Records is the outcome of a read: whole batches, contiguous from the one that contains
+// From. The slices are valid until Release, and read-only. Records may be reused.
+type Records struct {
+	Slices [][]byte
+	Bytes  int
+	Next   ident.Offset // the offset after the last batch; From when there is none
+}
+
+// Release lets go of the memory behind Slices and empties r for reuse.
+func (r *Records) Release() { panic("commitlog: Release") }
+
+// Read appends what the options allow to dst (which is empty or was released). From memory
+// it does not block; older data is read from disk on a bounded number of threads.
+// ErrOutOfRange when From is outside [max(Start, LogStart), HighWatermark]; a CorruptError
+// when the first batch that it would return is damaged.
+func (q *Queue) Read(ctx context.Context, opt ReadOptions, dst *Records) error {
+	panic("commitlog: Read")
+}
+
+// Stamp is an offset with its record batch's timestamp and leader epoch.
+type Stamp struct {
+	Offset    ident.Offset // base offset of the batch
+	Last      ident.Offset // last offset of the batch
+	Timestamp int64        // its max timestamp
+}
+
+// FindTime returns the first committed batch at or after from whose max timestamp is >= ts.
+// The caller looks inside the batch.
+func (q *Queue) FindTime(ctx context.Context, from ident.Offset, ts int64) (Stamp, bool, error) {
+	panic("commitlog: FindTime")
+}
+
+// MaxTime returns the committed batch with the greatest max timestamp (the first such) at or after from.
+func (q *Queue) MaxTime(ctx context.Context, from ident.Offset) (Stamp, bool, error) {
+	panic("commitlog: MaxTime")
+}
+
+// Segment is what one log file holds of a queue: retention decides by it, as Kafka does by
+// its segment files.
+type Segment struct {
+	First, End   ident.Offset
+	Bytes        int64
+	MaxTimestamp int64
+	Unsealed     bool // still in the file that is being written
+}
+
+// Segments iterates the committed segments of the run from LogStart on, in offset order.
+func (q *Queue) Segments() iter.Seq2[Segment, error] { panic("commitlog: Segments") }
+
+// Size is the committed bytes from LogStart on (exact at batch granularity is not promised
+// for the segment that LogStart cuts).
+func (q *Queue) Size() int64 { panic("commitlog: Size") }
+
+// Producers returns the deduplication state, ordered by producer id, for DescribeProducers.
+func (q *Queue) Producers(ctx context.Context) ([]ident.ProducerState, error) {
+	panic("commitlog: Producers")
+}
+
+// Watcher is told that a queue's high watermark, last stable offset or log start moved, or
+// that it was frozen, sealed or dropped. Notify runs on the log's completing goroutine: it must not block.
+type Watcher interface{ Notify(q *Queue) }
+
+// Watch registers w for every later change of q until Unwatch. A watcher may be registered once per queue.
+func (q *Queue) Watch(w Watcher) { panic("commitlog: Watch") }
+
+// Unwatch ends a Watch; a Notify that is under way may still arrive.
+func (q *Queue) Unwatch(w Watcher) { panic("commitlog: Unwatch") }
