@@ -1,0 +1,2 @@
+// Package archtest holds only tests: they keep the shape of the tree.
+package archtest
