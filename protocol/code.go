@@ -308,6 +308,3 @@ func (c Code) Message() string {
 	}
 	return codes[c+1].message
 }
-
-// Error makes a Code an error, so that a test or tool may return it.
-func (c Code) Error() string { return c.String() + ": " + c.Message() }
