@@ -8,6 +8,7 @@ package broker
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"net"
 	"time"
@@ -29,6 +30,8 @@ type Config struct {
 	Port        int32        // advertised
 
 	Store *queuemapper.Store
+	// ProducerIDs serves InitProducerId.
+	ProducerIDs ProducerIDs
 	// Logs are open for recovery only (Open has returned, Run is going): the broker reopens
 	// them through the map and begins them.
 	Logs []*commitlog.Log
@@ -44,15 +47,71 @@ type Config struct {
 	Registerer prometheus.Registerer
 }
 
+// ProducerIDs hands out producer ids that no other caller ever gets (blocks of them come from the controller).
+type ProducerIDs interface {
+	NextProducerID(ctx context.Context) (int64, error)
+}
+
 // Broker serves Kafka clients.
-type Broker struct{}
+type Broker struct {
+	cfg   Config // immutable after New, with defaults
+	log   *slog.Logger
+	store *queuemapper.Store
+	ids   ProducerIDs
+	rows  *[maxKey + 1]handler // the dispatch table; through a field, as rows refer to methods that read it
+
+	table  table
+	hosted map[ident.Log]*hostedLog // set by start-up, before the table; immutable then
+
+	ready chan struct{}
+}
 
 // New checks cfg (all problems in one error) and prepares a broker.
-func New(cfg Config) (*Broker, error) { panic("broker: New") }
+func New(cfg Config) (*Broker, error) {
+	if err := cfg.validate(); err != nil {
+		return nil, err
+	}
+	cfg = cfg.withDefaults()
+	b := &Broker{
+		cfg: cfg, log: cfg.Logger, store: cfg.Store, ids: cfg.ProducerIDs, rows: &handlers,
+		hosted: make(map[ident.Log]*hostedLog), ready: make(chan struct{}),
+	}
+	b.table.init()
+	return b, nil
+}
 
-// Run takes the broker's logs into service (O15), registers it, serves until ctx ends, then drains: stops
-// taking connections and requests, lets what is in flight commit, and returns.
-func (b *Broker) Run(ctx context.Context) error { panic("broker: Run") }
+func (c Config) validate() error {
+	var errs []error
+	if c.Listener == nil {
+		errs = append(errs, errors.New("check broker config: no listener"))
+	}
+	if c.Store == nil {
+		errs = append(errs, errors.New("check broker config: no map store"))
+	}
+	if len(c.Logs) == 0 {
+		errs = append(errs, errors.New("check broker config: no log"))
+	}
+	if c.MemoryBytes < 0 {
+		errs = append(errs, errors.New("check broker config: memory budget is negative"))
+	}
+	return errors.Join(errs...)
+}
+
+func (c Config) withDefaults() Config {
+	if c.MemoryBytes == 0 {
+		c.MemoryBytes = 512 << 20
+	}
+	if c.MaxConnections == 0 {
+		c.MaxConnections = 20_000
+	}
+	if c.DrainTimeout == 0 {
+		c.DrainTimeout = 10 * time.Second
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	return c
+}
 
 // Ready is closed when the broker serves.
-func (b *Broker) Ready() <-chan struct{} { panic("broker: Ready") }
+func (b *Broker) Ready() <-chan struct{} { return b.ready }

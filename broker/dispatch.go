@@ -13,10 +13,29 @@ type handler struct {
 	key      int16
 	name     string
 	min, max int16
-	// handle answers one request. It may block (a join waits for its group); ctx ends when the
-	// connection or the broker does. A nil response means: send nothing (acks=0).
+	// waits says that handle may block on other clients (a join waits for its group): the peer is
+	// watched meanwhile, and ctx ends as soon as it goes away.
+	waits bool
+	// handle answers one request. It may block; ctx ends when the connection or the broker does.
+	// A nil response means: send nothing, and close the connection if the request wanted an answer.
 	// Produce and Fetch have paths of their own and leave it nil.
 	handle func(b *Broker, ctx context.Context, rq *request) kmsg.Response
+}
+
+// handlers is the dispatch table, indexed by key. A row without a name is an API that Skein does not serve.
+var handlers = [...]handler{
+	maxKey: {},
+}
+
+// maxKey is the greatest API key that the table has room for.
+const maxKey = 94
+
+// lookup finds the row that serves a key, nil if there is none.
+func lookup(key int16) *handler {
+	if key < 0 || int(key) >= len(handlers) || handlers[key].name == "" {
+		return nil
+	}
+	return &handlers[key]
 }
 
 // request is one decoded request and who sent it.
@@ -25,4 +44,16 @@ type request struct {
 	clientID     string
 	body         kmsg.Request
 	remote       net.Addr
+}
+
+// host is the client's address as Kafka shows it to members and operators: "/" and the IP.
+func (rq *request) host() string {
+	if rq.remote == nil {
+		return "/"
+	}
+	h, _, err := net.SplitHostPort(rq.remote.String())
+	if err != nil {
+		h = rq.remote.String()
+	}
+	return "/" + h
 }

@@ -1,0 +1,77 @@
+package broker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/skeinmq/skein/commitlog"
+	"github.com/skeinmq/skein/protocol"
+	"github.com/skeinmq/skein/queuemapper"
+)
+
+// errorCode is the one translator to Kafka's error codes. A refusal in the chain says which code it means.
+func errorCode(err error) int16 { return int16(codeOf(err)) }
+
+// codeOf is errorCode with the code's own type.
+func codeOf(err error) protocol.Code {
+	if err == nil {
+		return protocol.CodeNone
+	}
+	if code, ok := errors.AsType[*refusal](err); ok {
+		return code.code
+	}
+	switch {
+	case errors.Is(err, commitlog.ErrNotOpen), errors.Is(err, commitlog.ErrFrozen), errors.Is(err, commitlog.ErrClosed):
+		return protocol.CodeNotLeaderOrFollower
+	case errors.Is(err, commitlog.ErrPoisoned), errors.Is(err, commitlog.ErrFull):
+		return protocol.CodeKafkaStorageError
+	case errors.Is(err, commitlog.ErrCorrupt):
+		return protocol.CodeKafkaStorageError
+	case errors.Is(err, commitlog.ErrOutOfRange):
+		return protocol.CodeOffsetOutOfRange
+	case errors.Is(err, commitlog.ErrSequence):
+		return protocol.CodeOutOfOrderSequenceNumber
+	case errors.Is(err, commitlog.ErrProducerEpoch):
+		return protocol.CodeInvalidProducerEpoch
+	case errors.Is(err, queuemapper.ErrExists):
+		return protocol.CodeTopicAlreadyExists
+	case errors.Is(err, queuemapper.ErrNotFound):
+		return protocol.CodeUnknownTopicOrPartition
+	case errors.Is(err, queuemapper.ErrConflict), errors.Is(err, queuemapper.ErrUnknown),
+		errors.Is(err, queuemapper.ErrUnavailable), errors.Is(err, context.DeadlineExceeded):
+		return protocol.CodeRequestTimedOut
+	case errors.Is(err, context.Canceled):
+		return protocol.CodeRequestTimedOut
+	default:
+		return protocol.CodeUnknownServerError
+	}
+}
+
+// refusal is the error of a handler that knows which code its client must get.
+type refusal struct {
+	code protocol.Code
+	text string
+}
+
+func (r *refusal) Error() string { return r.text }
+
+// refuse returns an error that reaches the client as code, with a text that does.
+func refuse(code protocol.Code, format string, args ...any) error {
+	return &refusal{code: code, text: fmt.Sprintf(format, args...)}
+}
+
+// refuseCode is refuse with the code's own text.
+func refuseCode(code protocol.Code) error { return &refusal{code: code, text: code.Message()} }
+
+// errorMessage is the text that goes with errorCode, nil for none. Text of unexpected errors stays in our log.
+func errorMessage(err error) *string {
+	if err == nil {
+		return nil
+	}
+	s := err.Error()
+	if codeOf(err) == protocol.CodeUnknownServerError {
+		s = protocol.CodeUnknownServerError.Message()
+	}
+	return &s
+}
