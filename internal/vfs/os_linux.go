@@ -1,0 +1,70 @@
+package vfs
+
+import (
+	"io/fs"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+const oDirect = unix.O_DIRECT
+
+// directAlign asks the kernel for the alignment of an open file. Kernels before
+// 6.1 and some file systems do not know: then the fallback holds.
+func directAlign(f *os.File) DirectIO {
+	out := DirectIO{Available: true, MemoryAlign: fallbackAlign, OffsetAlign: fallbackAlign}
+	var st unix.Statx_t
+	err := control(f, func(fd int) error {
+		return unix.Statx(fd, "", unix.AT_EMPTY_PATH, unix.STATX_DIOALIGN, &st)
+	})
+	if err != nil || st.Mask&unix.STATX_DIOALIGN == 0 {
+		return out
+	}
+	// Zero means that this file cannot do direct I/O, though its file system can.
+	if st.Dio_mem_align == 0 || st.Dio_offset_align == 0 {
+		out.Available = false
+		return out
+	}
+	// Buffers are aligned to a page, and a sector is the unit of torn writes:
+	// a smaller offered alignment buys nothing.
+	out.MemoryAlign = int(st.Dio_mem_align)
+	out.OffsetAlign = max(int(st.Dio_offset_align), SectorSize)
+	return out
+}
+
+// inMemoryFS is true for file systems that take O_DIRECT (since Linux 6.6) but
+// have no device behind them.
+func inMemoryFS(dir string) bool {
+	var st unix.Statfs_t
+	if err := unix.Statfs(dir, &st); err != nil {
+		return false
+	}
+	return uint32(st.Type) == unix.TMPFS_MAGIC || uint32(st.Type) == unix.RAMFS_MAGIC
+}
+
+func adviseRandom(f *os.File) {
+	_ = control(f, func(fd int) error { return unix.Fadvise(fd, 0, 0, unix.FADV_RANDOM) })
+}
+
+func (o *osFile) Datasync() error {
+	if err := control(o.f, unix.Fdatasync); err != nil {
+		return &fs.PathError{Op: "fdatasync", Path: o.f.Name(), Err: err}
+	}
+	return nil
+}
+
+func (o *osFile) Allocate(off, n int64) error {
+	err := control(o.f, func(fd int) error { return unix.Fallocate(fd, 0, off, n) })
+	if err == unix.EOPNOTSUPP {
+		// No reservation here: grow the file, as Allocate's contract allows.
+		size, err := o.Size()
+		if err != nil || size >= off+n {
+			return err
+		}
+		return o.Truncate(off + n)
+	}
+	if err != nil {
+		return &fs.PathError{Op: "fallocate", Path: o.f.Name(), Err: err}
+	}
+	return nil
+}
