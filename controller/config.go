@@ -1,0 +1,105 @@
+package controller
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/hashicorp/raft"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/skeinmq/skein/internal/ident"
+)
+
+// Config configures a controller. The zero value of an optional field means its default.
+type Config struct {
+	// Dir holds the raft log and its snapshots; made if it is not there. One process at a
+	// time: the caller holds the lock.
+	Dir string
+	ID  ident.Broker
+
+	// Transport and Voters are for more than one voter: all of them, this one included, as
+	// they were at the cluster's first start. Nil and empty: a single voter, which needs
+	// neither network nor peers and elects itself.
+	Transport raft.Transport
+	Voters    []raft.Server
+	// Timeout is raft's heartbeat and election timeout; default 10 ms for a single voter
+	// (nobody can be slow but itself), 1 s otherwise.
+	Timeout time.Duration
+
+	// QueueEntries bounds the commands in flight; a full queue blocks Apply. Default 4,096.
+	QueueEntries int
+	// SnapshotBytes and SnapshotEntries: a snapshot is taken, and the log cut, when more than
+	// one of these was applied since the last. Defaults 64 MiB and 65,536.
+	SnapshotBytes   int64
+	SnapshotEntries uint64
+	// TrailingEntries stay in the log behind a snapshot, for voters that lag. Default 128.
+	TrailingEntries uint64
+	// StuckTimeout: a write of the raft log that takes longer poisons it. Default 5 s.
+	StuckTimeout time.Duration
+
+	Logger     *slog.Logger
+	Registerer prometheus.Registerer
+}
+
+// Validate reports every problem of cfg in one error.
+func (cfg Config) Validate() error {
+	var problems []error
+	if cfg.Dir == "" {
+		problems = append(problems, errors.New("controller directory is empty"))
+	}
+	if cfg.Timeout != 0 && cfg.Timeout < 5*time.Millisecond {
+		problems = append(problems, fmt.Errorf("controller timeout %v is below 5ms", cfg.Timeout))
+	}
+	if cfg.QueueEntries < 0 || cfg.SnapshotBytes < 0 || cfg.StuckTimeout < 0 {
+		problems = append(problems, errors.New("controller limits must not be negative"))
+	}
+	if (cfg.Transport == nil) != (len(cfg.Voters) == 0) {
+		problems = append(problems, errors.New("controller transport and voters go together"))
+	}
+	return errors.Join(problems...)
+}
+
+func (cfg Config) withDefaults() Config {
+	if cfg.Timeout == 0 {
+		cfg.Timeout = 10 * time.Millisecond
+		if cfg.Transport != nil {
+			cfg.Timeout = time.Second
+		}
+	}
+	if cfg.QueueEntries == 0 {
+		cfg.QueueEntries = 4096
+	}
+	if cfg.SnapshotBytes == 0 {
+		cfg.SnapshotBytes = 64 << 20
+	}
+	if cfg.SnapshotEntries == 0 {
+		cfg.SnapshotEntries = 64 << 10
+	}
+	if cfg.TrailingEntries == 0 {
+		cfg.TrailingEntries = 128
+	}
+	if cfg.StuckTimeout == 0 {
+		cfg.StuckTimeout = 5 * time.Second
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	return cfg
+}
+
+func (cfg Config) raft() *raft.Config {
+	rc := raft.DefaultConfig()
+	rc.LocalID = serverID(cfg.ID)
+	rc.HeartbeatTimeout, rc.ElectionTimeout, rc.LeaderLeaseTimeout = cfg.Timeout, cfg.Timeout, cfg.Timeout
+	rc.CommitTimeout = min(rc.CommitTimeout, cfg.Timeout)
+	rc.BatchApplyCh = true
+	rc.MaxAppendEntries = 256
+	rc.SnapshotThreshold = cfg.SnapshotEntries
+	rc.TrailingLogs = cfg.TrailingEntries
+	rc.Logger = newLogger(cfg.Logger)
+	return rc
+}
+
+func serverID(id ident.Broker) raft.ServerID { return raft.ServerID(fmt.Sprintf("broker-%d", id)) }
