@@ -10,6 +10,7 @@ package queuemapper
 import (
 	"errors"
 	"iter"
+	"slices"
 
 	"github.com/skeinmq/skein/internal/ident"
 )
@@ -27,10 +28,36 @@ var (
 	ErrUnknown = errors.New("outcome unknown")
 	// ErrUnavailable: the store cannot be reached or has no quorum; nothing happened.
 	ErrUnavailable = errors.New("map store unavailable")
+	// ErrCluster: the store belongs to another cluster than the caller's disks, or is empty
+	// while they are not.
+	ErrCluster = errors.New("map store of another cluster")
+	// ErrInvalid: the request contradicts itself or the map as the caller read it; nothing was sent.
+	ErrInvalid = errors.New("invalid change of the map")
 )
 
-// Map is one immutable snapshot of the whole map, as of one etcd revision.
-type Map struct{}
+// Map is one immutable snapshot of the whole map, as of one etcd revision. Neighbouring
+// snapshots share what did not change. The zero Map is empty.
+type Map struct {
+	revision   int64
+	cluster    Cluster
+	topics     ordered[string, *Topic]
+	byID       ordered[ident.Topic, *Topic]
+	groups     []*Group // by id
+	logs       ordered[ident.Log, *Log]
+	brokers    ordered[ident.Broker, *Broker]
+	dynamic    ordered[string, *entity] // by kind/name
+	partitions int
+	counts     []int32 // partitions that live in each group now, by id
+
+	next chan struct{} // closed when the store has a newer snapshot; nil outside a store
+}
+
+// entity holds the dynamic configs of one kind/name.
+type entity struct {
+	kind, name string
+	configs    map[string]string
+	revision   int64
+}
 
 // Cluster is the cluster's record.
 type Cluster struct {
@@ -57,13 +84,25 @@ type Placement []Residence
 type Residence struct {
 	Group ident.Group
 	From  ident.Offset
+	// First is the epoch of the group's generation in which the stay began; 0 for the
+	// partition's first stay. Last is the one in which it ended, at the next stay's From; 0
+	// while it goes on. The group's generations outside [First, Last] say nothing about the
+	// partition, whatever ends they name.
+	First, Last ident.Epoch
 }
 
 // Group is one placement group's record: its generations, epochs increasing, the last one open.
+// Do not change what it points at.
 type Group struct {
-	ID          ident.Group
+	ID ident.Group
+	// Starts is where the first generation that is still listed starts, for partitions that
+	// moved on in ones that were trimmed; absent: 0.
+	Starts      map[ident.Partition]ident.Offset
 	Generations []Generation
 	Revision    int64
+
+	raw   [][]byte // encoded generations by index, nil when not known; shares the record's bytes
+	index index
 }
 
 // Generation is one period of a group on one log (O2).
@@ -127,62 +166,79 @@ type Run struct {
 }
 
 // Revision is the etcd revision that the snapshot reflects.
-func (m *Map) Revision() int64 { panic("queuemapper") }
+func (m *Map) Revision() int64 { return m.revision }
 
 // Cluster returns the cluster's record.
-func (m *Map) Cluster() Cluster { panic("queuemapper") }
+func (m *Map) Cluster() Cluster { return m.cluster }
 
 // Topic finds a topic by name, nil if there is none.
-func (m *Map) Topic(name string) *Topic { panic("queuemapper") }
+func (m *Map) Topic(name string) *Topic {
+	t, _ := m.topics.get(name)
+	return t
+}
 
 // TopicByID finds a topic by id, nil if there is none.
-func (m *Map) TopicByID(id ident.Topic) *Topic { panic("queuemapper") }
+func (m *Map) TopicByID(id ident.Topic) *Topic {
+	t, _ := m.byID.get(id)
+	return t
+}
 
 // Topics iterates all topics ordered by name.
-func (m *Map) Topics() iter.Seq[*Topic] { panic("queuemapper") }
+func (m *Map) Topics() iter.Seq[*Topic] { return m.topics.values() }
 
 // Len is the number of topics and of partitions.
-func (m *Map) Len() (topics, partitions int) { panic("queuemapper") }
+func (m *Map) Len() (topics, partitions int) { return m.topics.n, m.partitions }
 
 // Group returns a group's record, nil if the id is out of range.
-func (m *Map) Group(id ident.Group) *Group { panic("queuemapper") }
+func (m *Map) Group(id ident.Group) *Group {
+	if id < 0 || int(id) >= len(m.groups) {
+		return nil
+	}
+	return m.groups[id]
+}
 
 // Groups iterates all groups by id.
-func (m *Map) Groups() iter.Seq[*Group] { panic("queuemapper") }
+func (m *Map) Groups() iter.Seq[*Group] { return slices.Values(m.groups) }
 
 // Log returns a log's record, nil if unknown.
-func (m *Map) Log(id ident.Log) *Log { panic("queuemapper") }
+func (m *Map) Log(id ident.Log) *Log {
+	l, _ := m.logs.get(id)
+	return l
+}
 
 // Logs iterates all logs ordered by id.
-func (m *Map) Logs() iter.Seq[*Log] { panic("queuemapper") }
+func (m *Map) Logs() iter.Seq[*Log] { return m.logs.values() }
 
 // Broker returns a live broker's registration, nil if there is none.
-func (m *Map) Broker(id ident.Broker) *Broker { panic("queuemapper") }
+func (m *Map) Broker(id ident.Broker) *Broker {
+	b, _ := m.brokers.get(id)
+	return b
+}
 
 // Brokers iterates live brokers by id.
-func (m *Map) Brokers() iter.Seq[*Broker] { panic("queuemapper") }
+func (m *Map) Brokers() iter.Seq[*Broker] { return m.brokers.values() }
 
 // Dynamic returns the dynamic configs of an entity: kind "broker" and name "" (cluster
-// default) or a node id, "group", "client-metrics", …. Nil if none.
-func (m *Map) Dynamic(kind, name string) map[string]string { panic("queuemapper") }
+// default) or a node id, "group", "client-metrics", …. Nil if none. Do not change it.
+func (m *Map) Dynamic(kind, name string) map[string]string {
+	if e, ok := m.dynamic.get(kind + "/" + name); ok {
+		return e.configs
+	}
+	return nil
+}
 
-// Owner is the open run of a partition: who takes its appends. False while the group has
-// no open generation (only before the first broker of a new cluster is up) or when there
-// is no such partition.
-func (m *Map) Owner(t *Topic, index int32) (Run, *Log, bool) { panic("queuemapper") }
+// Partitions is the number of partitions that live in a group now, 0 if there is no such group.
+func (m *Map) Partitions(id ident.Group) int {
+	if id < 0 || int(id) >= len(m.counts) {
+		return 0
+	}
+	return int(m.counts[id])
+}
 
-// Runs returns the partition's runs in offset order, empty ones left out except the open
-// one, which is last.
-func (m *Map) Runs(t *Topic, index int32) []Run { panic("queuemapper") }
-
-// Locate returns the run that holds an offset: binary search over the group's generations.
-// An offset at or past the open run's start is in the open run. False below the first run.
-func (m *Map) Locate(t *Topic, index int32, o ident.Offset) (Run, bool) { panic("queuemapper") }
-
-// EpochEnd answers OffsetForLeaderEpoch for an epoch below the current one (Kafka's
-// LeaderEpochFileCache.endOffsetFor): the greatest epoch <= e that the partition has had,
-// and its end. ok is false when e is below every known epoch; open is true when the answer
-// is the open generation, whose end only the log knows.
-func (m *Map) EpochEnd(t *Topic, index int32, e ident.Epoch) (epoch ident.Epoch, end ident.Offset, open, ok bool) {
-	panic("queuemapper")
+// Current returns the group's open generation, nil if it has none yet.
+func (g *Group) Current() *Generation {
+	if n := len(g.Generations); n > 0 && !g.Generations[n-1].Sealed {
+		return &g.Generations[n-1]
+	}
+	return nil
 }

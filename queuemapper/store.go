@@ -2,7 +2,14 @@ package queuemapper
 
 import (
 	"context"
+	"crypto/rand"
+	"encoding/base64"
+	"errors"
+	"fmt"
 	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -18,121 +25,162 @@ type Config struct {
 	Groups     int
 	Logger     *slog.Logger
 	Registerer prometheus.Registerer
+	// Timeout bounds each request to etcd, whatever the caller's context allows; default 5 s.
+	Timeout time.Duration
+	// LeaseTTL is how long a registration outlives its broker; default 5 s, etcd rounds up
+	// to whole seconds.
+	LeaseTTL time.Duration
+}
+
+func (c Config) withDefaults() Config {
+	if c.Prefix == "" {
+		c.Prefix = "/skein"
+	}
+	if c.Groups == 0 {
+		c.Groups = 64
+	}
+	if c.Logger == nil {
+		c.Logger = slog.Default()
+	}
+	if c.Timeout == 0 {
+		c.Timeout = 5 * time.Second
+	}
+	if c.LeaseTTL == 0 {
+		c.LeaseTTL = 5 * time.Second
+	}
+	return c
+}
+
+// Validate names everything that is wrong.
+func (c Config) Validate() error {
+	var errs []error
+	if c.Client == nil {
+		errs = append(errs, errors.New("map store: no etcd client"))
+	}
+	if c.Groups < 0 || c.Groups > maxGroups {
+		errs = append(errs, fmt.Errorf("map store: groups %d: want 1 to %d", c.Groups, maxGroups))
+	}
+	if c.Prefix != "" && (c.Prefix[0] != '/' || c.Prefix[len(c.Prefix)-1] == '/') {
+		errs = append(errs, fmt.Errorf("map store: prefix %q: want a leading and no trailing slash", c.Prefix))
+	}
+	return errors.Join(errs...)
 }
 
 // Store keeps the map in etcd. All writes return once the local snapshot has their effect.
-type Store struct{}
+// Its methods may be called by any goroutine.
+type Store struct {
+	cfg     Config
+	client  *clientv3.Client
+	log     *slog.Logger
+	metrics *metrics
+
+	current atomic.Pointer[Map]
+	install sync.Mutex // serialises replacing current
+
+	// running is what Run's watch holds up while it is at work, nil otherwise.
+	running atomic.Pointer[runner]
+
+	// doubt is set by a failure and makes the next write ask for a sign of life first, so
+	// that an outage is ErrUnavailable and not ErrUnknown, which costs callers more.
+	doubt atomic.Bool
+
+	registration registration
+}
+
+// runner is one call of Run.
+type runner struct{ stopped chan struct{} }
+
+// format is the version of the layout of keys, in the cluster's record.
+const format = 1
 
 // Open reads the whole map. On an empty store it formats: cluster record and empty groups.
 // expect is the cluster id that the caller's disks carry, "" if none; another one is refused.
-func Open(ctx context.Context, cfg Config, expect string) (*Store, error) { panic("queuemapper") }
+func Open(ctx context.Context, cfg Config, expect string) (*Store, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	cfg = cfg.withDefaults()
+	s := &Store{cfg: cfg, client: cfg.Client, log: cfg.Logger, metrics: newMetrics(cfg.Registerer)}
+	s.registration.changed = make(chan struct{}, 1)
+	s.current.Store(newMap())
+	if err := s.reload(ctx); err != nil {
+		return nil, fmt.Errorf("open map: %w", err)
+	}
+	if s.Map().cluster.ID == "" {
+		if expect != "" {
+			return nil, fmt.Errorf("open map: %w: it is empty, the disks carry cluster id %s", ErrCluster, expect)
+		}
+		if err := s.format(ctx); err != nil {
+			return nil, fmt.Errorf("format map: %w", err)
+		}
+	}
+	c := s.Map().cluster
+	if expect != "" && c.ID != expect {
+		return nil, fmt.Errorf("open map: %w: it has cluster id %s, the disks carry %s", ErrCluster, c.ID, expect)
+	}
+	if c.Format > format {
+		return nil, fmt.Errorf("open map: %w: cluster has format %d, newest known %d", ErrVersion, c.Format, format)
+	}
+	return s, nil
+}
 
-// Run keeps the snapshot fresh until ctx ends.
-func (s *Store) Run(ctx context.Context) error { panic("queuemapper") }
+// format writes the groups and then, last, the cluster's record: a store without one is
+// formatted again. Of two that format at once the first to write the record wins.
+func (s *Store) format(ctx context.Context) error {
+	empty := encodeGroup(&Group{})
+	absent := func(key string) clientv3.Cmp { return clientv3.Compare(clientv3.CreateRevision(s.key(key)), "=", 0) }
+	for from := 0; from < s.cfg.Groups; from += maxOps {
+		var cmps []clientv3.Cmp
+		var puts []clientv3.Op
+		for i := from; i < min(from+maxOps, s.cfg.Groups); i++ {
+			cmps = append(cmps, absent(keyGroup(ident.Group(i))))
+			puts = append(puts, s.put(keyGroup(ident.Group(i)), empty))
+		}
+		resp, err := s.commit(ctx, "format", cmps, puts, nil)
+		if err != nil {
+			return err
+		}
+		if resp.Succeeded {
+			continue
+		}
+		for i := range cmps { // an earlier format got that far
+			if _, err := s.commit(ctx, "format", cmps[i:i+1], puts[i:i+1], nil); err != nil {
+				return err
+			}
+		}
+	}
+	var id [16]byte
+	if _, err := rand.Read(id[:]); err != nil {
+		return err
+	}
+	c := Cluster{ID: base64.RawURLEncoding.EncodeToString(id[:]), Format: format, Groups: s.cfg.Groups}
+	if _, err := s.commit(ctx, "format", []clientv3.Cmp{absent(keyCluster)},
+		[]clientv3.Op{s.put(keyCluster, encodeCluster(c))}, nil); err != nil {
+		return err
+	}
+	return s.reload(ctx)
+}
 
 // Map returns the newest snapshot: one atomic load.
-func (s *Store) Map() *Map { panic("queuemapper") }
+func (s *Store) Map() *Map { return s.current.Load() }
 
 // Watch returns a channel that is closed when a snapshot newer than m is there.
-func (s *Store) Watch(m *Map) <-chan struct{} { panic("queuemapper") }
-
-// NewTopic asks for a topic.
-type NewTopic struct {
-	Name              string
-	ID                ident.Topic // zero: a random one
-	ReplicationFactor int16
-	Configs           map[string]string
-	// Placements gives each partition its group; its length is the partition count.
-	Placements []ident.Group
+func (s *Store) Watch(m *Map) <-chan struct{} {
+	if m == nil || m.next == nil {
+		return closed
+	}
+	return m.next
 }
 
-// CreateTopic writes a new topic. ErrExists if the name is taken.
-func (s *Store) CreateTopic(ctx context.Context, t NewTopic) (*Topic, error) { panic("queuemapper") }
+var closed = func() chan struct{} { c := make(chan struct{}); close(c); return c }()
 
-// DeleteTopic removes a topic, comparing its id.
-func (s *Store) DeleteTopic(ctx context.Context, name string, id ident.Topic) error {
-	panic("queuemapper")
+func (s *Store) key(relative string) string { return s.cfg.Prefix + relative }
+
+func (s *Store) put(key string, value []byte) clientv3.Op {
+	return clientv3.OpPut(s.key(key), string(value))
 }
 
-// AddPartitions appends partitions, comparing the topic's revision with the caller's.
-func (s *Store) AddPartitions(ctx context.Context, t *Topic, placements []ident.Group) (*Topic, error) {
-	panic("queuemapper")
-}
-
-// SetTopicConfigs replaces a topic's configs, comparing its revision with the caller's.
-func (s *Store) SetTopicConfigs(ctx context.Context, t *Topic, configs map[string]string) (*Topic, error) {
-	panic("queuemapper")
-}
-
-// SetDynamic changes an entity's dynamic configs with fn, which may be called again after a
-// conflict. An empty result removes the key.
-func (s *Store) SetDynamic(ctx context.Context, kind, name string, fn func(map[string]string) (map[string]string, error)) error {
-	panic("queuemapper")
-}
-
-// PlaceNew chooses groups for n new partitions of a topic: spread over the open logs, then
-// over the groups with the fewest partitions. Pure; see place.go.
-func (m *Map) PlaceNew(topic ident.Topic, first, n int32) []ident.Group { panic("queuemapper") }
-
-// RegisterBroker writes a broker's registration under a lease that Run keeps alive.
-func (s *Store) RegisterBroker(ctx context.Context, b Broker) error { panic("queuemapper") }
-
-// ReopenLog is the one way to open a log (O15, O17): it registers a new log at epoch 1, or
-// moves OPEN(e) or SEALED(e) to OPEN(e+1) with the given host and witness set, comparing the
-// record's revision. disk is the newest epoch that the disk has begun; a record further
-// ahead than disk+1, or behind disk, is refused with an error that says so.
-func (s *Store) ReopenLog(ctx context.Context, id ident.Log, host ident.Broker, disk ident.LogEpoch, witnesses []Witness) (*Log, error) {
-	panic("queuemapper")
-}
-
-// SealLog moves a log OPEN(e) → SEALED(e), comparing the revision (O9).
-func (s *Store) SealLog(ctx context.Context, l *Log) (*Log, error) { panic("queuemapper") }
-
-// Publication seals a group's open generation and opens the next one (O13), in one transaction
-// with others of the same call (split as etcd's limits demand, each whole).
-type Publication struct {
-	Group *Group // as the caller read it; its revision is compared
-	// Source is the log of the generation that ends: OPEN at the mover's epoch (a planned move)
-	// or SEALED at the table's epoch (a controller). Nil for a group's first generation.
-	Source *Log
-	// Target is the log of the generation that begins: OPEN at the epoch in which it prepared.
-	Target *Log
-	Frame  ident.Frame
-	Epoch  ident.Epoch // greater than every earlier one of the group
-	Ends   map[ident.Partition]ident.Offset
-}
-
-// Publish applies publications. The errors, by index, are nil, ErrConflict or ErrUnknown.
-func (s *Store) Publish(ctx context.Context, pubs []Publication) []error { panic("queuemapper") }
-
-// Touch writes a group's record unchanged, comparing nothing but its existence, so that every
-// Publish that is still under way against an older revision fails (O18). It returns the record
-// after the write: which of the two won.
-func (s *Store) Touch(ctx context.Context, g ident.Group) (*Group, error) { panic("queuemapper") }
-
-// Split moves one partition to another group from an offset on (O20): one transaction seals it at
-// the drained offset in the topic's record and opens the target group's next generation.
-type Split struct {
-	Topic *Topic
-	Index int32
-	From  ident.Offset
-	// Target is the publication of the target group's next generation, with an epoch above both groups'.
-	Target Publication
-	// Source is the group that the partition leaves and its log, compared.
-	Source    *Group
-	SourceLog *Log
-}
-
-// SplitPartition applies a Split.
-func (s *Store) SplitPartition(ctx context.Context, sp Split) error { panic("queuemapper") }
-
-// TrimGenerations drops leading generations of a group of which nothing is left to read: the
-// caller (the owner) says from which epoch on generations are kept. It compares the revision.
-func (s *Store) TrimGenerations(ctx context.Context, g *Group, keep ident.Epoch) (*Group, error) {
-	panic("queuemapper")
-}
-
-// Dump iterates every key and its decoded value as JSON, for `skein meta dump`.
-func (s *Store) Dump(ctx context.Context, fn func(key string, json []byte) error) error {
-	panic("queuemapper")
+// unchanged compares that a key still has the revision at which it was read.
+func (s *Store) unchanged(key string, revision int64) clientv3.Cmp {
+	return clientv3.Compare(clientv3.ModRevision(s.key(key)), "=", revision)
 }

@@ -1,0 +1,230 @@
+// Package embedded runs one etcd server inside this process: the map store of a cluster
+// that has no etcd of its own. It is a single member that no other server talks to, so it
+// needs no port: its client calls it directly. Writes are fsynced before they are answered.
+// It refuses to know what is stored in it.
+package embedded
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"go.etcd.io/etcd/client/pkg/v3/types"
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.etcd.io/etcd/server/v3/config"
+	"go.etcd.io/etcd/server/v3/etcdserver"
+	"go.etcd.io/etcd/server/v3/etcdserver/api/v3client"
+	"go.etcd.io/etcd/server/v3/etcdserver/api/v3compactor"
+	"go.etcd.io/etcd/server/v3/etcdserver/api/v3rpc"
+	"go.etcd.io/etcd/server/v3/features"
+	"go.etcd.io/etcd/server/v3/storage/wal"
+	"google.golang.org/grpc"
+)
+
+const (
+	// tick and election (50 ms) are short: they make a restart ready in tens of milliseconds
+	// instead of a second, and a single member has nobody to lose an election to.
+	tickMs        = 10
+	electionTicks = 5
+
+	// walSegment is preallocated twice per server; etcd's own 64 MB would make every
+	// fresh one-broker cluster take 128 MB of disk.
+	walSegment = 8 << 20
+
+	// quota is etcd's own recommended default; the map of 100,000 partitions takes tens of MiB.
+	quota = 2 << 30
+
+	maxTxnOps       = 4096
+	maxRequestBytes = 8 << 20
+
+	// keepRevisions is what compaction leaves for watchers that fell behind. One that
+	// falls further behind reads the whole map again.
+	keepRevisions = 1000
+
+	// snapshotCount bounds the raft log in memory: an entry can hold a whole transaction.
+	snapshotCount = 2000
+	catchUp       = 100
+)
+
+// peerURL names the member to itself. Nothing listens there.
+const peerURL = "http://127.0.0.1:2380"
+
+// Config configures a Server.
+type Config struct {
+	Dir    string       // data directory, made when absent; owned by this server alone
+	Name   string       // member name, default "skein"; it is fixed at the first start
+	Logger *slog.Logger // gets etcd's warnings and errors; nil: slog.Default()
+	// Listen is a host:port to serve other processes on (gRPC, no TLS); "" for none.
+	Listen string
+	// NoFsync is for tests that do not restart: it loses data when the machine stops.
+	NoFsync bool
+}
+
+func (c Config) withDefaults() Config {
+	if c.Name == "" {
+		c.Name = "skein"
+	}
+	if c.Logger == nil {
+		c.Logger = slog.Default()
+	}
+	return c
+}
+
+// Server is a running etcd server.
+type Server struct {
+	etcd   *etcdserver.EtcdServer
+	client *clientv3.Client
+
+	listener net.Listener // nil: no port
+	grpc     *grpc.Server
+	serving  sync.WaitGroup
+	close    sync.Once
+}
+
+// walOnce guards a variable of etcd's wal package that is read by every server.
+var walOnce sync.Once
+
+// Start starts the server and returns once it answers writes, or when ctx ends.
+func Start(ctx context.Context, cfg Config) (srv *Server, err error) {
+	cfg = cfg.withDefaults()
+	if cfg.Dir == "" {
+		return nil, errors.New("start embedded etcd: no directory")
+	}
+	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
+		return nil, fmt.Errorf("start embedded etcd: %w", err)
+	}
+	if err := os.Chmod(cfg.Dir, 0o700); err != nil { // it was made by somebody with another mask
+		return nil, fmt.Errorf("start embedded etcd: %w", err)
+	}
+	walOnce.Do(func() { wal.SegmentSizeBytes = walSegment })
+
+	// etcd panics on damaged files; at a start that is an answer for the operator, not a crash.
+	defer func() {
+		if p := recover(); p != nil {
+			srv, err = nil, fmt.Errorf("start embedded etcd in %s: %v", cfg.Dir, p)
+		}
+	}()
+	sc, err := serverConfig(cfg)
+	if err != nil {
+		return nil, fmt.Errorf("start embedded etcd: %w", err)
+	}
+	etcd, err := etcdserver.NewServer(sc)
+	if err != nil {
+		return nil, fmt.Errorf("start embedded etcd in %s: %w", cfg.Dir, err)
+	}
+	etcd.Start()
+	select {
+	case <-etcd.ReadyNotify():
+	case <-etcd.StopNotify():
+		return nil, fmt.Errorf("start embedded etcd in %s: server stopped", cfg.Dir)
+	case <-ctx.Done():
+		etcd.HardStop()
+		return nil, fmt.Errorf("start embedded etcd in %s: %w", cfg.Dir, context.Cause(ctx))
+	}
+	srv = &Server{etcd: etcd, client: v3client.New(etcd)}
+	if cfg.Listen != "" {
+		if err := srv.listen(cfg.Listen); err != nil {
+			srv.Close()
+			return nil, fmt.Errorf("start embedded etcd: %w", err)
+		}
+	}
+	return srv, nil
+}
+
+func serverConfig(cfg Config) (config.ServerConfig, error) {
+	urls, err := types.NewURLs([]string{peerURL})
+	if err != nil {
+		return config.ServerConfig{}, err
+	}
+	lg := zapTo(cfg.Logger)
+	return config.ServerConfig{
+		Name:                              cfg.Name,
+		DataDir:                           filepath.Clean(cfg.Dir),
+		ClientURLs:                        urls,
+		PeerURLs:                          urls,
+		InitialPeerURLsMap:                types.URLsMap{cfg.Name: urls},
+		InitialClusterToken:               "skein",
+		NewCluster:                        true, // only looked at when there is no WAL
+		TickMs:                            tickMs,
+		ElectionTicks:                     electionTicks,
+		InitialElectionTickAdvance:        true,
+		SnapshotCount:                     snapshotCount,
+		SnapshotCatchUpEntries:            catchUp,
+		MaxSnapFiles:                      2,
+		MaxWALFiles:                       2,
+		BackendBatchInterval:              100 * time.Millisecond,
+		BackendBatchLimit:                 10000,
+		QuotaBackendBytes:                 quota,
+		MaxTxnOps:                         maxTxnOps,
+		MaxRequestBytes:                   maxRequestBytes,
+		MaxConcurrentStreams:              1000,
+		AutoCompactionMode:                v3compactor.ModeRevision,
+		AutoCompactionRetention:           keepRevisions,
+		CompactHashCheckTime:              time.Minute,
+		BootstrapDefragThresholdMegabytes: 64,
+		WarningApplyDuration:              time.Second,
+		WarningUnaryRequestDuration:       2 * time.Second,
+		WatchProgressNotifyInterval:       10 * time.Minute,
+		DowngradeCheckTime:                5 * time.Second,
+		StrictReconfigCheck:               true,
+		PreVote:                           true,
+		AuthToken:                         "simple",
+		BcryptCost:                        10,
+		TokenTTL:                          300,
+		MaxLearners:                       1,
+		Logger:                            lg,
+		UnsafeNoFsync:                     cfg.NoFsync,
+		V2Deprecation:                     config.V2DeprDefault,
+		ServerFeatureGate:                 features.NewDefaultServerFeatureGate(cfg.Name, lg),
+		Metrics:                           "basic",
+	}, nil
+}
+
+// listen serves other processes.
+func (s *Server) listen(addr string) error {
+	ln, err := net.Listen("tcp", addr)
+	if err != nil {
+		return err
+	}
+	s.listener = ln
+	s.grpc = v3rpc.Server(s.etcd, nil, nil)
+	s.serving.Go(func() { _ = s.grpc.Serve(ln) }) // ends when Close stops it
+	return nil
+}
+
+// Client returns the in-process client. It belongs to the server: Close closes it.
+func (s *Server) Client() *clientv3.Client { return s.client }
+
+// Addr is the address that Listen got, "" if there is none.
+func (s *Server) Addr() string {
+	if s.listener == nil {
+		return ""
+	}
+	return s.listener.Addr().String()
+}
+
+// Stopped is closed when the server has stopped, by Close or by a fault of its own.
+func (s *Server) Stopped() <-chan struct{} { return s.etcd.StopNotify() }
+
+// Close stops the server. The client goes first: an open watch would hold the server up.
+func (s *Server) Close() error {
+	var err error
+	s.close.Do(func() {
+		err = s.client.Close()
+		if errors.Is(err, context.Canceled) { // the in-process client says so of itself
+			err = nil
+		}
+		if s.grpc != nil {
+			s.grpc.Stop()
+			s.serving.Wait()
+		}
+		s.etcd.HardStop()
+	})
+	return err
+}

@@ -1,0 +1,63 @@
+package embedded
+
+import (
+	"context"
+	"log/slog"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+)
+
+// zapTo makes a zap logger whose warnings and errors go to l. What is below a warning is
+// dropped: a quiet broker logs nothing.
+func zapTo(l *slog.Logger) *zap.Logger {
+	core := slogCore{LevelEnabler: zapcore.WarnLevel, to: l.With("component", "etcd")}
+	return zap.New(core, zap.WithFatalHook(zapcore.WriteThenPanic))
+}
+
+// harmless are what every start of a single member says.
+var harmless = map[string]bool{
+	"simple token is not cryptographically signed": true, // authentication is off
+	"Failed to detect schema version":              true, // a fresh store has none until its first snapshot
+	"failed to update storage version":             true, // the same; it is tried again
+}
+
+type slogCore struct {
+	zapcore.LevelEnabler
+	to *slog.Logger
+}
+
+func (c slogCore) With(fields []zapcore.Field) zapcore.Core {
+	c.to = c.to.With(attrs(fields)...)
+	return c
+}
+
+func (c slogCore) Check(e zapcore.Entry, ce *zapcore.CheckedEntry) *zapcore.CheckedEntry {
+	if c.Enabled(e.Level) && !harmless[e.Message] {
+		return ce.AddCore(e, c)
+	}
+	return ce
+}
+
+func (c slogCore) Write(e zapcore.Entry, fields []zapcore.Field) error {
+	level := slog.LevelWarn
+	if e.Level >= zapcore.ErrorLevel {
+		level = slog.LevelError
+	}
+	c.to.Log(context.Background(), level, e.Message, attrs(fields)...)
+	return nil
+}
+
+func (slogCore) Sync() error { return nil }
+
+func attrs(fields []zapcore.Field) []any {
+	enc := zapcore.NewMapObjectEncoder()
+	out := make([]any, 0, 2*len(fields))
+	for _, f := range fields {
+		f.AddTo(enc)
+		if v, ok := enc.Fields[f.Key]; ok {
+			out = append(out, f.Key, v)
+		}
+	}
+	return out
+}
