@@ -45,4 +45,13 @@ type Append struct {
 
 // Append hands a to the sequencer and returns at once. It never blocks: the caller
 // bounds the bytes in flight.
-func (l *Log) Append(a *Append) { panic("commitlog: Append") }
+func (l *Log) Append(a *Append) {
+	if err := l.inbox.put(submission{a: a}); err != nil {
+		l.late.Go(func() { // not on the caller's goroutine: it may hold what Done takes
+			for i := range a.Batches {
+				a.Batches[i].Result = Result{Base: -1, Timestamp: -1}
+			}
+			failAppend(a, err)
+		})
+	}
+}

@@ -10,12 +10,16 @@ package commitlog
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/skeinmq/skein/internal/ident"
+	"github.com/skeinmq/skein/internal/vfs"
 )
 
 // Errors that callers branch on.
@@ -39,6 +43,8 @@ var (
 	ErrProducerEpoch = errors.New("invalid producer epoch")
 	// ErrDuplicate: not an error to clients: Result carries the first append's offset.
 	ErrDuplicate = errors.New("duplicate sequence")
+	// ErrTooLarge: a batch that no block of this log's files can hold.
+	ErrTooLarge = errors.New("batch too large")
 	// ErrClosed: the log is being closed.
 	ErrClosed = errors.New("log closed")
 )
@@ -62,6 +68,8 @@ type Config struct {
 
 	Witness Registrar // nil: the recorded witness set is empty
 
+	FS vfs.FS // nil: the real one
+
 	Logger     *slog.Logger
 	Registerer prometheus.Registerer
 	Now        func() time.Time // nil: time.Now; producer expiry and CreateTime checks never decide safety
@@ -83,7 +91,47 @@ type Update struct {
 
 // Log is one commitlog. Life: Open (recovers; serves nothing) → Run in a goroutine →
 // Begin (told by the map what is open) → Append/Read/… → Close.
-type Log struct{}
+type Log struct {
+	cfg     Config
+	fs      vfs.FS
+	log     *slog.Logger
+	logDir  string
+	metaDir string
+	id      ident.Log
+	cluster string
+	direct  vfs.DirectIO
+	align   int // of blocks in the files made from now on
+
+	recovered Recovered
+	table     *table
+	mem       *memory
+	readMem   *memory // buffers of reads from disk
+	files     fileSet
+	keeper    keeper
+	sealer    sealer
+	metrics   *metrics
+	inbox     *inbox
+	blocks    blockPool
+	seq       *sequencer // owned by its goroutine once Run has begun
+
+	reads     chan struct{} // slots of concurrent preads
+	order     chan *block   // dispatched blocks, in order, to the completer
+	writes    chan *block   // to the writers
+	witnessed chan *block   // durable blocks, in order, that wait for the witnesses
+	touched   []*Queue      // owned by the completer
+
+	epoch     atomic.Int64
+	begun     atomic.Bool
+	durable   atomic.Int64 // position
+	committed atomic.Int64 // position
+	inFlight  atomic.Int64 // writes
+	piped     atomic.Int64 // blocks between dispatch and commit
+	room      atomic.Int32 // Level
+
+	poisonErr atomic.Pointer[error]
+	poisoned  chan struct{} // closed once poisonErr is set
+	late      sync.WaitGroup
+}
 
 // Recovered is what the disk says, before the map has been asked.
 type Recovered struct {
@@ -123,20 +171,20 @@ func (e *CorruptError) Error() string { return "corrupt " + e.File + ": " + e.Re
 func (e *CorruptError) Is(target error) bool { return target == ErrCorrupt }
 
 // Open recovers the log in cfg.Dir, formatting an empty directory. It serves nothing yet.
-func Open(ctx context.Context, cfg Config) (*Log, error) { panic("commitlog: Open") }
+func Open(ctx context.Context, cfg Config) (*Log, error) { return open(ctx, cfg) }
 
 // Recovered reports what recovery found.
-func (l *Log) Recovered() Recovered { panic("commitlog: Recovered") }
+func (l *Log) Recovered() Recovered { return l.recovered }
 
 // Run drives the log until ctx ends or the log is poisoned; it returns after the last
 // write is on disk. It must run before Begin.
-func (l *Log) Run(ctx context.Context) error { panic("commitlog: Run") }
+func (l *Log) Run(ctx context.Context) error { return l.run(ctx) }
 
 // Begin opens the log at epoch with exactly the generations that the map names (O3, O15,
 // O16): what the map does not name is forgotten, what it sealed is cut at its ends, the
 // cut is written down, and only then does anything else succeed.
 func (l *Log) Begin(ctx context.Context, epoch ident.LogEpoch, named []MapGeneration) error {
-	panic("commitlog: Begin")
+	return l.begin(ctx, epoch, named)
 }
 
 // Opening asks for an opening frame: what a generation starts from (O12).
@@ -149,41 +197,50 @@ type Opening struct {
 // Prepare writes opening frames, durable and witnessed, and returns their names in order.
 // The generations take no appends before Activate.
 func (l *Log) Prepare(ctx context.Context, openings []Opening) ([]ident.Frame, error) {
-	panic("commitlog: Prepare")
+	return l.prepare(ctx, openings)
 }
 
 // Activate opens prepared generations for appends: the map now names them.
-func (l *Log) Activate(gens []ident.Generation) error { panic("commitlog: Activate") }
+func (l *Log) Activate(gens []ident.Generation) error { return l.activate(gens) }
 
 // Freeze stops every kind of frame of the group (O18), waits until nothing of it is in
 // flight and returns its exact state, ordered by partition.
 func (l *Log) Freeze(ctx context.Context, group ident.Group) ([]ident.PartitionState, error) {
-	panic("commitlog: Freeze")
+	return l.freeze(ctx, group)
 }
 
 // Thaw ends a Freeze that did not lead to a move.
-func (l *Log) Thaw(group ident.Group) error { panic("commitlog: Thaw") }
+func (l *Log) Thaw(group ident.Group) error { return l.thaw(group) }
 
 // Seal ends a generation here for ever, at the ends that the map published, and writes
 // the cut down. Reads below the ends go on.
-func (l *Log) Seal(ctx context.Context, gen MapGeneration) error { panic("commitlog: Seal") }
+func (l *Log) Seal(ctx context.Context, gen MapGeneration) error { return l.seal(ctx, gen) }
 
 // Drop forgets every run of the partitions (a deleted topic, or a range that retention
 // has passed in all generations), durably.
 func (l *Log) Drop(ctx context.Context, partitions []ident.Partition) error {
-	panic("commitlog: Drop")
+	return l.drop(ctx, partitions)
 }
 
 // Queue returns the physical queue of a partition in the group's open generation,
 // making it (at offset 0, in memory only) when the partition has no state there yet.
 func (l *Log) Queue(group ident.Group, p ident.Partition) (*Queue, error) {
-	panic("commitlog: Queue")
+	r := l.table.openOf(group)
+	if r == nil || !l.begun.Load() {
+		return nil, fmt.Errorf("queue %s of group %d: %w", p, group, ErrNotOpen)
+	}
+	return r.getOrMake(p, l.end()), nil
 }
 
 // Sealed returns the physical queue of a partition in the named generation, open or
 // sealed, or false when the log holds nothing of it.
 func (l *Log) Sealed(gen ident.Generation, p ident.Partition) (*Queue, bool) {
-	panic("commitlog: Sealed")
+	if r := l.table.get(gen); r != nil {
+		if q := r.get(p); q != nil {
+			return q, true
+		}
+	}
+	return nil, false
 }
 
 // Level is how much room the disk has.
@@ -212,7 +269,7 @@ type Stats struct {
 }
 
 // Stats reports the state of the log.
-func (l *Log) Stats() Stats { panic("commitlog: Stats") }
+func (l *Log) Stats() Stats { return l.stats() }
 
 // Close releases files and memory after Run has returned.
-func (l *Log) Close() error { panic("commitlog: Close") }
+func (l *Log) Close() error { return l.close() }

@@ -1,0 +1,178 @@
+package commitlog
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	"github.com/skeinmq/skein/internal/ident"
+	"github.com/skeinmq/skein/internal/vfs"
+)
+
+// logFile is one file of the log: a window on positions.
+type logFile struct {
+	fileHeader
+	name string
+
+	w vfs.File // direct and synchronous; nil once nothing is written any more
+	r vfs.File // buffered, for reading
+
+	// end is where its last block ended, once the next file was begun.
+	end    ident.Position
+	sealed atomic.Bool // its index covers it
+
+	refs atomic.Int64 // 1 for the set, 1 for each reader
+	live atomic.Int64 // queues that still have something to read in it
+
+	touched []*Queue // owned by the completing goroutine, then by the sealer
+	index   *sealedIndex
+}
+
+func (f *logFile) tryPin() bool {
+	for {
+		n := f.refs.Load()
+		if n == 0 {
+			return false
+		}
+		if f.refs.CompareAndSwap(n, n+1) {
+			return true
+		}
+	}
+}
+
+func (f *logFile) unpin() { f.refs.Add(-1) }
+
+func (f *logFile) limit() ident.Position { return f.first + ident.Position(f.size) }
+
+func (f *logFile) closeHandles() error {
+	var errs []error
+	if f.w != nil {
+		errs = append(errs, f.w.Close())
+		f.w = nil
+	}
+	if f.r != nil {
+		errs = append(errs, f.r.Close())
+		f.r = nil
+	}
+	return errors.Join(errs...)
+}
+
+const logSuffix = ".log"
+
+func logFileName(first ident.Position) string { return fmt.Sprintf("%020d%s", first, logSuffix) }
+
+// parseLogFileName is the inverse of logFileName.
+func parseLogFileName(name string) (ident.Position, bool) {
+	digits, ok := strings.CutSuffix(name, logSuffix)
+	if !ok || len(digits) != 20 {
+		return 0, false
+	}
+	n, err := strconv.ParseInt(digits, 10, 64)
+	return ident.Position(n), err == nil && n >= 0
+}
+
+// fileSet is the files that hold log, in order of position. Readers load the view
+// and never lock.
+type fileSet struct {
+	mu   sync.Mutex
+	view atomic.Pointer[[]*logFile]
+}
+
+func (s *fileSet) all() []*logFile {
+	if v := s.view.Load(); v != nil {
+		return *v
+	}
+	return nil
+}
+
+func (s *fileSet) add(f *logFile) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	next := append(slices.Clone(s.all()), f)
+	s.view.Store(&next)
+}
+
+func (s *fileSet) remove(f *logFile) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	next := slices.DeleteFunc(slices.Clone(s.all()), func(g *logFile) bool { return f == g })
+	s.view.Store(&next)
+}
+
+// at returns the file that holds a position, or nil.
+func (s *fileSet) at(p ident.Position) *logFile {
+	view := s.all()
+	i, ok := slices.BinarySearchFunc(view, p, func(f *logFile, p ident.Position) int {
+		switch {
+		case f.limit() <= p:
+			return -1
+		case f.first > p:
+			return 1
+		}
+		return 0
+	})
+	if !ok {
+		return nil
+	}
+	return view[i]
+}
+
+// openOptions for writing: direct and synchronous where the disk can.
+func (l *Log) writeOptions() vfs.OpenOptions {
+	return vfs.OpenOptions{Write: true, Direct: l.direct.Available, Dsync: true}
+}
+
+// makeFile creates and prepares the file at a position, durably, with its name.
+func (l *Log) makeFile(first ident.Position) (*logFile, error) {
+	h := fileHeader{
+		cluster: l.cluster, log: l.id, first: first, size: l.cfg.FileSize,
+		align: l.align, madeMs: l.cfg.Now().UnixMilli(),
+	}
+	name := filepath.Join(l.logDir, logFileName(first))
+	temp := name + ".new"
+	f, err := l.fs.Open(temp, vfs.OpenOptions{Create: true, Truncate: true})
+	if err != nil {
+		return nil, fmt.Errorf("make log file: %w", err)
+	}
+	var head [fileHeaderSize]byte
+	encodeFileHeader(head[:], h)
+	err = f.Allocate(0, h.size)
+	if err == nil {
+		_, err = f.WriteAt(head[:], 0)
+	}
+	if err == nil {
+		err = f.Sync()
+	}
+	err = errors.Join(err, f.Close())
+	if err == nil {
+		err = l.fs.Rename(temp, name)
+	}
+	if err == nil {
+		err = l.fs.SyncDir(l.logDir)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("make log file: %w", err)
+	}
+	return l.openFile(name, h, true)
+}
+
+// openFile opens the handles of a file whose header is known.
+func (l *Log) openFile(name string, h fileHeader, write bool) (*logFile, error) {
+	f := &logFile{fileHeader: h, name: name}
+	f.refs.Store(1)
+	var err error
+	if write {
+		if f.w, err = l.fs.Open(name, l.writeOptions()); err != nil {
+			return nil, fmt.Errorf("open log file: %w", err)
+		}
+	}
+	if f.r, err = l.fs.Open(name, vfs.OpenOptions{}); err != nil {
+		return nil, errors.Join(fmt.Errorf("open log file: %w", err), f.closeHandles())
+	}
+	return f, nil
+}

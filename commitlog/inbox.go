@@ -1,0 +1,65 @@
+package commitlog
+
+import "sync"
+
+// submission is one thing for the sequencer to do: an append, or a step that runs on
+// its goroutine.
+type submission struct {
+	a *Append
+	// step returns false when there was no room and it must be called again.
+	step func(*sequencer) bool
+	// fail is told when step will never be called.
+	fail func(error)
+}
+
+// inbox is the way into the sequencer: many put, one takes everything at once.
+type inbox struct {
+	mu     sync.Mutex
+	items  []submission
+	closed error
+	wake   chan struct{} // capacity 1: a token means look again
+}
+
+func newInbox() *inbox { return &inbox{wake: make(chan struct{}, 1)} }
+
+// put hands one submission over, or returns why the inbox is closed.
+func (in *inbox) put(s submission) error {
+	in.mu.Lock()
+	if in.closed != nil {
+		in.mu.Unlock()
+		return in.closed
+	}
+	first := len(in.items) == 0
+	in.items = append(in.items, s)
+	in.mu.Unlock()
+	if first {
+		in.poke()
+	}
+	return nil
+}
+
+// poke wakes the sequencer.
+func (in *inbox) poke() {
+	select {
+	case in.wake <- struct{}{}:
+	default:
+	}
+}
+
+// take swaps the waiting items for an empty slice.
+func (in *inbox) take(empty []submission) []submission {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	out := in.items
+	in.items = empty
+	return out
+}
+
+// close makes every later put fail with err; what is inside stays.
+func (in *inbox) close(err error) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if in.closed == nil {
+		in.closed = err
+	}
+}

@@ -1,0 +1,249 @@
+package commitlog
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/skeinmq/skein/internal/ident"
+	"github.com/skeinmq/skein/internal/vfs"
+)
+
+func (c Config) withDefaults() Config {
+	c.FileSize = orDefault(c.FileSize, 512<<20)
+	c.MaxBlock = orDefault(c.MaxBlock, 1<<20)
+	c.WritesInFlight = orDefault(c.WritesInFlight, 2)
+	c.CacheBytes = orDefault(c.CacheBytes, 256<<20)
+	c.ReadsInFlight = orDefault(c.ReadsInFlight, 64)
+	c.StuckWrite = orDefault(c.StuckWrite, 5*time.Second)
+	c.ReadyFiles = orDefault(c.ReadyFiles, 2)
+	c.ProducerExpiry = orDefault(c.ProducerExpiry, 24*time.Hour)
+	c.CheckpointEach = orDefault(c.CheckpointEach, 30*time.Second)
+	if c.FS == nil {
+		c.FS = vfs.OS()
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	return c
+}
+
+func orDefault[T comparable](v, def T) T {
+	var zero T
+	if v == zero {
+		return def
+	}
+	return v
+}
+
+// Validate reports everything that is wrong with the configuration.
+func (c Config) Validate() error {
+	c = c.withDefaults()
+	var errs []error
+	check := func(ok bool, format string, args ...any) {
+		if !ok {
+			errs = append(errs, fmt.Errorf(format, args...))
+		}
+	}
+	check(c.Dir != "", "Dir: empty")
+	check(len(c.ClusterID) <= maxClusterBytes, "ClusterID: %d bytes, at most %d", len(c.ClusterID), maxClusterBytes)
+	check(c.FileSize >= 64<<10 && c.FileSize <= maxFileSize && c.FileSize%fileHeaderSize == 0,
+		"FileSize: %d, want a multiple of %d from 64 KiB to %d", c.FileSize, fileHeaderSize, int64(maxFileSize))
+	check(c.MaxBlock >= 4096 && int64(c.MaxBlock) <= max(c.FileSize/4, 4096), "MaxBlock: %d, want 4 KiB to a quarter of FileSize", c.MaxBlock)
+	check(c.WritesInFlight >= 1 && c.WritesInFlight <= 32, "WritesInFlight: %d, want 1 to 32", c.WritesInFlight)
+	check(c.CacheBytes >= 1<<20 && c.CacheBytes <= 1<<40, "CacheBytes: %d, want 1 MiB to 1 TiB", c.CacheBytes)
+	check(c.ReadsInFlight >= 1 && c.ReadsInFlight <= 4096, "ReadsInFlight: %d, want 1 to 4096", c.ReadsInFlight)
+	check(c.StuckWrite > 0 && c.ProducerExpiry > 0 && c.CheckpointEach > 0, "StuckWrite, ProducerExpiry, CheckpointEach: must be positive")
+	check(c.ReadyFiles >= 1 && c.ReadyFiles <= 16, "ReadyFiles: %d, want 1 to 16", c.ReadyFiles)
+	return errors.Join(errs...)
+}
+
+// maxFrame is the largest payload of one frame.
+func (c *Config) maxFrame() int { return int(c.FileSize / 8) }
+
+// open is Open.
+func open(ctx context.Context, cfg Config) (*Log, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, fmt.Errorf("open log: %w", err)
+	}
+	cfg = cfg.withDefaults()
+	l := &Log{
+		cfg: cfg, fs: cfg.FS, log: cfg.Logger,
+		logDir: filepath.Join(cfg.Dir, "log"), metaDir: filepath.Join(cfg.Dir, "meta"),
+		inbox: newInbox(), poisoned: make(chan struct{}),
+		reads:     make(chan struct{}, cfg.ReadsInFlight),
+		order:     make(chan *block, maxPiped+2),
+		writes:    make(chan *block, maxPiped+2),
+		witnessed: make(chan *block, maxPiped+2),
+	}
+	l.table = newTable(l)
+	if err := l.openDirs(); err != nil {
+		return nil, fmt.Errorf("open log %s: %w", cfg.Dir, err)
+	}
+	l.mem = newMemory(max(4<<20, 4*cfg.MaxBlock), cfg.CacheBytes)
+	l.readMem = newMemory(readMax+frameHeaderSize, 0)
+	l.metrics = newMetrics(cfg.Registerer, l.id.String())
+	if err := l.recover(ctx); err != nil {
+		return nil, errors.Join(fmt.Errorf("open log %s: %w", cfg.Dir, err), l.close())
+	}
+	return l, nil
+}
+
+// openDirs makes the directories when they are not there and reads or writes the
+// identity.
+func (l *Log) openDirs() error {
+	for _, dir := range []string{l.logDir, l.metaDir} {
+		if err := l.fs.MkdirAll(dir); err != nil {
+			return fmt.Errorf("make directory: %w", err)
+		}
+	}
+	if err := l.openIdentity(); err != nil {
+		return err
+	}
+	var err error
+	if l.direct, err = l.fs.Direct(l.logDir); err != nil {
+		return fmt.Errorf("probe direct I/O: %w", err)
+	}
+	l.align = l.direct.OffsetAlign
+	return nil
+}
+
+const identityName = "identity"
+
+// openIdentity compares the identity on the disk with the configuration, or writes a
+// new one on an empty disk. A disk that holds log files but no identity is refused.
+func (l *Log) openIdentity() error {
+	name := filepath.Join(l.metaDir, identityName)
+	f, err := l.fs.Open(name, vfs.OpenOptions{})
+	if errors.Is(err, fs.ErrNotExist) {
+		return l.format(name)
+	}
+	if err != nil {
+		return fmt.Errorf("open identity: %w", err)
+	}
+	b := make([]byte, 1024)
+	n, _ := f.ReadAt(b, 0) // io.EOF is expected, and a short text does not parse
+	if err := f.Close(); err != nil {
+		return fmt.Errorf("read identity: %w", err)
+	}
+	return l.parseIdentity(string(b[:n]))
+}
+
+func (l *Log) parseIdentity(text string) error {
+	var version int
+	var cluster, log string
+	if _, err := fmt.Sscanf(text, "skein log\nversion %d\ncluster %q\nlog %s\n", &version, &cluster, &log); err != nil {
+		return fmt.Errorf("read identity: %w: %w", ErrCorrupt, err)
+	}
+	if version != formatVersion {
+		return fmt.Errorf("identity version %d: %w", version, ErrVersion)
+	}
+	id, err := ident.ParseLog(log)
+	if err != nil {
+		return fmt.Errorf("read identity: %w: %w", ErrCorrupt, err)
+	}
+	if l.cfg.ClusterID != "" && l.cfg.ClusterID != cluster {
+		return fmt.Errorf("identity: the disk belongs to cluster %q, not to %q", cluster, l.cfg.ClusterID)
+	}
+	l.id, l.cluster = id, cluster
+	return nil
+}
+
+// format writes the identity of a new log, durably and in one step.
+func (l *Log) format(name string) error {
+	names, err := l.fs.List(l.logDir)
+	if err != nil {
+		return fmt.Errorf("list %s: %w", l.logDir, err)
+	}
+	for _, n := range names {
+		if strings.HasSuffix(n, logSuffix) {
+			return fmt.Errorf("identity is missing, but there are log files: %w", ErrCorrupt)
+		}
+	}
+	if _, err := rand.Read(l.id[:]); err != nil {
+		return fmt.Errorf("make log id: %w", err)
+	}
+	l.id[6], l.id[8] = l.id[6]&0x0f|0x40, l.id[8]&0x3f|0x80
+	l.cluster = l.cfg.ClusterID
+	text := fmt.Sprintf("skein log\nversion %d\ncluster %q\nlog %s\n", formatVersion, l.cluster, l.id)
+	f, err := l.fs.Open(name+".new", vfs.OpenOptions{Create: true, Truncate: true})
+	if err != nil {
+		return fmt.Errorf("write identity: %w", err)
+	}
+	_, err = f.WriteAt([]byte(text), 0)
+	if err == nil {
+		err = f.Sync()
+	}
+	if err = errors.Join(err, f.Close()); err == nil {
+		err = l.fs.Rename(name+".new", name)
+	}
+	for _, dir := range []string{l.metaDir, l.logDir, l.cfg.Dir, filepath.Dir(l.cfg.Dir)} {
+		if err == nil {
+			err = l.fs.SyncDir(dir)
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("write identity: %w", err)
+	}
+	l.recovered.Fresh = true
+	return nil
+}
+
+// recover brings the table and the tails to what is on the disk.
+func (l *Log) recover(ctx context.Context) error {
+	files, err := l.listFiles()
+	if err != nil {
+		for _, f := range files {
+			err = errors.Join(err, f.closeHandles())
+		}
+		return err
+	}
+	rp := newReplay(l)
+	rp.index = true
+	sc := &scan{files: files, block: rp.block, salvage: func(f *logFile, fr *frame) { rp.apply(f, fr, l.cfg.Now().UnixMilli()) }}
+	if err := sc.run(); err != nil {
+		return err
+	}
+	if err := rp.done(); err != nil {
+		l.log.Warn("frames that make no sense", "log", l.id, "error", err)
+	}
+	l.table = rp.t
+	next := ident.Position(0)
+	for _, f := range files {
+		next = f.limit()
+		if sc.last != nil && f.first <= sc.last.first {
+			l.files.add(f)
+			continue
+		}
+		// Prepared, or torn by the crash: nothing in it was ever acked.
+		if err := errors.Join(f.closeHandles(), l.fs.Remove(f.name)); err != nil {
+			return fmt.Errorf("remove unused log file: %w", err)
+		}
+	}
+	l.keeper = keeper{l: l, want: l.cfg.ReadyFiles, wake: make(chan struct{}, 1), next: next}
+	l.seq = &sequencer{l: l, cur: l.spareBlock(), prevEnd: sc.end, prevCRC: sc.crc}
+	l.durable.Store(int64(sc.end))
+	l.committed.Store(int64(sc.end))
+	l.recovered.ID, l.recovered.ClusterID, l.recovered.Epoch = l.id, l.cluster, rp.epoch
+	l.recovered.End, l.recovered.Damage = sc.end, sc.damage
+	for _, r := range l.table.all() {
+		g := RecoveredGeneration{Generation: r.gen}
+		for _, q := range r.sorted() {
+			if q.hasState() {
+				g.Partitions = append(g.Partitions, q.snapshot())
+			}
+		}
+		l.recovered.Generations = append(l.recovered.Generations, g)
+		l.seq.adopt(r)
+	}
+	return ctx.Err()
+}

@@ -1,0 +1,288 @@
+package commitlog
+
+import (
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"path/filepath"
+	"slices"
+
+	"github.com/skeinmq/skein/internal/ident"
+	"github.com/skeinmq/skein/internal/vfs"
+)
+
+// scan walks the blocks of the log's files in order, tells a torn tail from damage in
+// the middle, and stops at the end of what is proven or plausible.
+type scan struct {
+	files []*logFile
+	block func(f *logFile, h *blockHeader, payload []byte) error
+	// salvage gets the frames of a damaged range whose headers are whole.
+	salvage func(f *logFile, fr *frame)
+
+	chained bool           // end and crc are those of a block before
+	end     ident.Position // where the log ends so far
+	crc     uint32         // header CRC of the last block
+	epoch   ident.LogEpoch // of the last block
+	last    *logFile       // file of the last block
+	damage  []CorruptError
+
+	buf window
+}
+
+// window reads a file through one buffer.
+type window struct {
+	f   *logFile
+	buf []byte
+	off int64 // of buf[0] in f
+	n   int
+}
+
+const windowSize = 4 << 20
+
+// view returns n bytes at off, fewer at the end of the file. They are valid until the
+// next view.
+func (w *window) view(f *logFile, off int64, n int) ([]byte, error) {
+	if n = int(min(int64(n), f.size-off)); n <= 0 {
+		return nil, nil
+	}
+	if w.f == f && off >= w.off && off+int64(n) <= w.off+int64(w.n) {
+		return w.buf[off-w.off:][:n], nil
+	}
+	if want := max(n, windowSize); len(w.buf) < want {
+		w.buf = make([]byte, want)
+	}
+	w.f, w.off = f, off
+	got, err := f.r.ReadAt(w.buf[:min(int64(len(w.buf)), f.size-off)], off)
+	w.n = got
+	if err != nil && !errors.Is(err, io.EOF) {
+		w.f = nil
+		return nil, fmt.Errorf("read %s: %w", f.name, err)
+	}
+	return w.buf[:min(n, got)], nil
+}
+
+// read decodes the block at off. The payload is valid until the next read.
+func (s *scan) read(f *logFile, off int64) (blockHeader, []byte, error) {
+	b, err := s.buf.view(f, off, blockHeaderSize)
+	if err != nil {
+		return blockHeader{}, nil, err
+	}
+	h, err := decodeBlockHeader(b, f.first+ident.Position(off))
+	if err != nil {
+		return h, nil, err
+	}
+	if int64(h.padded) > f.size-off || int(h.padded)%f.align != 0 {
+		return h, nil, fmt.Errorf("block at %d: %w: length %d", h.position, errBad, h.padded)
+	}
+	if b, err = s.buf.view(f, off, blockHeaderSize+int(h.payload)); err != nil {
+		return h, nil, err
+	}
+	payload := b[min(len(b), blockHeaderSize):]
+	if len(payload) != int(h.payload) || crc32.Checksum(payload, castagnoli) != h.payloadCRC {
+		return h, nil, fmt.Errorf("block at %d: %w: payload crc", h.position, errBad)
+	}
+	return h, payload, nil
+}
+
+// run walks everything. It returns an error only when the disk cannot be read, or when
+// the format is newer than this program.
+func (s *scan) run() error {
+	if len(s.files) == 0 {
+		return nil
+	}
+	i, off := 0, int64(fileHeaderSize)
+	for {
+		f := s.files[i]
+		h, payload, err := s.read(f, off)
+		if err != nil && !errors.Is(err, errBad) {
+			return err
+		}
+		if err == nil && s.follows(&h) {
+			if err := s.accept(f, &h, payload); err != nil {
+				return err
+			}
+			off += int64(h.padded)
+			continue
+		}
+		next, at, err := s.resume(i, off)
+		if err != nil {
+			return err
+		}
+		if next < 0 {
+			return nil
+		}
+		i, off = next, at
+	}
+}
+
+// follows reports whether a block continues the chain.
+func (s *scan) follows(h *blockHeader) bool {
+	return !s.chained || h.prevEnd == s.end && h.prevCRC == s.crc
+}
+
+func (s *scan) accept(f *logFile, h *blockHeader, payload []byte) error {
+	s.chained, s.end, s.crc, s.epoch, s.last = true, h.end(), h.crc, h.epoch, f
+	return s.block(f, h, payload)
+}
+
+// resume finds where the log goes on when nothing follows at (i, off): at the head of a
+// later file that continues the chain, or behind a damaged range. It returns -1 when
+// the log ends here.
+func (s *scan) resume(i int, off int64) (int, int64, error) {
+	for k := i + 1; k < len(s.files) && s.chained; k++ {
+		b, err := s.buf.view(s.files[k], fileHeaderSize, blockHeaderSize)
+		if err != nil {
+			return 0, 0, err
+		}
+		h, err := decodeBlockHeader(b, s.files[k].first+fileHeaderSize)
+		if errors.Is(err, ErrVersion) {
+			return 0, 0, err
+		}
+		if err == nil && h.prevEnd == s.end && h.prevCRC == s.crc {
+			return k, fileHeaderSize, nil
+		}
+	}
+	found, err := s.survey(i, off)
+	if err != nil {
+		return 0, 0, err
+	}
+	k := firstLegitimate(found)
+	if k < 0 {
+		return -1, 0, nil
+	}
+	b := found[k]
+	from := s.files[i].first + ident.Position(off)
+	if err := s.quarantine(i, from, b); err != nil {
+		return 0, 0, err
+	}
+	s.chained = false
+	return b.file, int64(b.position - s.files[b.file].first), nil
+}
+
+// surveyed is a sound block header found beyond a hole.
+type surveyed struct {
+	blockHeader
+	file int
+}
+
+// survey lists every sound block from (i, off) to the end of the files. Blocks lie at
+// multiples of the alignment; a found block is stepped over.
+func (s *scan) survey(i int, off int64) ([]surveyed, error) {
+	var found []surveyed
+	for ; i < len(s.files); i, off = i+1, fileHeaderSize {
+		f := s.files[i]
+		for off < f.size {
+			b, err := s.buf.view(f, off, blockHeaderSize)
+			if err != nil {
+				return nil, err
+			}
+			h, err := decodeBlockHeader(b, f.first+ident.Position(off))
+			if err == nil {
+				_, _, err = s.read(f, off)
+			}
+			if errors.Is(err, ErrVersion) || err != nil && !errors.Is(err, errBad) {
+				return nil, err
+			}
+			if err == nil {
+				found = append(found, surveyed{blockHeader: h, file: i})
+				off += int64(h.padded)
+				continue
+			}
+			off += int64(f.align)
+		}
+	}
+	return found, nil
+}
+
+// firstLegitimate returns the index of the first block that was certainly durable in
+// order: a block of its own epoch says so, or it continues one of which that is true.
+// What a torn tail left behind is never proven so. -1: none.
+func firstLegitimate(found []surveyed) int {
+	durable := map[ident.LogEpoch]ident.Position{}
+	for i := range found {
+		durable[found[i].epoch] = max(durable[found[i].epoch], found[i].durable)
+	}
+	for i := range found {
+		// A block of a later epoch exists only because a recovery accepted what came
+		// before it: whatever is newest in epoch and chained is the log.
+		if found[i].end() <= durable[found[i].epoch] {
+			return i
+		}
+	}
+	return -1
+}
+
+// quarantine records the damaged range up to block b and saves what can be saved of it.
+// Where another epoch began inside the range, what an earlier recovery cut off may lie
+// there too and could not be told apart: then nothing is saved.
+func (s *scan) quarantine(i int, from ident.Position, to surveyed) error {
+	for k := i; k <= to.file; k++ {
+		f := s.files[k]
+		lo, hi := max(from, f.first+fileHeaderSize), min(to.position, f.limit())
+		if lo >= hi {
+			continue
+		}
+		s.damage = append(s.damage, CorruptError{File: f.name, From: lo, To: hi, Reason: "blocks not readable, later ones prove that they were written"})
+		if to.epoch != s.epoch {
+			continue
+		}
+		b := make([]byte, hi-lo)
+		if n, err := f.r.ReadAt(b, int64(lo-f.first)); err != nil && !errors.Is(err, io.EOF) {
+			return fmt.Errorf("read %s: %w", f.name, err)
+		} else {
+			b = b[:n]
+		}
+		for off := 0; off+frameHeaderSize <= len(b); off++ {
+			pos := lo + ident.Position(off)
+			h, err := decodeFrameHeader(b[off:], pos)
+			if err != nil || int64(h.length) > int64(len(b)-off-frameHeaderSize) {
+				continue
+			}
+			end := off + frameHeaderSize + int(h.length)
+			s.salvage(f, &frame{frameHeader: h, position: pos, payload: b[off+frameHeaderSize : end]})
+			off = end - 1
+		}
+	}
+	return nil
+}
+
+// listFiles opens every log file in the directory, in order, checking identity.
+func (l *Log) listFiles() ([]*logFile, error) {
+	names, err := l.fs.List(l.logDir)
+	if err != nil {
+		return nil, fmt.Errorf("list %s: %w", l.logDir, err)
+	}
+	var files []*logFile
+	var head [fileHeaderSize]byte
+	for _, name := range names {
+		first, ok := parseLogFileName(name)
+		if !ok {
+			continue
+		}
+		path := filepath.Join(l.logDir, name)
+		r, err := l.fs.Open(path, vfs.OpenOptions{})
+		if err != nil {
+			return files, fmt.Errorf("open log file: %w", err)
+		}
+		_, err = r.ReadAt(head[:], 0)
+		if errors.Is(err, io.EOF) {
+			err = nil
+		}
+		var h fileHeader
+		if err == nil {
+			h, err = decodeFileHeader(head[:])
+		}
+		if err == nil && (h.log != l.id || h.cluster != l.cluster || h.first != first) {
+			err = fmt.Errorf("header of log %s, position %d, cluster %q", h.log, h.first, h.cluster)
+		}
+		if err != nil {
+			return files, errors.Join(fmt.Errorf("log file %s: %w", path, err), r.Close())
+		}
+		f := &logFile{fileHeader: h, name: path, r: r}
+		f.refs.Store(1)
+		files = append(files, f)
+	}
+	slices.SortFunc(files, func(a, b *logFile) int { return int(min(max(a.first-b.first, -1), 1)) })
+	return files, nil
+}
