@@ -2,13 +2,11 @@ package commitlog
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"path/filepath"
-	"strings"
+
 	"time"
 
 	"github.com/skeinmq/skein/internal/ident"
@@ -78,7 +76,7 @@ func open(ctx context.Context, cfg Config) (*Log, error) {
 	cfg = cfg.withDefaults()
 	l := &Log{
 		cfg: cfg, fs: cfg.FS, log: cfg.Logger,
-		logDir: filepath.Join(cfg.Dir, "log"), metaDir: filepath.Join(cfg.Dir, "meta"),
+		logDir: filepath.Join(cfg.Dir, "log"), metaDir: filepath.Join(cfg.Dir, metaName),
 		inbox: newInbox(), poisoned: make(chan struct{}),
 		reads:     make(chan struct{}, cfg.ReadsInFlight),
 		order:     make(chan *block, maxPiped+2),
@@ -114,87 +112,6 @@ func (l *Log) openDirs() error {
 		return fmt.Errorf("probe direct I/O: %w", err)
 	}
 	l.align = l.direct.OffsetAlign
-	return nil
-}
-
-const identityName = "identity"
-
-// openIdentity compares the identity on the disk with the configuration, or writes a
-// new one on an empty disk. A disk that holds log files but no identity is refused.
-func (l *Log) openIdentity() error {
-	name := filepath.Join(l.metaDir, identityName)
-	f, err := l.fs.Open(name, vfs.OpenOptions{})
-	if errors.Is(err, fs.ErrNotExist) {
-		return l.format(name)
-	}
-	if err != nil {
-		return fmt.Errorf("open identity: %w", err)
-	}
-	b := make([]byte, 1024)
-	n, _ := f.ReadAt(b, 0) // io.EOF is expected, and a short text does not parse
-	if err := f.Close(); err != nil {
-		return fmt.Errorf("read identity: %w", err)
-	}
-	return l.parseIdentity(string(b[:n]))
-}
-
-func (l *Log) parseIdentity(text string) error {
-	var version int
-	var cluster, log string
-	if _, err := fmt.Sscanf(text, "skein log\nversion %d\ncluster %q\nlog %s\n", &version, &cluster, &log); err != nil {
-		return fmt.Errorf("read identity: %w: %w", ErrCorrupt, err)
-	}
-	if version != formatVersion {
-		return fmt.Errorf("identity version %d: %w", version, ErrVersion)
-	}
-	id, err := ident.ParseLog(log)
-	if err != nil {
-		return fmt.Errorf("read identity: %w: %w", ErrCorrupt, err)
-	}
-	if l.cfg.ClusterID != "" && l.cfg.ClusterID != cluster {
-		return fmt.Errorf("identity: the disk belongs to cluster %q, not to %q", cluster, l.cfg.ClusterID)
-	}
-	l.id, l.cluster = id, cluster
-	return nil
-}
-
-// format writes the identity of a new log, durably and in one step.
-func (l *Log) format(name string) error {
-	names, err := l.fs.List(l.logDir)
-	if err != nil {
-		return fmt.Errorf("list %s: %w", l.logDir, err)
-	}
-	for _, n := range names {
-		if strings.HasSuffix(n, logSuffix) {
-			return fmt.Errorf("identity is missing, but there are log files: %w", ErrCorrupt)
-		}
-	}
-	if _, err := rand.Read(l.id[:]); err != nil {
-		return fmt.Errorf("make log id: %w", err)
-	}
-	l.id[6], l.id[8] = l.id[6]&0x0f|0x40, l.id[8]&0x3f|0x80
-	l.cluster = l.cfg.ClusterID
-	text := fmt.Sprintf("skein log\nversion %d\ncluster %q\nlog %s\n", formatVersion, l.cluster, l.id)
-	f, err := l.fs.Open(name+".new", vfs.OpenOptions{Create: true, Truncate: true})
-	if err != nil {
-		return fmt.Errorf("write identity: %w", err)
-	}
-	_, err = f.WriteAt([]byte(text), 0)
-	if err == nil {
-		err = f.Sync()
-	}
-	if err = errors.Join(err, f.Close()); err == nil {
-		err = l.fs.Rename(name+".new", name)
-	}
-	for _, dir := range []string{l.metaDir, l.logDir, l.cfg.Dir, filepath.Dir(l.cfg.Dir)} {
-		if err == nil {
-			err = l.fs.SyncDir(dir)
-		}
-	}
-	if err != nil {
-		return fmt.Errorf("write identity: %w", err)
-	}
-	l.recovered.Fresh = true
 	return nil
 }
 
