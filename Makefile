@@ -1,0 +1,46 @@
+# Skein's commands. Only Go is needed, except for `conformance` and `bench`, which install what they need.
+SHELL   := /bin/bash
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+LDFLAGS := -s -w -X main.version=$(VERSION)
+TOOL    := go tool -modfile=tools/go.mod
+FUZZTIME ?= 60s
+# Go's race detector links with a C compiler; without one the tests run without it and say so.
+RACE := $(if $(shell command -v $${CC:-cc}),-race,$(warning no C compiler: testing without the race detector))
+
+export CGO_ENABLED ?= 0
+
+.PHONY: build run test lint fuzz bench conformance targets
+
+build: ## bin/skein, static
+	go build -trimpath -ldflags '$(LDFLAGS)' -o bin/skein ./cmd/skein
+
+run: build ## one broker on embedded defaults, data in ./skein-data
+	./bin/skein serve
+
+test: ## every Go test, with the race detector
+	CGO_ENABLED=$(if $(RACE),1,0) go test $(RACE) -shuffle=on ./...
+
+lint: ## gofmt, vet, staticcheck, govulncheck (where its database can be reached)
+	@out=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$out" ]; then echo "gofmt would change:"; echo "$$out"; exit 1; fi
+	go vet ./...
+	$(TOOL) staticcheck ./...
+	@if ! out=$$($(TOOL) govulncheck ./... 2>&1); then \
+	  if grep -q 'fetching vulnerabilities' <<<"$$out"; then echo "govulncheck: its database cannot be reached from here, not checked"; \
+	  else echo "$$out"; exit 1; fi; fi
+
+fuzz: ## FUZZTIME (default a minute) over every fuzz target
+	@set -e; for pkg in $$(go list ./...); do \
+	  for target in $$(go test -list '^Fuzz' $$pkg | grep '^Fuzz' || true); do \
+	    echo "$$pkg $$target"; go test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) $$pkg; \
+	  done; done
+
+bench: build ## Apache Kafka and Skein one after the other, same disk, same load
+	./bin/skein bench compare
+
+conformance: build ## foreign clients against bin/skein; installs what it needs
+	cd test/conformance && go run . --skein ../../bin/skein
+
+targets: ## builds for every supported platform
+	GOOS=linux GOARCH=amd64 go build -o /dev/null ./cmd/skein
+	GOOS=linux GOARCH=arm64 go build -o /dev/null ./cmd/skein
+	GOOS=darwin GOARCH=arm64 go build -o /dev/null ./cmd/skein

@@ -1,0 +1,241 @@
+package bench
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/HdrHistogram/hdrhistogram-go"
+)
+
+// ProduceLoad says what is produced, how, and for how long.
+type ProduceLoad struct {
+	Topics      Topics
+	RecordBytes int // value bytes of a record
+	Records     int // a batch
+	Parts       int // batches a request, each to another partition
+	Conns       int
+	InFlight    int // requests on each connection
+	Acks        int16
+
+	// Rate in bytes of batches per second: requests fall due at even intervals and latency
+	// counts from then. 0: as fast as answers come.
+	Rate int64
+	Warm time.Duration // not measured
+	Time time.Duration // measured
+	// Once sends each partition one batch and ends: Time and Rate are ignored.
+	Once bool
+}
+
+// Produced is what came of a ProduceLoad.
+type Produced struct {
+	Bytes    int64 // of acknowledged batches, in the measured time
+	Requests int64
+	Elapsed  time.Duration
+	Latency  Latency
+}
+
+// MBps is megabytes (10^6) of batches per second.
+func (p Produced) MBps() float64 { return float64(p.Bytes) / 1e6 / p.Elapsed.Seconds() }
+
+// Latency are quantiles of a request's latency in milliseconds.
+type Latency struct {
+	P50  float64 `json:"p50"`
+	P99  float64 `json:"p99"`
+	P999 float64 `json:"p999"`
+	Max  float64 `json:"max"`
+}
+
+func newHistogram() *hdrhistogram.Histogram {
+	return hdrhistogram.New(1, int64(10*time.Minute/time.Microsecond), 3)
+}
+
+func latencyOf(h *hdrhistogram.Histogram) Latency {
+	ms := func(us int64) float64 { return float64(us) / 1000 }
+	return Latency{ms(h.ValueAtQuantile(50)), ms(h.ValueAtQuantile(99)), ms(h.ValueAtQuantile(99.9)), ms(h.Max())}
+}
+
+// produceRun is a ProduceLoad under way.
+type produceRun struct {
+	load     ProduceLoad
+	from, to time.Time // what is measured: requests that were due in between
+	bytes    atomic.Int64
+	requests atomic.Int64
+	last     atomic.Int64 // ns since from of the newest measured answer
+	mu       sync.Mutex
+	hist     *hdrhistogram.Histogram
+}
+
+// Produce runs a load against addr. The first refused or lost request ends it with an error.
+func Produce(ctx context.Context, addr string, load ProduceLoad) (Produced, error) {
+	r := &produceRun{load: load, hist: newHistogram()}
+	batch := encodeBatch(load.Records, load.RecordBytes, time.Now())
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	conns := make([]*conn, load.Conns)
+	for i := range conns {
+		c, err := dial(ctx, addr)
+		if err != nil {
+			return Produced{}, err
+		}
+		defer c.Close()
+		conns[i] = c
+	}
+	stop := context.AfterFunc(ctx, func() {
+		for _, c := range conns {
+			c.Close()
+		}
+	})
+	defer stop()
+	r.from = time.Now().Add(load.Warm)
+	r.to = r.from.Add(load.Time)
+	var wg sync.WaitGroup
+	for i, c := range conns {
+		wg.Go(func() {
+			if err := r.drive(ctx, i, c, r.templates(i, batch)); err != nil {
+				cancel(err)
+			}
+		})
+	}
+	wg.Wait()
+	if err := context.Cause(ctx); err != nil {
+		return Produced{}, fmt.Errorf("produce: %w", err)
+	}
+	elapsed := load.Time
+	if load.Once {
+		elapsed = time.Duration(r.last.Load())
+	}
+	return Produced{Bytes: r.bytes.Load(), Requests: r.requests.Load(), Elapsed: elapsed, Latency: latencyOf(r.hist)}, nil
+}
+
+// templates are the requests of one connection: together the connections go round all partitions.
+func (r *produceRun) templates(conn int, batch []byte) []*produceTemplate {
+	total := r.load.Topics.total()
+	parts := min(r.load.Parts, total)
+	var out []*produceTemplate
+	for first := conn * parts; first < total; first += parts * r.load.Conns {
+		count := parts
+		if r.load.Once {
+			count = min(parts, total-first)
+		}
+		out = append(out, newProduceTemplate(r.load.Topics, first, count, r.load.Acks, batch))
+	}
+	if len(out) == 0 && !r.load.Once { // more connections than requests: they share partitions
+		out = append(out, newProduceTemplate(r.load.Topics, conn*parts%total, parts, r.load.Acks, batch))
+	}
+	return out
+}
+
+// sent is a request on its way. Its zero due time ends the receiving side.
+type sent struct {
+	due   time.Time
+	bytes int
+	parts int
+}
+
+// drive sends on one connection until the time is up and every answer is there.
+func (r *produceRun) drive(ctx context.Context, index int, c *conn, list []*produceTemplate) error {
+	if len(list) == 0 {
+		return nil
+	}
+	flight := make(chan sent, r.load.InFlight)
+	answered := make(chan error, 1)
+	slots := make(chan struct{}, r.load.InFlight)
+	for range r.load.InFlight {
+		slots <- struct{}{}
+	}
+	go func() { answered <- r.receive(c, flight, slots) }()
+	var scratch net.Buffers
+	interval := r.interval(list[0].bytes)
+	due := time.Now().Add(time.Duration(index) * interval / time.Duration(r.load.Conns))
+	for n := 0; ; n++ {
+		if r.load.Once && n == len(list) {
+			break
+		}
+		if r.load.Rate > 0 {
+			if wait := time.Until(due); wait > 0 {
+				time.Sleep(wait)
+			}
+		}
+		select {
+		case <-slots:
+		case err := <-answered:
+			return err
+		case <-ctx.Done():
+			return nil
+		}
+		if r.load.Rate == 0 {
+			due = time.Now()
+		}
+		if !r.load.Once && due.After(r.to) {
+			break
+		}
+		pt := list[n%len(list)]
+		flight <- sent{due, pt.bytes, pt.parts}
+		if err := pt.write(c, int32(n), &scratch); err != nil {
+			return errors.Join(err, <-answered)
+		}
+		due = due.Add(interval)
+	}
+	close(flight)
+	return <-answered
+}
+
+// interval between two requests of one connection at the load's rate.
+func (r *produceRun) interval(requestBytes int) time.Duration {
+	if r.load.Rate == 0 {
+		return 0
+	}
+	return time.Duration(float64(requestBytes) * float64(r.load.Conns) / float64(r.load.Rate) * float64(time.Second))
+}
+
+func (r *produceRun) receive(c *conn, flight <-chan sent, slots chan<- struct{}) error {
+	hist := newHistogram()
+	defer func() {
+		r.mu.Lock()
+		r.hist.Merge(hist)
+		r.mu.Unlock()
+	}()
+	n := int32(0)
+	for s := range flight {
+		correlation, body, err := c.receive()
+		if err != nil {
+			return fmt.Errorf("answer %d: %w", n, err)
+		}
+		if correlation != n {
+			return fmt.Errorf("answer %d came in the place of %d", correlation, n)
+		}
+		acked, err := checkProduceResponse(body)
+		if err != nil {
+			return err
+		}
+		if acked != s.parts {
+			return fmt.Errorf("answer %d has %d partitions, want %d", n, acked, s.parts)
+		}
+		n++
+		now := time.Now()
+		if r.load.Once || !s.due.Before(r.from) && now.Before(r.to.Add(r.grace())) {
+			if r.load.Once || now.Before(r.to) {
+				r.bytes.Add(int64(s.bytes))
+				r.requests.Add(1)
+			}
+			r.last.Store(max(r.last.Load(), int64(now.Sub(r.from))))
+			_ = hist.RecordValue(max(now.Sub(s.due).Microseconds(), 1))
+		}
+		slots <- struct{}{}
+	}
+	return nil
+}
+
+// grace lets slow answers at the end of a fixed-rate run into the histogram: leaving them out
+// would hide exactly the worst ones.
+func (r *produceRun) grace() time.Duration {
+	if r.load.Rate > 0 {
+		return time.Minute
+	}
+	return 0
+}
