@@ -211,8 +211,6 @@ func (u *upConversion) add(m *message) error {
 		u.bad.add(index, ErrInvalid, "a compacted topic takes no record without key")
 	case !u.rules.LogAppendTime && m.timestamp != NoTimestamp && (m.timestamp < u.lo || m.timestamp > u.hi):
 		u.bad.add(index, ErrTimestamp, fmt.Sprintf("timestamp %d is not between %d and %d", m.timestamp, u.lo, u.hi))
-	case m.logAppendTime:
-		u.bad.add(index, ErrTimestamp, "producers may not set the log append time")
 	}
 	u.builder.appendElement(&element{key: m.key, hasKey: m.hasKey, value: m.value}, m.timestamp, index)
 	return nil

@@ -150,7 +150,6 @@ func TestValidateRefuses(t *testing.T) {
 		{"negative delta", changed(None, 1, func(h *Header) { h.LastOffsetDelta = -1 }), modern, ErrInvalid},
 		{"control", changed(None, 1, func(h *Header) { h.Attributes |= attrControl }), modern, ErrInvalid},
 		{"no sequence", changed(None, 1, func(h *Header) { h.ProducerID = 5 }), modern, ErrInvalid},
-		{"append time by client", changed(None, 1, func(h *Header) { h.Attributes |= attrLogAppendTime }), modern, ErrTimestamp},
 		{"no key", batch(None, 2), strict, ErrInvalid},
 		{"no key, compressed", batch(Snappy, 2), strict, ErrInvalid},
 		{"future", batch(None, 10), timed, ErrTimestamp},

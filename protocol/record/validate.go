@@ -190,7 +190,8 @@ func (c *contents) inspect(records []byte, h *Header, rules *Rules) error {
 			bad.add(i, ErrInvalid, "a compacted topic takes no record without key")
 		case !rules.LogAppendTime && timestamp != NoTimestamp && (timestamp < lo || timestamp > hi):
 			bad.add(i, ErrTimestamp, fmt.Sprintf("timestamp %d is not between %d and %d", timestamp, lo, hi))
-		case h.Attributes.LogAppendTime():
+		case rules.LogAppendTime && h.Attributes.LogAppendTime():
+			// Only here: on other topics Kafka just clears the bit, and so does finish.
 			bad.add(i, ErrTimestamp, "producers may not set the log append time")
 		}
 		c.maxTimestamp = max(c.maxTimestamp, timestamp)
@@ -259,8 +260,8 @@ func finish(b []byte, h *Header, found contents, rules *Rules, records []byte) (
 		}
 	case rules.LogAppendTime:
 		SetLogAppendTime(b, rules.Now)
-	case found.maxTimestamp != h.MaxTimestamp:
-		setMaxTimestamp(b, h.Attributes, found.maxTimestamp)
+	case found.maxTimestamp != h.MaxTimestamp || h.Attributes.LogAppendTime():
+		setMaxTimestamp(b, h.Attributes&^attrLogAppendTime, found.maxTimestamp)
 	}
 	return Batch{Header: header(b), Bytes: b}, nil
 }
@@ -268,7 +269,7 @@ func finish(b []byte, h *Header, found contents, rules *Rules, records []byte) (
 // rebuild makes a batch of records that were inspected, with offset deltas that have no gaps.
 func rebuild(h *Header, records []byte, codec Codec, found contents) []byte {
 	out := *h
-	out.Attributes = h.Attributes&^attrCodec | Attributes(codec)
+	out.Attributes = h.Attributes&^(attrCodec|attrLogAppendTime) | Attributes(codec)
 	out.MaxTimestamp = found.maxTimestamp
 	if found.consecutive {
 		return appendBatch(nil, &out, records)
