@@ -339,26 +339,13 @@ func (sp *Split) prepare() (target prepared, topic *Topic, err error) {
 // caller (the owner) says from which epoch on generations are kept. It compares the revision.
 // The newest generation always stays.
 func (s *Store) TrimGenerations(ctx context.Context, g *Group, keep ident.Epoch) (*Group, error) {
-	n := 0
-	for n < len(g.Generations)-1 && g.Generations[n].Epoch < keep {
-		n++
-	}
-	if n == 0 {
-		return g, nil
-	}
-	fresh := g.clone()
-	fresh.Starts = g.ends(n - 1)
 	if err := s.caughtUp(ctx, g.Revision); err != nil {
 		return nil, fmt.Errorf("trim group %d: %w", g.ID, err)
 	}
-	m := s.Map()
-	for p := range fresh.Starts { // what is left of deleted topics
-		if m.TopicByID(p.Topic) == nil {
-			delete(fresh.Starts, p)
-		}
+	fresh := g.trimmed(keep, s.Map())
+	if fresh == nil {
+		return g, nil
 	}
-	fresh.Generations = fresh.Generations[n:]
-	fresh.raw = fresh.raw[min(n, len(fresh.raw)):]
 	written, err := s.swap(ctx, "trim_group", keyGroup(g.ID), g.Revision, encodeGroup(fresh))
 	if err != nil {
 		return nil, fmt.Errorf("trim group %d: %w", g.ID, err)
@@ -369,4 +356,26 @@ func (s *Store) TrimGenerations(ctx context.Context, g *Group, keep ident.Epoch)
 	fresh.Revision = written
 	fresh.reindex(nil)
 	return fresh, nil
+}
+
+// trimmed returns the record without the generations before keep, nil if there are none. m
+// has every topic that the record can name.
+func (g *Group) trimmed(keep ident.Epoch, m *Map) *Group {
+	n := 0
+	for n < len(g.Generations)-1 && g.Generations[n].Epoch < keep {
+		n++
+	}
+	if n == 0 {
+		return nil
+	}
+	fresh := g.clone()
+	fresh.Starts = g.ends(n - 1)
+	for p := range fresh.Starts { // what is left of deleted topics
+		if m.TopicByID(p.Topic) == nil {
+			delete(fresh.Starts, p)
+		}
+	}
+	fresh.Generations = fresh.Generations[n:]
+	fresh.raw = fresh.raw[min(n, len(fresh.raw)):]
+	return fresh
 }
