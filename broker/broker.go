@@ -10,13 +10,16 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"math"
 	"net"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/skeinmq/skein/commitlog"
 	"github.com/skeinmq/skein/internal/ident"
+	"github.com/skeinmq/skein/internal/kconfig"
 	"github.com/skeinmq/skein/queuemapper"
 )
 
@@ -60,6 +63,19 @@ type Broker struct {
 	ids   ProducerIDs
 	rows  *[maxKey + 1]handler // the dispatch table; through a field, as rows refer to methods that read it
 
+	memory   memory
+	server   *server
+	sessions *sessions
+	metrics  *metrics
+
+	// Limits that hold from the start on.
+	maxRequest    int32
+	fetchMaxBytes int
+	idleTimeout   time.Duration
+
+	current atomic.Pointer[kconfig.BrokerConfig] // configs in force
+	gone    gone
+
 	table  table
 	hosted map[ident.Log]*hostedLog // set by start-up, before the table; immutable then
 
@@ -77,6 +93,17 @@ func New(cfg Config) (*Broker, error) {
 		hosted: make(map[ident.Log]*hostedLog), ready: make(chan struct{}),
 	}
 	b.table.init()
+	conf := kconfig.Layers{Static: cfg.Static}.BrokerConfig()
+	b.current.Store(&conf)
+	b.maxRequest, b.fetchMaxBytes, b.idleTimeout = conf.SocketRequestMaxBytes, int(conf.FetchMaxBytes), conf.ConnectionsMaxIdle
+	if b.idleTimeout <= 0 {
+		b.idleTimeout = math.MaxInt64 / 4
+	}
+	b.memory.limit = max(cfg.MemoryBytes, int64(b.maxRequest)) // any request that is allowed must fit
+	b.gone.wake = make(chan struct{}, 1)
+	b.server = &server{b: b, conns: make(map[*conn]struct{})}
+	b.sessions = newSessions(int(conf.FetchSessionSlots))
+	b.metrics = newMetrics(cfg.Registerer, b)
 	return b, nil
 }
 

@@ -24,6 +24,16 @@ type handler struct {
 
 // handlers is the dispatch table, indexed by key. A row without a name is an API that Skein does not serve.
 var handlers = [...]handler{
+	0:      produce,
+	1:      fetch,
+	2:      listOffsets,
+	3:      metadata,
+	18:     apiVersions,
+	22:     initProducerID,
+	23:     offsetForLeaderEpoch,
+	60:     describeCluster,
+	61:     describeProducers,
+	75:     describeTopicPartitions,
 	maxKey: {},
 }
 

@@ -7,6 +7,7 @@ import (
 
 	"github.com/skeinmq/skein/commitlog"
 	"github.com/skeinmq/skein/protocol"
+	"github.com/skeinmq/skein/protocol/record"
 	"github.com/skeinmq/skein/queuemapper"
 )
 
@@ -34,6 +35,18 @@ func codeOf(err error) protocol.Code {
 		return protocol.CodeOutOfOrderSequenceNumber
 	case errors.Is(err, commitlog.ErrProducerEpoch):
 		return protocol.CodeInvalidProducerEpoch
+	case errors.Is(err, record.ErrCorrupt):
+		return protocol.CodeCorruptMessage
+	case errors.Is(err, record.ErrInvalid):
+		return protocol.CodeInvalidRecord
+	case errors.Is(err, record.ErrTimestamp):
+		return protocol.CodeInvalidTimestamp
+	case errors.Is(err, record.ErrTooLarge):
+		return protocol.CodeMessageTooLarge
+	case errors.Is(err, record.ErrCodec):
+		return protocol.CodeUnsupportedCompressionType
+	case errors.Is(err, record.ErrFormat):
+		return protocol.CodeUnsupportedForMessageFormat
 	case errors.Is(err, queuemapper.ErrExists):
 		return protocol.CodeTopicAlreadyExists
 	case errors.Is(err, queuemapper.ErrNotFound):

@@ -1,7 +1,44 @@
 package broker
 
-import "context"
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/skeinmq/skein/queuemapper"
+)
 
 // Run takes the broker's logs into service (O15), registers it, serves until ctx ends, then drains: stops
 // taking connections and requests, lets what is in flight commit, and returns.
-func (b *Broker) Run(ctx context.Context) error { return b.followMap(ctx) }
+func (b *Broker) Run(ctx context.Context) error {
+	defer b.cfg.Listener.Close()
+	if err := b.takeLogs(ctx); err != nil {
+		return err
+	}
+	b.refresh()
+	err := b.store.RegisterBroker(ctx, queuemapper.Broker{
+		ID: b.cfg.ID, Incarnation: b.cfg.Incarnation, Host: b.cfg.Host, Port: b.cfg.Port, Rack: b.cfg.Rack,
+		Roles: []string{"broker", "controller"},
+	})
+	if err != nil {
+		return fmt.Errorf("run broker: %w", err)
+	}
+	g, gctx := errgroup.WithContext(ctx)
+	// The background work outlives the connections: requests that drain may need it.
+	work, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	for _, loop := range []func(context.Context) error{b.followMap, b.keepRetention, b.dropDeleted} {
+		g.Go(func() error { return loop(work) })
+	}
+	g.Go(func() error {
+		defer stop()
+		return b.server.serve(gctx)
+	})
+	close(b.ready)
+	if err := g.Wait(); err != nil && !errors.Is(err, context.Canceled) {
+		return fmt.Errorf("run broker: %w", err)
+	}
+	return nil
+}

@@ -2,6 +2,7 @@ package broker
 
 import (
 	"hash/maphash"
+	"iter"
 	"sync"
 	"sync/atomic"
 
@@ -112,4 +113,42 @@ func (t *topic) newest() *queuemapper.Topic { return t.record.Load() }
 func (t *table) init() {
 	t.seed = maphash.MakeSeed()
 	t.view.Store(&tableView{next: make(chan struct{})})
+}
+
+// topics iterates the topics of the table, in no order.
+func (b *Broker) topics() iter.Seq[*topic] {
+	return func(yield func(*topic) bool) {
+		for i := range b.table.byName {
+			shard := b.table.byName[i].Load()
+			if shard == nil {
+				continue
+			}
+			for _, t := range *shard {
+				if !yield(t) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// topicNames iterates the names of all topics in order, the internal one among them.
+func (b *Broker) topicNames(m *queuemapper.Map) iter.Seq[string] {
+	return func(yield func(string) bool) {
+		internal := false
+		for t := range m.Topics() {
+			if !internal && t.Name > offsetsTopic {
+				internal = true
+				if !yield(offsetsTopic) {
+					return
+				}
+			}
+			if b.topic(t.Name) != nil && !yield(t.Name) {
+				return
+			}
+		}
+		if !internal {
+			yield(offsetsTopic)
+		}
+	}
 }

@@ -6,6 +6,7 @@ import (
 	"maps"
 
 	"github.com/skeinmq/skein/internal/ident"
+	"github.com/skeinmq/skein/internal/kconfig"
 	"github.com/skeinmq/skein/queuemapper"
 )
 
@@ -25,7 +26,7 @@ func (b *Broker) refresh(touched ...ident.Group) *queuemapper.Map {
 	for _, g := range touched {
 		groups[g] = true
 	}
-	b.applyTopics(m, groups)
+	b.applyTopics(m, groups, b.reconfigure(view.m, m))
 	t.view.Store(&tableView{m: m, next: make(chan struct{})})
 	close(view.next)
 	return m
@@ -46,8 +47,22 @@ func changedGroups(old, m *queuemapper.Map) map[ident.Group]bool {
 	return changed
 }
 
+// reconfigure computes the broker's configs in force and reports whether the dynamic ones differ from those of old.
+func (b *Broker) reconfigure(old, m *queuemapper.Map) bool {
+	was, is := kconfig.Layers{}, b.layers(m, nil)
+	if old != nil {
+		was = b.layers(old, nil)
+		if maps.Equal(was.Broker, is.Broker) && maps.Equal(was.Default, is.Default) {
+			return false
+		}
+	}
+	conf := is.BrokerConfig()
+	b.current.Store(&conf)
+	return true
+}
+
 // applyTopics adds, updates and removes topics.
-func (b *Broker) applyTopics(m *queuemapper.Map, groups map[ident.Group]bool) {
+func (b *Broker) applyTopics(m *queuemapper.Map, groups map[ident.Group]bool, reconfigured bool) {
 	t := &b.table
 	shards := make(map[uint64]map[string]*topic) // copies of the shards that change
 	edit := func(name string) map[string]*topic {
@@ -69,12 +84,12 @@ func (b *Broker) applyTopics(m *queuemapper.Map, groups map[ident.Group]bool) {
 		}
 		if known == nil {
 			known = &topic{name: rec.Name, id: rec.ID}
-			b.updateTopic(m, known, rec, groups)
+			b.updateTopic(m, known, rec, groups, reconfigured)
 			edit(rec.Name)[rec.Name] = known
 			added = append(added, known)
 			continue
 		}
-		b.updateTopic(m, known, rec, groups)
+		b.updateTopic(m, known, rec, groups, reconfigured)
 	}
 	for i := range t.byName {
 		if old := t.byName[i].Load(); old != nil {
@@ -117,11 +132,10 @@ func (b *Broker) applyIDs(added, gone []*topic) {
 }
 
 // updateTopic brings one topic up to its record.
-func (b *Broker) updateTopic(m *queuemapper.Map, t *topic, rec *queuemapper.Topic, groups map[ident.Group]bool) {
+func (b *Broker) updateTopic(m *queuemapper.Map, t *topic, rec *queuemapper.Topic, groups map[ident.Group]bool, reconfigured bool) {
 	old := t.record.Load()
-	if old == nil || old.Revision != rec.Revision {
-		conf := newTopicConfig(b.brokerConfig(), rec.Configs)
-		t.conf.Store(&conf)
+	if old == nil || old.Revision != rec.Revision || reconfigured {
+		t.conf.Store(newTopicConfig(b.layers(m, rec.Configs)))
 	}
 	parts := t.partitions()
 	known := len(parts)
@@ -239,5 +253,6 @@ func (b *Broker) createTopic(ctx context.Context, name string, partitions int32,
 func (b *Broker) forget(gone []*topic) {
 	for _, t := range gone {
 		t.deleted.Store(true)
+		b.gone.add(t.partitions())
 	}
 }

@@ -2,23 +2,48 @@ package broker
 
 import (
 	"crypto/rand"
+	"strconv"
 
 	"github.com/skeinmq/skein/internal/ident"
+	"github.com/skeinmq/skein/internal/kconfig"
+	"github.com/skeinmq/skein/protocol/record"
+	"github.com/skeinmq/skein/queuemapper"
 )
 
-// topicConfig is what the hot paths need of a topic's configs in force, parsed once.
+// topicConfig is a topic's configs in force, and what they mean to a batch.
 type topicConfig struct {
-	maxMessageBytes int
-	retentionMillis int64 // -1: for ever
-	retentionBytes  int64 // -1: without bound
+	kconfig.TopicConfig
+	rules record.Rules // without what differs from request to request
 }
 
-// brokerConfig returns the broker's configs in force, by Kafka name: static ones and dynamic ones over them.
-func (b *Broker) brokerConfig() map[string]string { return b.cfg.Static }
+// layers are the places where the configs of this broker, or of a topic, may be set.
+func (b *Broker) layers(m *queuemapper.Map, topic map[string]string) kconfig.Layers {
+	return kconfig.Layers{
+		Entity:  topic,
+		Broker:  m.Dynamic("broker", strconv.Itoa(int(b.cfg.ID))),
+		Default: m.Dynamic("broker", ""),
+		Static:  b.cfg.Static,
+	}
+}
 
-// newTopicConfig parses the configs of a topic over the broker's.
-func newTopicConfig(broker, topic map[string]string) topicConfig {
-	return topicConfig{maxMessageBytes: 1048588, retentionMillis: 7 * 24 * 3600 * 1000, retentionBytes: -1}
+// conf returns the broker's configs in force.
+func (b *Broker) conf() *kconfig.BrokerConfig { return b.current.Load() }
+
+// newTopicConfig computes a topic's configs.
+func newTopicConfig(l kconfig.Layers) *topicConfig {
+	c := topicConfig{TopicConfig: l.Topic()}
+	c.rules = record.Rules{
+		MaxBytes:      int(c.MaxMessageBytes),
+		Recompress:    c.Compression != kconfig.CodecProducer,
+		LogAppendTime: c.LogAppendTime,
+		BeforeMax:     max(c.TimestampBeforeMaxMs, 1),
+		AfterMax:      max(c.TimestampAfterMaxMs, 1),
+		RequireKeys:   c.Compact,
+	}
+	if c.rules.Recompress {
+		c.rules.Codec = record.Codec(c.Compression)
+	}
+	return &c
 }
 
 // newTopicID returns a random topic id (UUID version 4), never one of Kafka's reserved ones.

@@ -1,0 +1,232 @@
+package broker
+
+import (
+	"context"
+	"errors"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/skeinmq/skein/internal/ident"
+	"github.com/skeinmq/skein/protocol"
+	"github.com/skeinmq/skein/queuemapper"
+)
+
+// Metadata (key 3), v0 to v13.
+//
+// A leader is named as soon as, and only while, it takes writes: clients produce the moment they read its name. A topic
+// that does not exist is created with num.partitions if auto.create.topics.enable and the request allow it (versions
+// before v4 always do), and the answer has it complete, where Apache Kafka answers once with
+// UNKNOWN_TOPIC_OR_PARTITION. A partition whose owner is not alive, or does not take writes as yet, has no leader and
+// LEADER_NOT_AVAILABLE. Each partition has one replica, its owner.
+//
+//	v0  an empty list means all topics   v1  null does; controller, racks, internal topics
+//	v2  cluster id                       v4  auto-creation may be forbidden
+//	v5  offline replicas                 v7  leader epoch
+//	v8  authorized operations (cluster's until v10)
+//	v9  flexible                         v10 topic ids
+//	v12 topics by id                     v13 error for the whole (KIP-1102)
+var metadata = handler{
+	key: 3, name: "Metadata", min: 0, max: 13,
+	handle: (*Broker).handleMetadata,
+}
+
+func (b *Broker) handleMetadata(ctx context.Context, rq *request) kmsg.Response {
+	req := rq.body.(*kmsg.MetadataRequest)
+	resp := req.ResponseKind().(*kmsg.MetadataResponse)
+	m := b.store.Map()
+	id := m.Cluster().ID
+	resp.ClusterID, resp.ControllerID = &id, b.controllerID()
+	for _, node := range b.liveBrokers(m) {
+		r := kmsg.NewMetadataResponseBroker()
+		r.NodeID, r.Host, r.Port = node.NodeID, node.Host, node.Port
+		if node.Rack != "" {
+			r.Rack = &node.Rack
+		}
+		resp.Brokers = append(resp.Brokers, r)
+	}
+	resp.AuthorizedOperations = noOperations
+	if rq.version >= 8 && req.IncludeClusterAuthorizedOperations {
+		resp.AuthorizedOperations = clusterOperations
+	}
+	d := describer{b: b, m: m}
+	switch {
+	case req.Topics == nil || rq.version == 0 && len(req.Topics) == 0:
+		for name := range b.topicNames(m) {
+			resp.Topics = append(resp.Topics, d.metadata(b.topic(name), name))
+		}
+	default:
+		create := rq.version < 4 || req.AllowAutoTopicCreation
+		for i := range req.Topics {
+			resp.Topics = append(resp.Topics, b.metadataOf(ctx, &d, &req.Topics[i], create))
+		}
+	}
+	if rq.version >= 8 && req.IncludeTopicAuthorizedOperations {
+		for i := range resp.Topics {
+			if resp.Topics[i].ErrorCode == 0 {
+				resp.Topics[i].AuthorizedOperations = topicOperations
+			}
+		}
+	}
+	return resp
+}
+
+// metadataOf answers for one topic of the request.
+func (b *Broker) metadataOf(ctx context.Context, d *describer, from *kmsg.MetadataRequestTopic, create bool) kmsg.MetadataResponseTopic {
+	out := kmsg.NewMetadataResponseTopic()
+	out.Topic, out.TopicID = from.Topic, from.TopicID
+	if from.Topic == nil || from.TopicID != ([16]byte{}) {
+		id := ident.Topic(from.TopicID)
+		if t := b.topicByID(id); t != nil {
+			return d.metadata(t, t.name)
+		}
+		if id == offsetsTopicID {
+			return d.metadata(nil, offsetsTopic)
+		}
+		out.Topic = nil
+		out.ErrorCode = errorCode(refuseCode(protocol.CodeUnknownTopicID))
+		return out
+	}
+	name := *from.Topic
+	t := b.topic(name)
+	if t == nil && !isInternal(name) {
+		var err error
+		if t, err = b.autoCreate(ctx, name, create); err != nil {
+			out.ErrorCode = errorCode(err)
+			return out
+		}
+		d.m = b.store.Map()
+	}
+	return d.metadata(t, name)
+}
+
+// autoCreate creates a topic that a client asked for, if that is allowed.
+func (b *Broker) autoCreate(ctx context.Context, name string, allowed bool) (*topic, error) {
+	conf := b.conf()
+	if err := checkTopicName(name); err != nil {
+		return nil, err
+	}
+	if !allowed || !conf.AutoCreateTopics {
+		return nil, refuseCode(protocol.CodeUnknownTopicOrPartition)
+	}
+	t, err := b.createTopic(ctx, name, conf.NumPartitions, conf.DefaultReplicationFactor, nil)
+	if errors.Is(err, queuemapper.ErrExists) { // another client was faster
+		if rec := b.store.Map().Topic(name); rec != nil {
+			t, err = b.awaitWritable(ctx, rec.ID)
+		}
+	}
+	if err != nil && ctx.Err() == nil {
+		b.log.Warn("create topic on demand", "topic", name, "error", err)
+	}
+	return t, err
+}
+
+// maxTopicName is the length of the longest topic name.
+const maxTopicName = 249
+
+// checkTopicName applies Kafka's rules for topic names.
+func checkTopicName(name string) error {
+	if name == "" || name == "." || name == ".." || len(name) > maxTopicName {
+		return refuse(protocol.CodeInvalidTopicException, "topic name %.260q is invalid", name)
+	}
+	for _, c := range []byte(name) {
+		switch {
+		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', c == '.', c == '_', c == '-':
+		default:
+			return refuse(protocol.CodeInvalidTopicException,
+				"topic name %q is invalid: it may hold ASCII letters and digits, '.', '_' and '-'", name)
+		}
+	}
+	return nil
+}
+
+// liveBrokers lists how the live brokers are reached; this one is always among them.
+func (b *Broker) liveBrokers(m *queuemapper.Map) []protocol.NodeEndpoint {
+	var out []protocol.NodeEndpoint
+	for r := range m.Brokers() {
+		out = append(out, protocol.NodeEndpoint{NodeID: int32(r.ID), Host: r.Host, Port: r.Port, Rack: r.Rack})
+	}
+	if m.Broker(b.cfg.ID) == nil {
+		self, _ := b.endpoint(m, b.cfg.ID)
+		out = append(out, self)
+	}
+	return out
+}
+
+// controllerID is the broker that administrative requests are best sent to: every broker serves them all, so it is
+// this one.
+func (b *Broker) controllerID() int32 { return int32(b.cfg.ID) }
+
+// describer fills descriptions of partitions. Replica lists of the same broker are shared, as there may be many.
+type describer struct {
+	b     *Broker
+	m     *queuemapper.Map
+	hosts map[ident.Broker][]int32
+}
+
+// placed is where a partition is.
+type placed struct {
+	err      error
+	leader   int32 // -1: none
+	epoch    int32
+	replicas []int32
+	offline  []int32
+}
+
+// place describes a partition.
+func (d *describer) place(t *topic, p *partition) placed {
+	run, log, ok := d.m.Owner(t.newest(), p.index)
+	if !ok {
+		return placed{err: refuseCode(protocol.CodeLeaderNotAvailable), leader: -1, epoch: -1}
+	}
+	if d.hosts[log.Host] == nil {
+		if d.hosts == nil {
+			d.hosts = make(map[ident.Broker][]int32)
+		}
+		d.hosts[log.Host] = []int32{int32(log.Host)}
+	}
+	out := placed{leader: int32(log.Host), epoch: int32(run.Generation.Epoch), replicas: d.hosts[log.Host]}
+	_, alive := d.b.endpoint(d.m, log.Host)
+	if !alive || log.Host == d.b.cfg.ID && p.open.Load() == nil {
+		out.err, out.leader, out.offline = refuseCode(protocol.CodeLeaderNotAvailable), -1, out.replicas
+	}
+	return out
+}
+
+// metadata describes a topic; t is nil for the internal one.
+func (d *describer) metadata(t *topic, name string) kmsg.MetadataResponseTopic {
+	out := kmsg.NewMetadataResponseTopic()
+	out.Topic = &name
+	if t == nil {
+		return d.internalMetadata(out)
+	}
+	out.TopicID = t.id
+	ps := t.partitions()
+	out.Partitions = make([]kmsg.MetadataResponseTopicPartition, len(ps))
+	for i, p := range ps {
+		at := d.place(t, p)
+		r := &out.Partitions[i]
+		r.Default()
+		r.Partition, r.ErrorCode, r.Leader, r.LeaderEpoch = p.index, errorCode(at.err), at.leader, at.epoch
+		r.Replicas, r.ISR, r.OfflineReplicas = at.replicas, at.replicas, at.offline
+		if at.offline != nil {
+			r.ISR = nil
+		}
+	}
+	return out
+}
+
+// internalMetadata describes __consumer_offsets.
+func (d *describer) internalMetadata(out kmsg.MetadataResponseTopic) kmsg.MetadataResponseTopic {
+	if !isInternal(*out.Topic) { // it was deleted meanwhile
+		out.ErrorCode = errorCode(refuseCode(protocol.CodeUnknownTopicOrPartition))
+		return out
+	}
+	out.TopicID, out.IsInternal = offsetsTopicID, true
+	self := []int32{int32(d.b.cfg.ID)}
+	for i := range int32(offsetsPartitions) {
+		r := kmsg.NewMetadataResponseTopicPartition()
+		r.Partition, r.Leader, r.LeaderEpoch, r.Replicas, r.ISR = i, self[0], 0, self, self
+		out.Partitions = append(out.Partitions, r)
+	}
+	return out
+}

@@ -1,0 +1,156 @@
+package broker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/skeinmq/skein/commitlog"
+	"github.com/skeinmq/skein/queuemapper"
+	"github.com/skeinmq/skein/queuemapper/embedded"
+)
+
+// etcd is one server for all tests of the package; clusters have prefixes of their own.
+var etcd *embedded.Server
+
+func TestMain(m *testing.M) {
+	os.Exit(func() int {
+		dir, err := os.MkdirTemp("", "broker")
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		defer os.RemoveAll(dir)
+		etcd, err = embedded.Start(context.Background(), embedded.Config{Dir: dir, NoFsync: true})
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		defer etcd.Close()
+		return m.Run()
+	}())
+}
+
+var prefixes atomic.Int64
+
+// cluster is one real broker on real logs and a real map, for a test.
+type cluster struct {
+	t      testing.TB
+	prefix string
+	dirs   []string
+	conf   Config // template: Static and limits
+	b      *Broker
+	addr   string
+	logs   []*commitlog.Log
+	stop   func() error
+	ids    atomic.Int64
+}
+
+// NextProducerID makes the cluster the broker's source of producer ids.
+func (c *cluster) NextProducerID(context.Context) (int64, error) { return c.ids.Add(1), nil }
+
+// startCluster starts a broker with n logs; it ends with the test.
+func startCluster(t testing.TB, n int, conf Config) *cluster {
+	t.Helper()
+	c := &cluster{t: t, prefix: fmt.Sprintf("/test%d", prefixes.Add(1)), conf: conf}
+	for range n {
+		c.dirs = append(c.dirs, t.TempDir())
+	}
+	c.start()
+	t.Cleanup(func() {
+		if c.stop != nil {
+			if err := c.stop(); err != nil {
+				t.Errorf("stop broker: %v", err)
+			}
+		}
+	})
+	return c
+}
+
+// start starts the broker on what its directories hold.
+func (c *cluster) start() {
+	c.t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	logger := slog.New(slog.NewTextHandler(c.t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn}))
+	store, err := queuemapper.Open(ctx, queuemapper.Config{Client: etcd.Client(), Prefix: c.prefix, Groups: 8, Logger: logger}, "")
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	back, stopBack := context.WithCancel(context.Background())
+	var g errgroup.Group
+	g.Go(func() error { return ignoreCanceled(store.Run(back)) })
+	c.logs = nil
+	for _, dir := range c.dirs {
+		l, err := commitlog.Open(ctx, commitlog.Config{
+			Dir: filepath.Join(dir, "log"), ClusterID: store.Map().Cluster().ID, FileSize: 32 << 20, CacheBytes: 32 << 20, Logger: logger,
+		})
+		if err != nil {
+			c.t.Fatal(err)
+		}
+		c.logs = append(c.logs, l)
+		g.Go(func() error { return ignoreCanceled(l.Run(back)) })
+	}
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	conf := c.conf
+	conf.ID, conf.Incarnation, conf.Listener = 1, time.Now().UnixNano(), ln
+	conf.Host, conf.Port = "127.0.0.1", int32(ln.Addr().(*net.TCPAddr).Port)
+	conf.Store, conf.Logs, conf.ProducerIDs, conf.Logger = store, c.logs, c, logger
+	if conf.Registerer == nil {
+		conf.Registerer = prometheus.NewRegistry()
+	}
+	if c.b, err = New(conf); err != nil {
+		c.t.Fatal(err)
+	}
+	c.addr = ln.Addr().String()
+	ended := make(chan error, 1)
+	go func() { ended <- c.b.Run(ctx) }()
+	select {
+	case <-c.b.Ready():
+	case err := <-ended:
+		c.t.Fatalf("broker ended: %v", err)
+	}
+	logs := c.logs
+	c.stop = func() error {
+		cancel()
+		err := <-ended
+		stopBack()
+		err = errors.Join(err, g.Wait())
+		for _, l := range logs {
+			err = errors.Join(err, l.Close())
+		}
+		c.stop = nil
+		return err
+	}
+}
+
+func ignoreCanceled(err error) error {
+	if errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
+}
+
+// client returns a franz-go client of the cluster.
+func (c *cluster) client(opts ...kgo.Opt) *kgo.Client {
+	c.t.Helper()
+	cl, err := kgo.NewClient(append([]kgo.Opt{kgo.SeedBrokers(c.addr), kgo.AllowAutoTopicCreation()}, opts...)...)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	c.t.Cleanup(cl.Close)
+	return cl
+}

@@ -1,0 +1,102 @@
+package broker
+
+import (
+	"iter"
+
+	"github.com/skeinmq/skein/commitlog"
+	"github.com/skeinmq/skein/internal/ident"
+	"github.com/skeinmq/skein/protocol"
+	"github.com/skeinmq/skein/queuemapper"
+)
+
+// openPartition finds a partition by topic name and index, and its open run here.
+func (b *Broker) openPartition(name string, index int32) (*partition, *openRun, error) {
+	t := b.topic(name)
+	if t == nil {
+		return nil, nil, refuseCode(protocol.CodeUnknownTopicOrPartition)
+	}
+	p := t.partition(index)
+	if p == nil {
+		return nil, nil, refuseCode(protocol.CodeUnknownTopicOrPartition)
+	}
+	run := p.open.Load()
+	if run == nil {
+		return p, nil, commitlog.ErrNotOpen
+	}
+	return p, run, nil
+}
+
+// leaderOf returns who leads a partition, and where it is reached. A broker that does not take writes for the
+// partition as yet is not named, nor is one that is not alive.
+func (b *Broker) leaderOf(t *topic, index int32) (protocol.NodeEndpoint, protocol.LeaderEpoch, bool) {
+	p := t.partition(index)
+	if p == nil {
+		return protocol.NodeEndpoint{}, protocol.LeaderEpoch{}, false
+	}
+	m := b.store.Map()
+	rec := t.newest()
+	run, log, ok := m.Owner(rec, index)
+	if !ok {
+		return protocol.NodeEndpoint{}, protocol.LeaderEpoch{}, false
+	}
+	if log.Host == b.cfg.ID && p.open.Load() == nil {
+		return protocol.NodeEndpoint{}, protocol.LeaderEpoch{}, false
+	}
+	node, ok := b.endpoint(m, log.Host)
+	return node, protocol.LeaderEpoch{NodeID: int32(log.Host), Epoch: int32(run.Generation.Epoch), Known: true}, ok
+}
+
+// endpoint returns how a live broker is reached.
+func (b *Broker) endpoint(m *queuemapper.Map, id ident.Broker) (protocol.NodeEndpoint, bool) {
+	r := m.Broker(id)
+	if r == nil {
+		if id != b.cfg.ID {
+			return protocol.NodeEndpoint{}, false
+		}
+		return protocol.NodeEndpoint{NodeID: int32(id), Host: b.cfg.Host, Port: b.cfg.Port, Rack: b.cfg.Rack}, true
+	}
+	return protocol.NodeEndpoint{NodeID: int32(id), Host: r.Host, Port: r.Port, Rack: r.Rack}, true
+}
+
+// runsFrom iterates the physical queues of a partition's runs that hold anything at or after from, in offset order;
+// the open one is last. A run that is not within reach is yielded as an error.
+func (b *Broker) runsFrom(p *partition, open *openRun, from ident.Offset) iter.Seq2[*commitlog.Queue, error] {
+	return func(yield func(*commitlog.Queue, error) bool) {
+		if from < open.queue.Start() {
+			for _, run := range b.store.Map().Runs(p.topic.newest(), p.index) {
+				if run.Open || run.Generation == open.gen || run.End <= from {
+					continue
+				}
+				if q, err := b.runQueue(p, run); !yield(q, err) || err != nil {
+					return
+				}
+			}
+		}
+		yield(open.queue, nil)
+	}
+}
+
+// epochEnd returns the greatest leader epoch at or below e that the partition has had, and where it ended (KIP-320).
+func (b *Broker) epochEnd(p *partition, open *openRun, e ident.Epoch, high ident.Offset) (epoch ident.Epoch, end ident.Offset, ok bool) {
+	if e == open.gen.Epoch {
+		return e, high, true
+	}
+	if e > open.gen.Epoch {
+		return 0, 0, false
+	}
+	epoch, end, isOpen, ok := b.store.Map().EpochEnd(p.topic.newest(), p.index, e)
+	if isOpen {
+		end = high
+	}
+	return epoch, end, ok
+}
+
+// epochAt returns the leader epoch of the run that holds an offset.
+func (b *Broker) epochAt(p *partition, open *openRun, o ident.Offset) int32 {
+	if o < open.queue.Start() {
+		if run, ok := b.store.Map().Locate(p.topic.newest(), p.index, o); ok {
+			return int32(run.Generation.Epoch)
+		}
+	}
+	return int32(open.gen.Epoch)
+}

@@ -1,0 +1,184 @@
+package broker
+
+import (
+	"context"
+	"time"
+
+	"github.com/skeinmq/skein/commitlog"
+	"github.com/skeinmq/skein/internal/ident"
+	"github.com/skeinmq/skein/protocol"
+	"github.com/skeinmq/skein/queuemapper"
+)
+
+// keepRetention moves log starts as the topics' retention asks, every log.retention.check.interval.ms, until ctx ends.
+func (b *Broker) keepRetention(ctx context.Context) error {
+	for {
+		timer := time.NewTimer(b.conf().RetentionCheckInterval)
+		select {
+		case <-timer.C:
+			b.retain(ctx, time.Now().UnixMilli())
+		case <-ctx.Done():
+			timer.Stop()
+			return nil
+		}
+	}
+}
+
+// retain goes over all partitions once.
+func (b *Broker) retain(ctx context.Context, now int64) {
+	for t := range b.topics() {
+		conf := t.conf.Load()
+		for _, p := range t.partitions() {
+			run := p.open.Load()
+			if run == nil || ctx.Err() != nil {
+				continue
+			}
+			start := run.queue.LogStart()
+			if conf.Delete {
+				to, err := b.retainFrom(p, run, conf, now)
+				if err == nil && to > start {
+					_, err = b.moveLogStart(ctx, p, run, to)
+					b.metrics.retained.Inc()
+				}
+				if err != nil && ctx.Err() == nil {
+					b.log.Warn("apply retention", "topic", t.name, "partition", p.index, "error", err)
+				}
+			}
+			b.floorOlder(p, run)
+		}
+	}
+}
+
+// retainFrom returns the offset before which the partition's records have expired: by segments, as Kafka counts them,
+// from the oldest on, first by age, then by size. The newest segment stays until it is sealed, unless all of it is too old.
+func (b *Broker) retainFrom(p *partition, run *openRun, conf *topicConfig, now int64) (ident.Offset, error) {
+	start := run.queue.LogStart()
+	if conf.RetentionMs < 0 && conf.RetentionBytes < 0 {
+		return start, nil
+	}
+	var segments []commitlog.Segment
+	var total int64
+	for q, err := range b.runsFrom(p, run, start) {
+		if err != nil {
+			return start, nil // a run is out of reach: what it holds cannot be judged, nor what follows it
+		}
+		for s, err := range q.Segments() {
+			if err != nil {
+				return start, err
+			}
+			segments = append(segments, s)
+			total += s.Bytes
+		}
+	}
+	to := start
+	for _, s := range segments {
+		old := conf.RetentionMs >= 0 && s.MaxTimestamp >= 0 && now-s.MaxTimestamp > conf.RetentionMs
+		big := conf.RetentionBytes >= 0 && total-s.Bytes >= conf.RetentionBytes && !s.Unsealed
+		if !old && !big {
+			break
+		}
+		to = max(to, s.End)
+		total -= s.Bytes
+	}
+	return to, nil
+}
+
+// moveLogStart moves a partition's log start, durably, and says to older runs what nobody will read again. It returns
+// the log start in force.
+func (b *Broker) moveLogStart(ctx context.Context, p *partition, run *openRun, to ident.Offset) (ident.Offset, error) {
+	if err := run.queue.SetLogStart(ctx, to); err != nil {
+		return run.queue.LogStart(), err
+	}
+	b.floorOlder(p, run)
+	return run.queue.LogStart(), nil
+}
+
+// floorOlder tells the partition's older runs in our logs where the log start is. They are told again after a restart,
+// when retention first comes by.
+func (b *Broker) floorOlder(p *partition, run *openRun) {
+	start := run.queue.LogStart()
+	if run.queue.Start() == 0 {
+		return // there is no older run
+	}
+	for _, r := range b.store.Map().Runs(p.topic.newest(), p.index) {
+		host := b.hosted[r.Log]
+		if r.Open || host == nil || r.Start >= start {
+			continue
+		}
+		if q, ok := host.log.Sealed(r.Generation, p.id()); ok {
+			q.Floor(min(start, r.End))
+		}
+	}
+}
+
+// deleteRecords is DeleteRecords for one partition: it moves the log start to the offset, -1 for the high watermark,
+// and returns it.
+func (b *Broker) deleteRecords(ctx context.Context, p *partition, to int64) (ident.Offset, error) {
+	run := p.open.Load()
+	if run == nil {
+		return -1, commitlog.ErrNotOpen
+	}
+	high := run.queue.HighWatermark()
+	offset := ident.Offset(to)
+	if to == -1 {
+		offset = high
+	}
+	if offset < 0 || offset > high {
+		return -1, refuse(protocol.CodeOffsetOutOfRange, "offset %d is not between 0 and the high watermark %d", to, high)
+	}
+	return b.moveLogStart(ctx, p, run, offset)
+}
+
+// dropDeleted has the logs forget partitions of topics that the map no longer has: those deleted while we look, and,
+// once at the start, those that went while we were away.
+func (b *Broker) dropDeleted(ctx context.Context) error {
+	pending := b.strayPartitions()
+	for {
+		if err := b.dropPartitions(ctx, pending); err != nil && ctx.Err() == nil {
+			b.log.Warn("drop deleted partitions", "partitions", len(pending), "error", err)
+		}
+		select {
+		case <-b.gone.wake:
+			pending = b.gone.take()
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// dropPartitions drops partitions from every log.
+func (b *Broker) dropPartitions(ctx context.Context, ps []ident.Partition) error {
+	if len(ps) == 0 {
+		return nil
+	}
+	for _, host := range b.hosted {
+		if err := host.log.Drop(ctx, ps); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// strayPartitions lists partitions that the disks have state of and the map does not know.
+func (b *Broker) strayPartitions() []ident.Partition {
+	m := b.store.Map()
+	seen := make(map[ident.Partition]bool)
+	var strays []ident.Partition
+	for _, host := range b.hosted {
+		for _, g := range host.log.Recovered().Generations {
+			for i := range g.Partitions {
+				p := g.Partitions[i].Partition
+				if !seen[p] && !hasPartition(m, p) {
+					seen[p] = true
+					strays = append(strays, p)
+				}
+			}
+		}
+	}
+	return strays
+}
+
+func hasPartition(m *queuemapper.Map, p ident.Partition) bool {
+	t := m.TopicByID(p.Topic)
+	return t != nil && int(p.Index) < len(t.Partitions)
+}

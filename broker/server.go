@@ -1,0 +1,139 @@
+package broker
+
+import (
+	"context"
+	"errors"
+	"net"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// Why connections end.
+var (
+	errShutdown  = errors.New("broker is shutting down")
+	errPeerGone  = errors.New("peer closed the connection")
+	errConnEnded = errors.New("connection ended")
+)
+
+// Pauses after an accept that failed for want of descriptors: the connections that are there go on.
+const (
+	acceptPauseMin = 5 * time.Millisecond
+	acceptPauseMax = time.Second
+)
+
+// server is the accepting side of a broker.
+type server struct {
+	b *Broker
+
+	mu    sync.Mutex
+	conns map[*conn]struct{}
+	stop  bool // no connection is added any more
+}
+
+// serve accepts connections until ctx ends, then drains them: each finishes the requests that it has read, and what
+// takes longer than the drain timeout is cut off. It returns when every connection has ended.
+func (s *server) serve(ctx context.Context) error {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	connCtx, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer cancel(errShutdown)
+	closed := context.AfterFunc(ctx, func() { s.b.cfg.Listener.Close() })
+	defer closed()
+	err := s.accept(ctx, connCtx, &wg)
+	s.b.cfg.Listener.Close()
+	s.drain(cancel, &wg)
+	return err
+}
+
+func (s *server) accept(ctx, connCtx context.Context, wg *sync.WaitGroup) error {
+	pause := acceptPauseMin
+	for {
+		nc, err := s.b.cfg.Listener.Accept()
+		switch {
+		case ctx.Err() != nil:
+			if err == nil {
+				nc.Close()
+			}
+			return nil
+		case err != nil && shortOfDescriptors(err):
+			s.b.log.Warn("accept connection", "error", err, "connections", s.len())
+			s.b.metrics.refused.Inc()
+			select {
+			case <-time.After(pause):
+			case <-ctx.Done():
+				return nil
+			}
+			pause = min(2*pause, acceptPauseMax)
+			continue
+		case err != nil:
+			return err
+		}
+		pause = acceptPauseMin
+		c := newConn(s.b, nc)
+		if !s.add(c) {
+			s.b.metrics.refused.Inc()
+			nc.Close()
+			continue
+		}
+		wg.Go(func() {
+			defer s.remove(c)
+			c.serve(connCtx)
+		})
+	}
+}
+
+func shortOfDescriptors(err error) bool {
+	return errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) || errors.Is(err, syscall.ENOBUFS) ||
+		errors.Is(err, syscall.ENOMEM) || errors.Is(err, syscall.ECONNABORTED)
+}
+
+// drain ends reading on every connection and gives what is under way the drain timeout.
+func (s *server) drain(cancel context.CancelCauseFunc, wg *sync.WaitGroup) {
+	s.mu.Lock()
+	s.stop = true
+	for c := range s.conns {
+		c.stopReading()
+	}
+	s.mu.Unlock()
+	cancel(errShutdown) // long polls and joins answer now
+	timeout := time.AfterFunc(s.b.cfg.DrainTimeout, func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		for c := range s.conns {
+			c.nc.Close()
+		}
+	})
+	defer timeout.Stop()
+	wg.Wait()
+}
+
+// add registers a connection, unless there are too many or the broker stops.
+func (s *server) add(c *conn) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.stop || len(s.conns) >= s.b.cfg.MaxConnections {
+		return false
+	}
+	s.conns[c] = struct{}{}
+	return true
+}
+
+func (s *server) remove(c *conn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.conns, c)
+}
+
+func (s *server) len() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.conns)
+}
+
+// tune sets what a TCP connection needs.
+func tune(nc net.Conn) {
+	if tcp, ok := nc.(*net.TCPConn); ok {
+		tcp.SetKeepAlive(true) // best effort; Go sets TCP_NODELAY by itself
+	}
+}
