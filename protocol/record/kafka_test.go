@@ -186,7 +186,7 @@ func (a *asked) ours() string {
 	}
 	var e *Error
 	n := 0
-	if errors.As(err, &e) {
+	if errors.As(err, &e) && a.version >= 8 { // older answers do not carry them
 		n = len(e.Records)
 	}
 	return fmt.Sprintf("%s, %d record errors, %s", code, n, describe(got.Bytes, a.rules.Now, a.rules.LogAppendTime))
