@@ -76,11 +76,12 @@ func (d *memData) missing(off, n int64) int64 {
 	return need
 }
 
-func clone(b []byte) []byte {
-	if b == nil {
+// clone copies a sector; nil stands for zeroes, which files are filled with.
+func clone(sector []byte) []byte {
+	if sector == nil || [SectorSize]byte(sector) == [SectorSize]byte{} {
 		return nil
 	}
-	return append(make([]byte, 0, len(b)), b...)
+	return append(make([]byte, 0, SectorSize), sector...)
 }
 
 // unsynced returns the entry of a sector that is about to change.
