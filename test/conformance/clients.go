@@ -11,6 +11,7 @@ import (
 type client struct {
 	name    string
 	loose   bool                                                                // see record.Set
+	lacks   map[string]string                                                   // parts of the admin case this client has no call for, with the reason
 	na      map[string]string                                                   // cases this client cannot do, with the reason
 	install func(ctx context.Context, in *installer) (argv []string, err error) // fetches what is missing; the command that serves cases
 	tool    *toolCase                                                           // set for a line of Apache Kafka's tools
@@ -36,7 +37,11 @@ func clients() []client {
 		install: func(ctx context.Context, in *installer) ([]string, error) { return in.kcat(ctx) },
 	})
 	for _, name := range []string{"confluent", "kafka-python", "aiokafka"} {
-		out = append(out, client{name: name, install: func(ctx context.Context, in *installer) ([]string, error) { return in.python(ctx, name) }})
+		c := client{name: name, install: func(ctx context.Context, in *installer) ([]string, error) { return in.python(ctx, name) }}
+		if name == "aiokafka" {
+			c.lacks = map[string]string{"delete-group": "aiokafka has no call to delete a group"}
+		}
+		out = append(out, c)
 	}
 	out = append(out, client{name: "kafkajs", install: func(ctx context.Context, in *installer) ([]string, error) { return in.node(ctx) }})
 	for _, name := range []string{"franz-go", "sarama", "sarama-max", "kafka-go"} {
@@ -45,6 +50,7 @@ func clients() []client {
 		}}
 		if name == "kafka-go" {
 			c.na = map[string]string{"idempotent": "kafka-go has no idempotent producer"}
+			c.lacks = map[string]string{"delete-records": "kafka-go has no call to delete records"}
 		}
 		out = append(out, c)
 	}

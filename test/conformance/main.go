@@ -69,7 +69,7 @@ func parseFlags() options {
 	flag.StringVar(&o.json, "json", "", "write results to `FILE`")
 	flag.StringVar(&o.logs, "logs", "", "`DIR` for the logs of failed cases (default: logs in the cache)")
 	flag.StringVar(&o.cache, "cache", "", "`DIR` for installed clients (default: skein-conformance in the user's cache folder)")
-	flag.IntVar(&o.parallel, "parallel", 3, "`CLIENTS` that run at the same time")
+	flag.IntVar(&o.parallel, "parallel", 4, "`CLIENTS` that run at the same time")
 	flag.DurationVar(&o.timeout, "timeout", 60*time.Second, "longest time of one case")
 	flag.BoolVar(&o.selftest, "selftest", false, "plant faults between clients and broker; passes when every aimed case fails")
 	flag.BoolVar(&o.setup, "setup", false, "only install the clients")

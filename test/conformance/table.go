@@ -23,6 +23,8 @@ func count(results []result) (passed, failed int) {
 
 var cellText = map[string]string{"pass": "ok", "fail": "FAIL", "n/a": "n/a"}
 
+var noteText = map[string]string{"pass": "note", "fail": "FAIL", "n/a": "n/a"}
+
 // printTable prints one line a client and one a tool, then why cells are not ok.
 func printTable(out io.Writer, results []result, broker string) {
 	fmt.Fprintf(out, "broker: %s\n\n", broker)
@@ -75,10 +77,10 @@ func printTable(out io.Writer, results []result, broker string) {
 			fmt.Fprintln(out)
 		}
 	}
-	for _, status := range []string{"n/a", "fail"} {
+	for _, status := range []string{"n/a", "pass", "fail"} {
 		for _, r := range results {
-			if r.Status == status {
-				fmt.Fprintf(out, "%s  %s %s: %s\n", cellText[status], r.Client, r.Case, oneLine(r.Text))
+			if r.Status == status && r.Text != "" {
+				fmt.Fprintf(out, "%s  %s %s: %s\n", noteText[status], r.Client, r.Case, oneLine(r.Text))
 			}
 		}
 	}
