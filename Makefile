@@ -37,8 +37,9 @@ fuzz: ## FUZZTIME (default a minute) over every fuzz target
 bench: build ## Apache Kafka and Skein one after the other, same disk, same load
 	./bin/skein bench compare
 
-conformance: build ## foreign clients against bin/skein; installs what it needs
-	cd test/conformance && go run . --skein ../../bin/skein
+conformance: build ## foreign clients against bin/skein; installs what it needs (ARGS='--only java --kafka' and so on)
+	cd test/conformance && go build -o ../../bin/conformance .
+	bin/conformance $(ARGS)
 
 targets: ## builds for every supported platform
 	GOOS=linux GOARCH=amd64 go build -o /dev/null ./cmd/skein
