@@ -118,8 +118,16 @@ func (e *FetchEncoder) Encode(p *FetchResponse, version int16, correlationID int
 	return e.bufs, total, nil
 }
 
-// Release drops the references to records that the last Encode left in e.
-func (e *FetchEncoder) Release() { clear(e.bufs[:cap(e.bufs)]) }
+// Release drops the references to records that the last Encode left in e, and buffers too large to keep.
+func (e *FetchEncoder) Release() {
+	clear(e.bufs[:cap(e.bufs)])
+	if cap(e.head) > keepHead {
+		*e = FetchEncoder{}
+	}
+}
+
+// keepHead is how many bytes of answer, without the records, an encoder keeps room for: some 10,000 partitions.
+const keepHead = 512 << 10
 
 // appendBody appends the body without the records, notes where they belong, and returns their length.
 func (e *FetchEncoder) appendBody(p *FetchResponse, version int16) (recordBytes int) {

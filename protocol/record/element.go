@@ -129,6 +129,81 @@ func (e *element) next(b []byte) (rest []byte, err error) {
 	return rest, nil
 }
 
+// skim is next for validation, which wants little and is on the hot path: the record of b at at, and where the next one
+// begins; -1 if next would refuse it.
+func skim(b []byte, at int) (timestampDelta int64, offsetDelta int32, hasKey bool, end int) {
+	length, at := int32At(b, at)
+	if at < 0 || length < 1 || int(length) > len(b)-at {
+		return 0, 0, false, -1
+	}
+	end = at + int(length)
+	b = b[:end]
+	u, at := uvarintAt(b, at+1) // behind the attributes
+	if at < 0 {
+		return 0, 0, false, -1
+	}
+	timestampDelta = int64(u>>1) ^ -int64(u&1)
+	if offsetDelta, at = int32At(b, at); at < 0 {
+		return 0, 0, false, -1
+	}
+	n, at := int32At(b, at)
+	if at < 0 || int(n) > end-at {
+		return 0, 0, false, -1
+	}
+	hasKey = n >= 0
+	at += int(max(n, 0))
+	if n, at = int32At(b, at); at < 0 || int(n) > end-at {
+		return 0, 0, false, -1
+	}
+	at += int(max(n, 0))
+	headers, at := int32At(b, at)
+	if at < 0 || headers < 0 || int(headers) > (end-at)/2 {
+		return 0, 0, false, -1
+	}
+	for range headers {
+		if n, at = int32At(b, at); at < 0 || n < 0 || int(n) > end-at {
+			return 0, 0, false, -1
+		}
+		at += int(n)
+		if n, at = int32At(b, at); at < 0 || int(n) > end-at {
+			return 0, 0, false, -1
+		}
+		at += int(max(n, 0))
+	}
+	if at != end {
+		return 0, 0, false, -1
+	}
+	return timestampDelta, offsetDelta, hasKey, end
+}
+
+// int32At decodes a zigzag varint of at most 32 bits at at and returns what is behind it, -1 if there is none.
+func int32At(b []byte, at int) (int32, int) {
+	u, at := uvarintAt(b, at)
+	if u > 1<<32-1 {
+		return 0, -1
+	}
+	return int32(uint32(u)>>1) ^ -int32(u&1), at
+}
+
+// uvarintAt decodes a varint of one or two bytes, as most are, or leaves it to longUvarintAt.
+func uvarintAt(b []byte, at int) (uint64, int) {
+	if at < len(b) && b[at] < 0x80 {
+		return uint64(b[at]), at + 1
+	}
+	return longUvarintAt(b, at)
+}
+
+func longUvarintAt(b []byte, at int) (uint64, int) {
+	if at < len(b)-1 && b[at+1] < 0x80 {
+		return uint64(b[at]&0x7f) | uint64(b[at+1])<<7, at + 2
+	}
+	u, n := binary.Uvarint(b[min(at, len(b)):])
+	if n <= 0 {
+		return 0, -1
+	}
+	return u, at + n
+}
+
 // appendTo appends the record with another offset delta and timestamp delta.
 func (e *element) appendTo(dst []byte, timestampDelta int64, offsetDelta int32) []byte {
 	size := 1 + varlongSize(timestampDelta) + varintSize(offsetDelta) + sizedLen(e.key, e.hasKey) +

@@ -345,6 +345,35 @@ func FuzzValidate(f *testing.F) {
 		if n != got.Count {
 			t.Errorf("%d records in a batch of %d", n, got.Count)
 		}
+		if got.Attributes.Codec() == Zstd {
+			return
+		}
+		for magic := int8(0); magic <= 1; magic++ {
+			old, err := DownConvert(nil, got.Bytes, magic, 0, 1<<20)
+			if err != nil {
+				t.Fatalf("what was accepted cannot be converted to magic %d: %v", magic, err)
+			}
+			if up, err := Validate(old, &Rules{OldFormats: true}); err != nil || up.Count != n {
+				t.Errorf("magic %d and back: %d of %d records, %v", magic, up.Count, n, err)
+			}
+		}
+	})
+}
+
+// FuzzSkim holds the quick parser of records against the thorough one.
+func FuzzSkim(f *testing.F) {
+	f.Add(batch(None, 3)[HeaderSize:])
+	f.Add([]byte{14, 0, 0, 0, 1, 1, 1, 0})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		var e element
+		rest, err := e.next(b)
+		timestampDelta, offsetDelta, hasKey, end := skim(b, 0)
+		if (end < 0) != (err != nil) {
+			t.Fatalf("skim ends at %d, next says %v", end, err)
+		}
+		if err == nil && (end != len(b)-len(rest) || timestampDelta != e.timestampDelta || offsetDelta != e.offsetDelta || hasKey != e.hasKey) {
+			t.Errorf("skim says %d, %d, %v, %d, next %+v and %d", timestampDelta, offsetDelta, hasKey, end, e, len(b)-len(rest))
+		}
 	})
 }
 
@@ -380,5 +409,20 @@ func BenchmarkValidate16KiB(b *testing.B) {
 				}
 			}
 		})
+	}
+}
+
+func BenchmarkValidateSmallRecords(b *testing.B) {
+	builder := Builder{}
+	for i := range 160 {
+		builder.Append(int64(i), nil, make([]byte, 94))
+	}
+	in := builder.AppendBatch(nil)
+	b.SetBytes(int64(len(in)))
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := Validate(in, &modern); err != nil {
+			b.Fatal(err)
+		}
 	}
 }

@@ -174,19 +174,21 @@ type contents struct {
 func (c *contents) inspect(records []byte, h *Header, rules *Rules) error {
 	*c = contents{maxTimestamp: NoTimestamp, consecutive: true}
 	var bad refusals
-	var e element
-	var err error
 	lo, hi := rules.timestampRange()
+	at := 0
 	for i := range h.Count {
-		if records, err = e.next(records); err != nil {
+		timestampDelta, offsetDelta, hasKey, end := skim(records, at)
+		if end < 0 {
+			_, err := new(element).next(records[at:])
 			return refuse(ErrInvalid, fmt.Sprintf("record %d of %d: %v", i, h.Count, err))
 		}
-		timestamp := h.BaseTimestamp + e.timestampDelta
+		at = end
+		timestamp := h.BaseTimestamp + timestampDelta
 		if h.Attributes.LogAppendTime() {
 			timestamp = h.MaxTimestamp
 		}
 		switch {
-		case rules.RequireKeys && !e.hasKey:
+		case rules.RequireKeys && !hasKey:
 			bad.add(i, ErrInvalid, "a compacted topic takes no record without key")
 		case !rules.LogAppendTime && timestamp != NoTimestamp && (timestamp < lo || timestamp > hi):
 			bad.add(i, ErrTimestamp, fmt.Sprintf("timestamp %d is not between %d and %d", timestamp, lo, hi))
@@ -195,10 +197,10 @@ func (c *contents) inspect(records []byte, h *Header, rules *Rules) error {
 			bad.add(i, ErrTimestamp, "producers may not set the log append time")
 		}
 		c.maxTimestamp = max(c.maxTimestamp, timestamp)
-		c.consecutive = c.consecutive && e.offsetDelta == i
+		c.consecutive = c.consecutive && offsetDelta == i
 	}
-	if len(records) > 0 {
-		return refuse(ErrInvalid, fmt.Sprintf("%d bytes after the last of %d records", len(records), h.Count))
+	if at < len(records) {
+		return refuse(ErrInvalid, fmt.Sprintf("%d bytes after the last of %d records", len(records)-at, h.Count))
 	}
 	return bad.err()
 }
