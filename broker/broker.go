@@ -79,6 +79,11 @@ type Broker struct {
 	table  table
 	hosted map[ident.Log]*hostedLog // set by start-up, before the table; immutable then
 
+	moves moves
+	// life ends with Run: for what must outlive the request that began it.
+	life    context.Context
+	endLife context.CancelFunc
+
 	ready chan struct{}
 }
 
@@ -92,6 +97,7 @@ func New(cfg Config) (*Broker, error) {
 		cfg: cfg, log: cfg.Logger, store: cfg.Store, ids: cfg.ProducerIDs, rows: &handlers,
 		hosted: make(map[ident.Log]*hostedLog), ready: make(chan struct{}),
 	}
+	b.life, b.endLife = context.WithCancel(context.Background())
 	b.table.init()
 	conf := kconfig.Layers{Static: cfg.Static}.BrokerConfig()
 	b.current.Store(&conf)

@@ -13,6 +13,7 @@ import (
 // Run takes the broker's logs into service (O15), registers it, serves until ctx ends, then drains: stops
 // taking connections and requests, lets what is in flight commit, and returns.
 func (b *Broker) Run(ctx context.Context) error {
+	defer b.endLife()
 	defer b.cfg.Listener.Close()
 	if err := b.takeLogs(ctx); err != nil {
 		return err

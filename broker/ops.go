@@ -1,0 +1,317 @@
+package broker
+
+import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strconv"
+
+	"github.com/skeinmq/skein/internal/ident"
+	"github.com/skeinmq/skein/queuemapper"
+)
+
+// MapView is what GET /v1/map answers: the logs, and the open generation of each group.
+type MapView struct {
+	Cluster    string      `json:"cluster"`
+	Revision   int64       `json:"revision"`
+	Topics     int         `json:"topics"`
+	Partitions int         `json:"partitions"`
+	Logs       []LogView   `json:"logs"`
+	Groups     []GroupView `json:"groups"`
+}
+
+// LogView is one log. DiskBytes and FreeBytes are known of the answering broker's own logs only.
+type LogView struct {
+	ID        string       `json:"id"`
+	Broker    ident.Broker `json:"broker"`
+	Epoch     int64        `json:"epoch"`
+	State     string       `json:"state"` // open, sealed
+	Here      bool         `json:"here"`  // in a directory of the answering broker
+	Groups    int          `json:"groups"`
+	DiskBytes int64        `json:"diskBytes,omitempty"`
+	FreeBytes int64        `json:"freeBytes,omitempty"`
+}
+
+// GroupView is one placement group.
+type GroupView struct {
+	Group       ident.Group `json:"group"`
+	Epoch       ident.Epoch `json:"epoch"`
+	Log         string      `json:"log"`
+	Frame       string      `json:"frame"` // log epoch @ position of the opening frame
+	Generations int         `json:"generations"`
+	Partitions  int         `json:"partitions"`
+}
+
+// TopicMapView is what GET /v1/map/topics/{topic} answers.
+type TopicMapView struct {
+	Name       string             `json:"name"`
+	ID         string             `json:"id"`
+	Partitions []PartitionMapView `json:"partitions"`
+}
+
+// PartitionMapView is the runs of one partition in offset order.
+type PartitionMapView struct {
+	Index int32     `json:"index"`
+	Runs  []RunView `json:"runs"`
+}
+
+// RunView is one physical queue. End is exclusive; of an open run it is the high watermark.
+type RunView struct {
+	Group ident.Group  `json:"group"`
+	Epoch ident.Epoch  `json:"epoch"`
+	Log   string       `json:"log"`
+	Start ident.Offset `json:"start"`
+	End   ident.Offset `json:"end"`
+	Bytes int64        `json:"bytes"`
+	State string       `json:"state"` // open, sealed, unavailable (its log is not mounted here)
+}
+
+// OpsHandler serves the operators' API under /v1/. It has no authentication: it belongs on loopback.
+func (b *Broker) OpsHandler() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /v1/map", func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, b.viewMap()) })
+	mux.HandleFunc("GET /v1/map/topics/{topic}", b.serveTopicMap)
+	mux.HandleFunc("POST /v1/map/move", b.serveMove)
+	mux.HandleFunc("POST /v1/map/split", b.serveSplit)
+	mux.HandleFunc("GET /v1/meta", b.serveMeta)
+	return mux
+}
+
+func (b *Broker) viewMap() MapView {
+	m := b.store.Map()
+	v := MapView{Cluster: m.Cluster().ID, Revision: m.Revision()}
+	v.Topics, v.Partitions = m.Len()
+	parts := make(map[ident.Group]int)
+	for t := range m.Topics() {
+		for _, p := range t.Partitions {
+			parts[p[len(p)-1].Group]++
+		}
+	}
+	open := make(map[ident.Log]int)
+	for g := range m.Groups() {
+		gv := GroupView{Group: g.ID, Generations: len(g.Generations), Partitions: parts[g.ID]}
+		if n := len(g.Generations); n > 0 {
+			last := g.Generations[n-1]
+			gv.Epoch, gv.Log, gv.Frame = last.Epoch, last.Log.String(), last.Frame.String()
+			open[last.Log]++
+		}
+		v.Groups = append(v.Groups, gv)
+	}
+	for l := range m.Logs() {
+		lv := LogView{ID: l.ID.String(), Broker: l.Host, Epoch: int64(l.Epoch), State: "open", Groups: open[l.ID]}
+		if l.State == queuemapper.LogSealed {
+			lv.State = "sealed"
+		}
+		if h := b.hosted[l.ID]; h != nil {
+			st := h.log.Stats()
+			lv.Here, lv.DiskBytes, lv.FreeBytes = true, st.DiskBytes, st.FreeBytes
+		}
+		v.Logs = append(v.Logs, lv)
+	}
+	return v
+}
+
+func (b *Broker) serveTopicMap(w http.ResponseWriter, rq *http.Request) {
+	m := b.store.Map()
+	t := m.Topic(rq.PathValue("topic"))
+	if t == nil {
+		http.Error(w, fmt.Sprintf("topic %q: not found", rq.PathValue("topic")), http.StatusNotFound)
+		return
+	}
+	v := TopicMapView{Name: t.Name, ID: t.ID.String()}
+	first, last := 0, len(t.Partitions)
+	if s := rq.URL.Query().Get("partition"); s != "" {
+		n, err := strconv.Atoi(s)
+		if err != nil || n < 0 || n >= last {
+			http.Error(w, fmt.Sprintf("topic %s has no partition %q: it has %d", t.Name, s, last), http.StatusNotFound)
+			return
+		}
+		first, last = n, n+1
+	}
+	for i := first; i < last; i++ {
+		v.Partitions = append(v.Partitions, b.viewPartition(m, t, int32(i)))
+	}
+	writeJSON(w, v)
+}
+
+func (b *Broker) viewPartition(m *queuemapper.Map, t *queuemapper.Topic, index int32) PartitionMapView {
+	v := PartitionMapView{Index: index, Runs: []RunView{}}
+	for _, r := range m.Runs(t, index) {
+		rv := RunView{Group: r.Generation.Group, Epoch: r.Generation.Epoch, Log: r.Log.String(), Start: r.Start, End: r.End, State: "sealed"}
+		if r.Open {
+			rv.State, rv.End = "open", r.Start
+		}
+		h := b.hosted[r.Log]
+		if h == nil {
+			rv.State = "unavailable"
+		} else if q, ok := h.log.Sealed(r.Generation, ident.Partition{Topic: t.ID, Index: index}); ok {
+			rv.Bytes = q.Size()
+			if r.Open {
+				rv.End = q.HighWatermark()
+			}
+		}
+		v.Runs = append(v.Runs, rv)
+	}
+	return v
+}
+
+func (b *Broker) serveMeta(w http.ResponseWriter, rq *http.Request) {
+	w.Header().Set("Content-Type", "application/x-ndjson")
+	bw := bufio.NewWriter(w)
+	err := b.store.Dump(rq.Context(), func(key string, value []byte) error {
+		line, err := json.Marshal(struct {
+			Key   string          `json:"key"`
+			Value json.RawMessage `json:"value"`
+		}{key, value})
+		if err != nil {
+			return err
+		}
+		_, err = bw.Write(append(line, '\n'))
+		return err
+	})
+	if err = errors.Join(err, bw.Flush()); err != nil {
+		b.log.Warn("dump the map", "err", err)
+		panic(http.ErrAbortHandler) // the reader must not take half a dump for a whole one
+	}
+}
+
+// MoveRequest asks for planned moves: Groups to To, All groups that are open on From to To, or Spread.
+type MoveRequest struct {
+	Groups []int32 `json:"groups,omitempty"`
+	All    bool    `json:"all,omitempty"`
+	From   string  `json:"from,omitempty"`
+	To     string  `json:"to,omitempty"`
+	Spread bool    `json:"spread,omitempty"`
+}
+
+// SplitRequest asks to give one partition another group from its end on (O20).
+type SplitRequest struct {
+	Topic     string `json:"topic"`
+	Partition int32  `json:"partition"`
+	Group     int32  `json:"group"`
+}
+
+// MoveResult tells each move, in the order in which they were made.
+type MoveResult struct {
+	Moves []MoveView `json:"moves"`
+}
+
+// MoveView is one group's move. PauseMillis is how long its writes were held.
+type MoveView struct {
+	Group       ident.Group `json:"group"`
+	From        string      `json:"from"`
+	To          string      `json:"to"`
+	Epoch       ident.Epoch `json:"epoch"`
+	PauseMillis float64     `json:"pauseMillis"`
+	Error       string      `json:"error,omitempty"`
+}
+
+func (b *Broker) serveMove(w http.ResponseWriter, rq *http.Request) {
+	var in MoveRequest
+	if !readJSON(w, rq, &in) {
+		return
+	}
+	plan, err := b.planMoves(in)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	out := MoveResult{Moves: []MoveView{}}
+	for _, p := range plan {
+		out.Moves = append(out.Moves, b.moveGroup(rq.Context(), p.group, p.to))
+	}
+	writeJSON(w, out)
+}
+
+// plannedMove is one step of a plan.
+type plannedMove struct {
+	group ident.Group
+	to    ident.Log
+}
+
+// planMoves turns a request into steps, naming what is wrong with it.
+func (b *Broker) planMoves(in MoveRequest) ([]plannedMove, error) {
+	m := b.store.Map()
+	if in.Spread {
+		steps, err := m.Plan(b.openLogs(m))
+		if err != nil {
+			return nil, err
+		}
+		var plan []plannedMove
+		for _, s := range steps {
+			plan = append(plan, plannedMove{s.Group, s.To})
+		}
+		return plan, nil
+	}
+	to, err := ident.ParseLog(in.To)
+	if err != nil {
+		return nil, fmt.Errorf("to: %w", err)
+	}
+	if b.hosted[to] == nil {
+		return nil, fmt.Errorf("to: log %s is not mounted here", to)
+	}
+	var plan []plannedMove
+	for _, g := range in.Groups {
+		if m.Group(ident.Group(g)) == nil {
+			return nil, fmt.Errorf("group %d: there are groups 0 to %d", g, m.Cluster().Groups-1)
+		}
+		plan = append(plan, plannedMove{ident.Group(g), to})
+	}
+	if in.All {
+		from, err := ident.ParseLog(in.From)
+		if err != nil {
+			return nil, fmt.Errorf("from: %w", err)
+		}
+		for g := range m.Groups() {
+			if n := len(g.Generations); n > 0 && g.Generations[n-1].Log == from {
+				plan = append(plan, plannedMove{g.ID, to})
+			}
+		}
+	}
+	return slices.DeleteFunc(plan, func(p plannedMove) bool {
+		gens := m.Group(p.group).Generations
+		return len(gens) > 0 && gens[len(gens)-1].Log == p.to
+	}), nil
+}
+
+// openLogs lists this broker's logs that take appends, ordered by id.
+func (b *Broker) openLogs(m *queuemapper.Map) []ident.Log {
+	var out []ident.Log
+	for l := range m.Logs() {
+		if b.hosted[l.ID] != nil && l.State == queuemapper.LogOpen {
+			out = append(out, l.ID)
+		}
+	}
+	return out
+}
+
+func (b *Broker) serveSplit(w http.ResponseWriter, rq *http.Request) {
+	var in SplitRequest
+	if !readJSON(w, rq, &in) {
+		return
+	}
+	v, err := b.splitPartition(rq.Context(), in.Topic, in.Partition, ident.Group(in.Group))
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	writeJSON(w, MoveResult{Moves: []MoveView{v}})
+}
+
+func readJSON(w http.ResponseWriter, rq *http.Request, into any) bool {
+	dec := json.NewDecoder(http.MaxBytesReader(w, rq.Body, 1<<20))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(into); err != nil {
+		http.Error(w, "read request: "+err.Error(), http.StatusBadRequest)
+		return false
+	}
+	return true
+}
+
+func writeJSON(w http.ResponseWriter, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	_ = json.NewEncoder(w).Encode(v) // the client is gone: nobody to tell
+}
