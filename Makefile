@@ -12,7 +12,7 @@ export CGO_ENABLED ?= 0
 .PHONY: build run test lint fuzz bench conformance targets
 
 build: ## bin/skein, static
-	go build -trimpath -ldflags '$(LDFLAGS)' -o bin/skein ./cmd/skein
+	go build -ldflags '$(LDFLAGS)' -o bin/skein ./cmd/skein
 
 run: build ## one broker on embedded defaults, data in ./skein-data
 	./bin/skein serve

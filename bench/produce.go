@@ -34,6 +34,7 @@ type ProduceLoad struct {
 // Produced is what came of a ProduceLoad.
 type Produced struct {
 	Bytes    int64 // of acknowledged batches, in the measured time
+	AllBytes int64 // of all acknowledged batches: what disk and CPU were used for
 	Requests int64
 	Elapsed  time.Duration
 	Latency  Latency
@@ -64,6 +65,7 @@ type produceRun struct {
 	load     ProduceLoad
 	from, to time.Time // what is measured: requests that were due in between
 	bytes    atomic.Int64
+	all      atomic.Int64
 	requests atomic.Int64
 	last     atomic.Int64 // ns since from of the newest measured answer
 	mu       sync.Mutex
@@ -109,7 +111,7 @@ func Produce(ctx context.Context, addr string, load ProduceLoad) (Produced, erro
 	if load.Once {
 		elapsed = time.Duration(r.last.Load())
 	}
-	return Produced{Bytes: r.bytes.Load(), Requests: r.requests.Load(), Elapsed: elapsed, Latency: latencyOf(r.hist)}, nil
+	return Produced{Bytes: r.bytes.Load(), AllBytes: r.all.Load(), Requests: r.requests.Load(), Elapsed: elapsed, Latency: latencyOf(r.hist)}, nil
 }
 
 // templates are the requests of one connection: together the connections go round all partitions.
@@ -218,6 +220,7 @@ func (r *produceRun) receive(c *conn, flight <-chan sent, slots chan<- struct{})
 		}
 		n++
 		now := time.Now()
+		r.all.Add(int64(s.bytes))
 		if r.load.Once || !s.due.Before(r.from) && now.Before(r.to.Add(r.grace())) {
 			if r.load.Once || now.Before(r.to) {
 				r.bytes.Add(int64(s.bytes))

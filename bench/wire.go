@@ -143,3 +143,8 @@ func awaitLeaders(ctx context.Context, c *conn, t Topics, i int) error {
 	}
 	return context.Cause(ctx)
 }
+
+// CreateTopics makes the topics of a load with default configs.
+func CreateTopics(ctx context.Context, addr string, t Topics) error {
+	return createTopics(ctx, addr, t, nil)
+}

@@ -1,0 +1,154 @@
+package bench
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// Scenario is one load that is put on each target in turn.
+type Scenario struct {
+	Name   string
+	About  string
+	Topics Topics
+	Load   ProduceLoad
+	Flush  bool // also against Kafka with flush.messages=1
+	Alone  bool // Skein only
+	// Consume reads everything back after the load (catch-up), or beside it (Tail).
+	Consume, Tail bool
+}
+
+// scenarios are the loads of the published table. seconds is how long each is measured.
+func scenarios(seconds time.Duration) []Scenario {
+	one := Topics{Prefix: "one", Count: 1, Partitions: 1}
+	base := ProduceLoad{RecordBytes: 1024, Conns: 4, InFlight: 4, Acks: -1, Warm: 2 * time.Second, Time: seconds, Parts: 1, Records: 16}
+	load := func(change func(*ProduceLoad)) ProduceLoad {
+		l := base
+		change(&l)
+		return l
+	}
+	list := []Scenario{
+		{Name: "one-16k", About: "1 partition, 16 KiB batches", Topics: one, Load: base, Flush: true, Consume: true},
+		{Name: "one-64k", About: "1 partition, 64 KiB batches", Topics: one, Load: load(func(l *ProduceLoad) { l.Records = 64 })},
+		{Name: "one-1m", About: "1 partition, 1 MB batches", Topics: one, Load: load(func(l *ProduceLoad) { l.Records = 1000 })},
+		{Name: "rate-20", About: "1 partition, fixed 20 MB/s", Topics: one, Load: load(func(l *ProduceLoad) { l.Rate = 20e6 })},
+		{Name: "tail", About: "1 partition, 16 KiB batches, read as it is written", Topics: one, Load: base, Tail: true},
+		{Name: "k-16", About: "1,000 partitions, 16 a request", Topics: Topics{Prefix: "k", Count: 10, Partitions: 100},
+			Load: load(func(l *ProduceLoad) { l.Parts = 16 }), Consume: true},
+		{Name: "k-tiny", About: "1,000 partitions, 64 batches of 1 KiB a request", Topics: Topics{Prefix: "k", Count: 10, Partitions: 100},
+			Load: load(func(l *ProduceLoad) { l.Parts, l.Records = 64, 1 })},
+		{Name: "10k-16", About: "10,000 partitions, 16 a request", Topics: Topics{Prefix: "tenk", Count: 10, Partitions: 1000},
+			Load: load(func(l *ProduceLoad) { l.Parts = 16 })},
+		{Name: "100k-16", About: "100,000 partitions, 16 a request", Topics: Topics{Prefix: "hundredk", Count: 100, Partitions: 1000},
+			Load: load(func(l *ProduceLoad) { l.Parts = 16 }), Alone: true},
+	}
+	for i := range list {
+		list[i].Load.Topics = list[i].Topics
+	}
+	return list
+}
+
+// Outcome is what one target did in one scenario.
+type Outcome struct {
+	Scenario   string  `json:"scenario"`
+	Target     string  `json:"target"`
+	MBps       float64 `json:"mbps"`
+	Latency    Latency `json:"latencyMs"`
+	CPUPerGB   float64 `json:"cpuSecondsPerGB"` // broker CPU while producing
+	DiskRatio  float64 `json:"diskBytesPerByte"`
+	RSS        int64   `json:"rssBytes"`
+	CatchUp    float64 `json:"catchUpMBps,omitempty"`
+	TailMBps   float64 `json:"tailMBps,omitempty"`
+	CreateSecs float64 `json:"createSeconds"`
+	StartSecs  float64 `json:"startSeconds"`
+}
+
+// runScenario starts the target on an empty directory, creates the topics, loads it and stops it.
+func runScenario(ctx context.Context, t Target, s Scenario, base string) (out Outcome, err error) {
+	out = Outcome{Scenario: s.Name, Target: t.Name()}
+	dir, err := freshDir(base, t.Name())
+	if err != nil {
+		return out, err
+	}
+	r, err := t.Start(ctx, dir)
+	if err != nil {
+		return out, err
+	}
+	defer func() { err = errors.Join(err, r.Stop()) }()
+	out.StartSecs = r.Started.Seconds()
+	begun := time.Now()
+	if err := createTopics(ctx, r.Addr, s.Topics, t.TopicConfigs()); err != nil {
+		return out, err
+	}
+	out.CreateSecs = time.Since(begun).Seconds()
+	if err := settle(ctx, r, s); err != nil {
+		return out, err
+	}
+	return out, measure(ctx, r, s, &out)
+}
+
+// settle writes each partition once, unmeasured: creation goes on in the background after the
+// answer in some brokers, and first touches are slow in all.
+func settle(ctx context.Context, r *Running, s Scenario) error {
+	l := s.Load
+	l.Once, l.Records = true, 1
+	if _, err := Produce(ctx, r.Addr, l); err != nil {
+		return fmt.Errorf("first touch: %w", err)
+	}
+	return nil
+}
+
+func measure(ctx context.Context, r *Running, s Scenario, out *Outcome) error {
+	var tail Consumed
+	tailDone := make(chan error, 1)
+	if s.Tail {
+		go func() {
+			var err error
+			tail, err = Consume(ctx, r.Addr, ConsumeLoad{Topics: s.Topics, Conns: 1, PerRequest: 1,
+				PartitionMax: 1 << 20, RequestMax: 50 << 20, Time: s.Load.Warm + s.Load.Time})
+			tailDone <- err
+		}()
+	}
+	before, err := r.Usage()
+	if err != nil {
+		return err
+	}
+	p, err := Produce(ctx, r.Addr, s.Load)
+	if err != nil {
+		return err
+	}
+	after, err := r.Usage()
+	if err != nil {
+		return err
+	}
+	gb := float64(p.AllBytes) / 1e9
+	out.MBps, out.Latency = p.MBps(), p.Latency
+	out.CPUPerGB = (after.CPU - before.CPU).Seconds() / gb
+	out.DiskRatio = float64(after.DiskWrites-before.DiskWrites) / float64(p.AllBytes)
+	out.RSS = after.RSS
+	if s.Tail {
+		if err := <-tailDone; err != nil {
+			return err
+		}
+		out.TailMBps = tail.MBps()
+	}
+	if s.Consume {
+		return catchUp(ctx, r, s, p.AllBytes, out)
+	}
+	return nil
+}
+
+// catchUp reads everything that was written, from the start.
+func catchUp(ctx context.Context, r *Running, s Scenario, written int64, out *Outcome) error {
+	c, err := Consume(ctx, r.Addr, ConsumeLoad{Topics: s.Topics, Conns: min(4, s.Topics.total()), PerRequest: 100,
+		PartitionMax: 1 << 20, RequestMax: 50 << 20, Bytes: written, Time: 2 * time.Minute})
+	if err != nil {
+		return err
+	}
+	if c.Bytes < written*99/100 {
+		return fmt.Errorf("catch-up: %d of %d bytes in %v", c.Bytes, written, c.Elapsed)
+	}
+	out.CatchUp = c.MBps()
+	return nil
+}

@@ -1,0 +1,173 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/skeinmq/skein/bench"
+)
+
+func benchCommand() *cobra.Command {
+	cmd := &cobra.Command{Use: "bench", Short: "Measure brokers from outside", Args: noArgs}
+	cmd.AddCommand(benchCompare(), benchProduce(), benchConsume())
+	return cmd
+}
+
+func benchCompare() *cobra.Command {
+	var cfg bench.CompareConfig
+	var script, binary, jsonFile, only string
+	var alone bool
+	cmd := &cobra.Command{
+		Use:   "compare",
+		Short: "Run Apache Kafka and Skein one after the other, same disk, same load",
+		Long: `Starts each broker on an empty directory below --dir, loads it, stops it, and prints ratios, broker
+CPU seconds per GB and resident memory. Apache Kafka is started by the project's script, which fetches
+it on first use. Run it from the project's root.`,
+		Example: "  skein bench compare --seconds 10 --json report.json\n  skein bench compare --only one-16k,rate-20",
+		Args:    noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			self, err := os.Executable()
+			if err != nil {
+				return err
+			}
+			if binary == "" {
+				binary = self
+			}
+			cfg.Skein = bench.Skein{Binary: binary}
+			if !alone {
+				if _, err := os.Stat(script); err != nil {
+					return usageError{fmt.Errorf("kafka script: %w (run it from the project's root, or give --kafka or --alone)", err)}
+				}
+				cfg.Kafka = bench.Kafka{Script: script, Port: 19492}
+				cfg.Flush = bench.Kafka{Script: script, Port: 19492, Flush: true}
+			}
+			if only != "" {
+				cfg.Only = strings.Split(only, ",")
+			}
+			cfg.Log, cfg.Options = cmd.ErrOrStderr(), strings.Join(os.Args[1:], " ")
+			rep, err := bench.Compare(cmd.Context(), cfg)
+			if err == nil && jsonFile != "" {
+				f, ferr := os.Create(jsonFile)
+				if ferr != nil {
+					return ferr
+				}
+				err = errors.Join(printJSON(f, rep), f.Close())
+			}
+			return errors.Join(err, rep.Print(cmd.OutOrStdout()))
+		},
+	}
+	fl := cmd.Flags()
+	fl.StringVar(&script, "kafka", "test/peer/kafka", "the script that runs Apache Kafka")
+	fl.StringVar(&binary, "skein", "", "the skein binary; default: this one")
+	fl.StringVar(&cfg.Dir, "dir", ".", "where both keep their data while measured (about 15 GB with --scale)")
+	fl.DurationVar(&cfg.Time, "time", 10*time.Second, "how long each load is measured, after 2 s of warm-up")
+	fl.StringVar(&only, "only", "", "scenarios, separated by commas")
+	fl.BoolVar(&cfg.Scale, "scale", true, "also creation, idle memory and restart at 100,000 partitions")
+	fl.BoolVar(&alone, "alone", false, "Skein only")
+	fl.StringVar(&jsonFile, "json", "", "write the report to this file, too")
+	return cmd
+}
+
+// loadFlags are what both generators share.
+type loadFlags struct {
+	addr, prefix       string
+	topics, partitions int
+	json               bool
+}
+
+func (l *loadFlags) add(cmd *cobra.Command) {
+	fl := cmd.Flags()
+	fl.StringVarP(&l.addr, "bootstrap", "b", "127.0.0.1:9092", "the broker that leads every partition")
+	fl.StringVar(&l.prefix, "prefix", "bench", "topics are PREFIX-0, PREFIX-1, …")
+	fl.IntVar(&l.topics, "topics", 1, "topics")
+	fl.IntVar(&l.partitions, "partitions", 1, "partitions of each topic")
+	fl.BoolVar(&l.json, "json", false, "print JSON")
+}
+
+func (l *loadFlags) set() (bench.Topics, error) {
+	if l.topics < 1 || l.partitions < 1 {
+		return bench.Topics{}, usageError{errors.New("topics and partitions must be positive")}
+	}
+	return bench.Topics{Prefix: l.prefix, Count: l.topics, Partitions: l.partitions}, nil
+}
+
+func benchProduce() *cobra.Command {
+	var l loadFlags
+	load := bench.ProduceLoad{Acks: -1}
+	create := false
+	cmd := &cobra.Command{
+		Use:     "produce",
+		Short:   "Put a load of pre-encoded batches on a broker",
+		Example: "  skein bench produce --create --topics 10 --partitions 100 --parts 16\n  skein bench produce --rate 20000000 --time 30s",
+		Args:    noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) (err error) {
+			if load.Topics, err = l.set(); err != nil {
+				return err
+			}
+			if create {
+				if err := bench.CreateTopics(cmd.Context(), l.addr, load.Topics); err != nil {
+					return err
+				}
+			}
+			p, err := bench.Produce(cmd.Context(), l.addr, load)
+			if err != nil {
+				return err
+			}
+			if l.json {
+				return printJSON(cmd.OutOrStdout(), p)
+			}
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%.1f MB/s  %d requests  p50 %.2f  p99 %.2f  p99.9 %.2f  max %.2f ms\n",
+				p.MBps(), p.Requests, p.Latency.P50, p.Latency.P99, p.Latency.P999, p.Latency.Max)
+			return err
+		},
+	}
+	l.add(cmd)
+	fl := cmd.Flags()
+	fl.BoolVar(&create, "create", false, "create the topics first")
+	fl.IntVar(&load.RecordBytes, "record-bytes", 1024, "value bytes of a record")
+	fl.IntVar(&load.Records, "records", 16, "records in a batch")
+	fl.IntVar(&load.Parts, "parts", 1, "batches in a request, each to another partition")
+	fl.IntVar(&load.Conns, "conns", 4, "connections")
+	fl.IntVar(&load.InFlight, "in-flight", 4, "requests in flight on each connection")
+	fl.Int64Var(&load.Rate, "rate", 0, "bytes a second, at even intervals; 0: as fast as answers come")
+	fl.DurationVar(&load.Warm, "warm", 2*time.Second, "not measured")
+	fl.DurationVar(&load.Time, "time", 10*time.Second, "measured")
+	return cmd
+}
+
+func benchConsume() *cobra.Command {
+	var l loadFlags
+	load := bench.ConsumeLoad{PartitionMax: 1 << 20, RequestMax: 50 << 20}
+	cmd := &cobra.Command{
+		Use:     "consume",
+		Short:   "Read topics from their starts",
+		Example: "  skein bench consume --topics 10 --partitions 100 --bytes 1000000000",
+		Args:    noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) (err error) {
+			if load.Topics, err = l.set(); err != nil {
+				return err
+			}
+			c, err := bench.Consume(cmd.Context(), l.addr, load)
+			if err != nil {
+				return err
+			}
+			if l.json {
+				return printJSON(cmd.OutOrStdout(), c)
+			}
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%.1f MB/s  %d bytes in %v\n", c.MBps(), c.Bytes, c.Elapsed.Round(time.Millisecond))
+			return err
+		},
+	}
+	l.add(cmd)
+	fl := cmd.Flags()
+	fl.IntVar(&load.Conns, "conns", 4, "connections")
+	fl.IntVar(&load.PerRequest, "per-request", 100, "partitions in one fetch")
+	fl.Int64Var(&load.Bytes, "bytes", 0, "end after that many bytes; 0: by time only")
+	fl.DurationVar(&load.Time, "time", 10*time.Second, "end after this long")
+	return cmd
+}

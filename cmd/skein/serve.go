@@ -1,0 +1,160 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/skeinmq/skein/commitlog"
+	"github.com/skeinmq/skein/internal/kconfig"
+)
+
+func serveCommand() *cobra.Command {
+	var file string
+	var sets []string
+	var verbose bool
+	cmd := &cobra.Command{
+		Use:   "serve",
+		Short: "Run a broker",
+		Long: `Runs a broker. Without flags it is a complete one-broker cluster on loopback: embedded etcd, one
+raft voter and one log in ./skein-data. It prints one line that begins with "ready" when it serves.
+
+Each directory of --data holds one log; the first also holds etcd and raft. Settings come from
+flags, then the environment (SKEIN_NODE_ID, SKEIN_NUM_PARTITIONS, …), then --config, a YAML file of
+flag names and Kafka broker configs, flat: "num.partitions: 3".
+
+SIGTERM and SIGINT stop it in order: no new work, what is in flight is committed, exit 0. A second
+signal ends it at once, which is safe, as is kill -9.`,
+		Example: "  skein serve\n  skein serve --data /disk1,/disk2 --listen 127.0.0.1:9092 --set num.partitions=6\n  skein serve --config skein.yaml",
+		Args:    noArgs,
+	}
+	for _, o := range options {
+		cmd.Flags().String(o.name, o.value, o.usage)
+	}
+	cmd.Flags().StringVar(&file, "config", os.Getenv("SKEIN_CONFIG"), "YAML file of settings")
+	cmd.Flags().StringArrayVar(&sets, "set", nil, "a setting or Kafka broker config NAME=VALUE, repeatable")
+	cmd.Flags().BoolVar(&verbose, "verbose", false, "log what is not a problem, too")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		s, err := loadSettings(cmd.Flags(), os.Environ(), file, sets, kconfig.Validate)
+		if err != nil {
+			return usageError{err}
+		}
+		level := slog.LevelWarn
+		if verbose {
+			level = slog.LevelInfo
+		}
+		logger := slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{Level: level}))
+		claim, err := claimPlace(s)
+		if err != nil {
+			return usageError{err}
+		}
+		defer claim.release()
+		n := &node{settings: s, claim: claim, logger: logger, out: cmd.OutOrStdout()}
+		return n.run(cmd.Context())
+	}
+	return cmd
+}
+
+// claim is what a broker holds before it touches anything: its ports and its directories.
+type claim struct {
+	kafka, http net.Listener
+	unlock      func()
+	identities  []*commitlog.Identity // by data directory; nil: a fresh one
+}
+
+func (c *claim) release() {
+	for _, l := range []net.Listener{c.kafka, c.http} {
+		if l != nil {
+			l.Close()
+		}
+	}
+	if c.unlock != nil {
+		c.unlock()
+	}
+}
+
+// claimPlace takes ports and directories, or names everything that stands in the way and leaves
+// it as it was.
+func claimPlace(s settings) (*claim, error) {
+	c := &claim{}
+	var problems []error
+	listen := func(what, addr string) net.Listener {
+		l, err := net.Listen("tcp", addr)
+		if err != nil {
+			problems = append(problems, fmt.Errorf("%s: %w", what, err))
+			return nil
+		}
+		return l
+	}
+	c.kafka, c.http = listen("listen", s.listen), listen("http", s.http)
+	var err error
+	if c.identities, err = readIdentities(s.data); err != nil {
+		problems = append(problems, err)
+	}
+	if len(problems) == 0 {
+		if c.unlock, err = lockDirs(s.data); err != nil {
+			problems = append(problems, err)
+		}
+	}
+	if len(problems) > 0 {
+		c.release()
+		return nil, errors.Join(problems...)
+	}
+	return c, nil
+}
+
+// readIdentities looks at the directories without writing: each may hold a log; two must not hold the
+// same one, nor logs of different clusters.
+func readIdentities(dirs []string) ([]*commitlog.Identity, error) {
+	out := make([]*commitlog.Identity, len(dirs))
+	var problems []error
+	logs, cluster, clusterDir := map[string]string{}, "", ""
+	for i, d := range dirs {
+		id, err := commitlog.ReadIdentity(nil, d)
+		if errors.Is(err, os.ErrNotExist) {
+			if entries, err := os.ReadDir(d); err == nil && foreign(entries) {
+				problems = append(problems, fmt.Errorf("data %s: it holds something else (%s, …) and no log", d, entries[0].Name()))
+			}
+			continue
+		}
+		if err != nil {
+			problems = append(problems, fmt.Errorf("data %s: %w", d, err))
+			continue
+		}
+		out[i] = &id
+		if first, ok := logs[id.Log.String()]; ok {
+			problems = append(problems, fmt.Errorf("data: %s and %s hold the same log %s: one is a copy", first, d, id.Log))
+		}
+		logs[id.Log.String()] = d
+		if cluster != "" && cluster != id.ClusterID {
+			problems = append(problems, fmt.Errorf("data: %s belongs to cluster %s, %s to cluster %s", clusterDir, cluster, d, id.ClusterID))
+		}
+		cluster, clusterDir = id.ClusterID, d
+	}
+	if out[0] == nil && len(problems) == 0 {
+		for i, id := range out {
+			if id != nil {
+				problems = append(problems, fmt.Errorf("data: %s holds a log of cluster %s, but the first directory, %s, holds none: "+
+					"name first the directory that was first before (it holds the map)", dirs[i], id.ClusterID, dirs[0]))
+			}
+		}
+	}
+	return out, errors.Join(problems...)
+}
+
+// foreign reports whether a directory without a log holds things that are not a broker's.
+func foreign(entries []os.DirEntry) bool {
+	for _, e := range entries {
+		switch name := e.Name(); {
+		case name == "pid", name == "log", name == "meta", name == "etcd", name == "raft", name == "lost+found", strings.HasPrefix(name, "."):
+		default:
+			return true
+		}
+	}
+	return false
+}
