@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -363,6 +364,32 @@ func TestTrimGenerations(t *testing.T) {
 	}
 	if _, err := s.TrimGenerations(t.Context(), old, 4); !errors.Is(err, ErrConflict) {
 		t.Errorf("trim of an old record: %v", err)
+	}
+}
+
+func TestMarkLost(t *testing.T) {
+	s := openStore(t, testConfig(t))
+	a, b := mustReopen(t, s, logID(1), 1, 0), mustReopen(t, s, logID(2), 1, 0)
+	firstGenerations(t, s, a)
+	p := ident.Partition{Topic: mustCreate(t, s, "x", 0).ID}
+	mustPublish(t, s, next(s, 0, b, map[ident.Partition]ident.Offset{p: 100}))
+	g := s.Map().Group(0)
+	for _, rs := range [][]Range{{{90, 100}}, {{10, 20}, {15, 30}}, {{30, 40}}} {
+		var err error
+		if g, err = s.MarkLost(t.Context(), g, 1, map[ident.Partition][]Range{p: rs}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := s.Map().Group(0).Generations[0]; !slices.Equal(got.Lost[p], []Range{{10, 40}, {90, 100}}) || got.Ends[p] != 100 {
+		t.Errorf("lost %v, ends %v", got.Lost, got.Ends)
+	}
+	for _, r := range []Range{{90, 101}, {5, 5}, {-1, 3}} {
+		if _, err := s.MarkLost(t.Context(), g, 1, map[ident.Partition][]Range{p: {r}}); !errors.Is(err, ErrInvalid) {
+			t.Errorf("range %v: %v", r, err)
+		}
+	}
+	if _, err := s.MarkLost(t.Context(), g, 2, nil); !errors.Is(err, ErrInvalid) {
+		t.Errorf("open generation: %v", err)
 	}
 }
 

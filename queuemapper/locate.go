@@ -13,6 +13,7 @@ const noEnd = ident.Offset(math.MaxInt64)
 type stay struct {
 	Residence
 	to    ident.Offset // the next residence's From, or noEnd
+	ended bool         // there is a next residence, and so Last counts
 	group *Group
 	p     ident.Partition
 }
@@ -21,7 +22,7 @@ func (m *Map) stay(t *Topic, index int32, r int) stay {
 	pl := t.Partitions[index]
 	s := stay{Residence: pl[r], to: noEnd, group: m.Group(pl[r].Group), p: ident.Partition{Topic: t.ID, Index: index}}
 	if r+1 < len(pl) {
-		s.to = pl[r+1].From
+		s.to, s.ended = pl[r+1].From, true
 	}
 	return s
 }
@@ -70,9 +71,9 @@ func (s stay) locate(o ident.Offset) (r Run, ok bool) {
 	}
 	gen, before, end, sealed := s.group.seek(s.p, o)
 	switch {
-	case sealed && (s.Last == 0 || s.group.Generations[gen].Epoch < s.Last):
+	case sealed && (!s.ended || s.group.Generations[gen].Epoch < s.Last):
 		r, ok = s.run(gen, before, end), true
-	case s.Last != 0:
+	case s.ended:
 		r, ok = s.last(before)
 	default:
 		r, ok = s.open(before)
@@ -149,7 +150,7 @@ func (m *Map) EpochEnd(t *Topic, index int32, e ident.Epoch) (epoch ident.Epoch,
 			continue
 		}
 		limit := e
-		if s.Last != 0 {
+		if s.ended {
 			limit = min(limit, s.Last)
 		}
 		i := s.group.at(limit)
@@ -158,7 +159,7 @@ func (m *Map) EpochEnd(t *Topic, index int32, e ident.Epoch) (epoch ident.Epoch,
 		}
 		gen := &s.group.Generations[i]
 		switch {
-		case s.Last != 0 && gen.Epoch == s.Last:
+		case s.ended && gen.Epoch == s.Last:
 			return gen.Epoch, s.to, false, true
 		case !gen.Sealed:
 			return gen.Epoch, max(s.From, s.group.endAt(s.p, i-1)), true, true

@@ -101,7 +101,7 @@ func epochOf(g *Group) ident.Epoch {
 	if cur := g.Current(); cur != nil {
 		return cur.Epoch
 	}
-	return 0
+	return -1
 }
 
 func (w *world) publish(g *Group, _ any) {

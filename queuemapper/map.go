@@ -85,8 +85,8 @@ type Residence struct {
 	Group ident.Group
 	From  ident.Offset
 	// First is the epoch of the group's generation in which the stay began; 0 for the
-	// partition's first stay. Last is the one in which it ended, at the next stay's From; 0
-	// while it goes on. The group's generations outside [First, Last] say nothing about the
+	// partition's first stay. Last is the one in which it ended, at the next stay's From; of
+	// the last stay, which goes on, it means nothing. The group's generations outside [First, Last] say nothing about the
 	// partition, whatever ends they name.
 	First, Last ident.Epoch
 }
