@@ -39,10 +39,15 @@ type facts struct {
 type stage struct {
 	cl    *kgo.Client
 	adm   *kadm.Client
-	addr  string // where clients connect; a planted fault listens there in the self-test
+	addr  string // the broker, where the driver connects
 	run   string // begins every topic and group name of this run
 	base  int64  // time base of all records of this run, in ms
 	limit time.Duration
+
+	// The self-test puts a proxy before the clients and changes these between its rounds.
+	clients string            // where clients connect
+	round   string            // part of topic and group names
+	configs map[string]string // of the topics created for cases
 }
 
 func newStage(addr string, limit time.Duration) (*stage, error) {
@@ -52,7 +57,7 @@ func newStage(addr string, limit time.Duration) (*stage, error) {
 		return nil, fmt.Errorf("open control connection: %w", err)
 	}
 	now := time.Now()
-	return &stage{cl: cl, adm: kadm.NewClient(cl), addr: addr, run: "cf" + strconv.FormatInt(now.UnixMilli()%1e9, 36),
+	return &stage{cl: cl, adm: kadm.NewClient(cl), addr: addr, clients: addr, run: "cf" + strconv.FormatInt(now.UnixMilli()%1e9, 36),
 		base: now.Add(-time.Hour).UnixMilli(), limit: limit}, nil
 }
 
@@ -87,7 +92,11 @@ func (s *stage) seed(ctx context.Context) error {
 }
 
 func (s *stage) createTopic(ctx context.Context, topic string, partitions int32) error {
-	if _, err := s.adm.CreateTopic(ctx, partitions, 1, nil, topic); err != nil {
+	configs := map[string]*string{}
+	for k, v := range s.configs {
+		configs[k] = &v
+	}
+	if _, err := s.adm.CreateTopic(ctx, partitions, 1, configs, topic); err != nil {
 		return fmt.Errorf("create topic %s: %w", topic, err)
 	}
 	return nil
@@ -116,9 +125,9 @@ func (s *stage) produceBatch(ctx context.Context, topic, codec string, from, n i
 
 // prepare makes what a case needs on the broker and returns its facts.
 func (s *stage) prepare(ctx context.Context, c client, name string) (facts, error) {
-	topic := s.run + "-" + c.name + "-" + name
+	topic := s.run + "-" + s.round + c.name + "-" + name
 	f := facts{params: map[string]string{
-		"case": name, "bootstrap": s.addr, "topic": topic, "group": topic, "salt": topic, "loose": strconv.FormatBool(c.loose),
+		"case": name, "bootstrap": s.clients, "topic": topic, "group": topic, "salt": topic, "loose": strconv.FormatBool(c.loose),
 		"timebase": strconv.FormatInt(s.base, 10), "seconds": strconv.Itoa(int(s.limit.Seconds()) - 5),
 	}}
 	set := func(kv ...string) {

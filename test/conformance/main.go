@@ -127,7 +127,7 @@ func run(ctx context.Context, o options) (int, error) {
 	}
 	defer m.close()
 	if o.selftest {
-		return m.selftest(ctx), nil
+		return m.selftest(ctx)
 	}
 	m.run(ctx)
 	return report(os.Stdout, o, m.results, b.name, time.Since(began))
