@@ -1,6 +1,7 @@
 package commitlog
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -27,10 +28,14 @@ type logFile struct {
 	sealed atomic.Bool // its index covers it
 
 	refs atomic.Int64 // 1 for the set, 1 for each reader
-	live atomic.Int64 // queues that still have something to read in it
+	live atomic.Int64 // once sealed: queues that still have something to read in it
 
-	touched []*Queue // owned by the completing goroutine, then by the sealer
-	index   *sealedIndex
+	recovered bool     // held blocks when the log was opened
+	no        uint32   // counts the files of this process, in order of position
+	touched   []*Queue // owned by the completing goroutine, then by the sealer
+
+	index      atomic.Pointer[indexFile]
+	oldIndexes []*indexFile // replaced, perhaps still being read; owned by the sealer
 }
 
 func (f *logFile) tryPin() bool {
@@ -59,6 +64,13 @@ func (f *logFile) closeHandles() error {
 		errs = append(errs, f.r.Close())
 		f.r = nil
 	}
+	if x := f.index.Swap(nil); x != nil {
+		errs = append(errs, x.close())
+	}
+	for _, x := range f.oldIndexes {
+		errs = append(errs, x.close())
+	}
+	f.oldIndexes = nil
 	return errors.Join(errs...)
 }
 
@@ -80,6 +92,7 @@ func parseLogFileName(name string) (ident.Position, bool) {
 // and never lock.
 type fileSet struct {
 	mu   sync.Mutex
+	last uint32 // number of the newest file
 	view atomic.Pointer[[]*logFile]
 }
 
@@ -93,7 +106,10 @@ func (s *fileSet) all() []*logFile {
 func (s *fileSet) add(f *logFile) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	next := append(slices.Clone(s.all()), f)
+	old := s.all()
+	s.last++
+	f.no = s.last
+	next := append(slices.Clone(old), f)
 	s.view.Store(&next)
 }
 
@@ -102,6 +118,16 @@ func (s *fileSet) remove(f *logFile) {
 	defer s.mu.Unlock()
 	next := slices.DeleteFunc(slices.Clone(s.all()), func(g *logFile) bool { return f == g })
 	s.view.Store(&next)
+}
+
+// byNumber returns the file with a number, or nil.
+func (s *fileSet) byNumber(no uint32) *logFile {
+	view := s.all()
+	i, ok := slices.BinarySearchFunc(view, no, func(f *logFile, no uint32) int { return cmp.Compare(f.no, no) })
+	if !ok {
+		return nil
+	}
+	return view[i]
 }
 
 // at returns the file that holds a position, or nil.

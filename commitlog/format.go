@@ -251,26 +251,28 @@ const (
 //	| base offset   | max timestamp |                                      64..80
 //	+---------------+---------------+
 //
-// crc covers bytes 4 to 80 and then the frame's absolute position as 8 bytes,
-// which is not stored: a frame header is valid at one position of the log only,
-// so it can be believed when the block around it cannot. length is the payload
+// crc is the CRC-32C of bytes 4 to 80, XOR bits 32 to 63 of positionMix times the
+// frame's absolute position, which is not stored: a frame header is valid at one
+// position of the log only, so it can be believed when the block around it cannot. length is the payload
 // after the header. For a part of a state, base offset is the part's number and
 // count the number of parts.
 const (
-	frameHeaderSize  = 80
-	frameTypeOff     = 4
-	frameLengthOff   = 8
-	frameCountOff    = 12
-	frameTopicOff    = 16
-	framePartOff     = 32
-	frameGroupOff    = 36
-	frameGenOff      = 40
-	frameOpenEpoch   = 48
-	frameOpenPos     = 56
-	frameBaseOff     = 64
-	frameMaxTimeOff  = 72
-	frameCRCReserved = 8 // bytes of position that the crc goes on over
+	frameHeaderSize = 80
+	frameTypeOff    = 4
+	frameLengthOff  = 8
+	frameCountOff   = 12
+	frameTopicOff   = 16
+	framePartOff    = 32
+	frameGroupOff   = 36
+	frameGenOff     = 40
+	frameOpenEpoch  = 48
+	frameOpenPos    = 56
+	frameBaseOff    = 64
+	frameMaxTimeOff = 72
 )
+
+// positionMix spreads a position over 32 bits (2^64 divided by the golden ratio).
+const positionMix = 0x9e3779b97f4a7c15
 
 // frameHeader is the self-description of one frame.
 type frameHeader struct {
@@ -304,9 +306,7 @@ func encodeFrameHeader(dst []byte, h *frameHeader, at ident.Position) {
 
 // frameCRC is the checksum of an encoded header that lies at position at.
 func frameCRC(b []byte, at ident.Position) uint32 {
-	var pos [frameCRCReserved]byte
-	binary.LittleEndian.PutUint64(pos[:], uint64(at))
-	return crc32.Update(crc32.Checksum(b[frameTypeOff:frameHeaderSize], castagnoli), castagnoli, pos[:])
+	return crc32.Checksum(b[frameTypeOff:frameHeaderSize], castagnoli) ^ uint32(uint64(at)*positionMix>>32)
 }
 
 // decodeFrameHeader reads a frame header that must lie at position at.

@@ -165,6 +165,12 @@ func (l *Log) settle(epoch ident.LogEpoch, p beginPlan) {
 	for _, r := range p.open {
 		l.table.setOpen(r)
 	}
+	// What was recovered takes no more blocks: all but the file begun just now.
+	for _, f := range l.files.all() {
+		if f.recovered && !f.sealed.Load() {
+			l.sealer.queue(f)
+		}
+	}
 	l.epoch.Store(int64(epoch))
 	l.begun.Store(true)
 }
@@ -206,18 +212,13 @@ func (l *Log) prepare(ctx context.Context, openings []Opening) ([]ident.Frame, e
 			if !frames[next].write(s) {
 				return false
 			}
-			out[next] = frames[next].h.gen.Frame
-			s.openingUpdates(frames[next].h.gen, openings[next].State)
+			gen := frames[next].h.gen
+			out[next] = gen.Frame
+			s.openingUpdates(gen, openings[next].State)
+			// A snapshot as of a later position must find it.
+			s.adopt(l.addPrepared(gen, openings[next].State, s.nowMs))
 		}
-		now := s.nowMs
-		s.onCommit(func(err error) {
-			if err == nil {
-				for i, o := range openings {
-					l.addPrepared(frames[i].h.gen, o.State, now)
-				}
-			}
-			done(err)
-		})
+		s.onCommit(done)
 		return true
 	})
 	if err != nil {
@@ -236,19 +237,19 @@ func (s *sequencer) openingUpdates(gen ident.Generation, states []ident.Partitio
 	}
 }
 
-func (l *Log) addPrepared(gen ident.Generation, states []ident.PartitionState, nowMs int64) {
+func (l *Log) addPrepared(gen ident.Generation, states []ident.PartitionState, nowMs int64) *run {
 	r := newRun(l, gen)
 	for i := range states {
 		q := r.getOrMake(states[i].Partition, gen.Frame.Position)
 		q.set(&states[i], nowMs)
 	}
 	l.table.add(r)
+	return r
 }
 
-// activate is Activate. It goes through the sequencer, which learns of the new queues'
-// producers there.
+// activate is Activate.
 func (l *Log) activate(gens []ident.Generation) error {
-	return l.do(context.Background(), func(s *sequencer, done func(error)) bool {
+	return l.do(context.Background(), func(_ *sequencer, done func(error)) bool {
 		var errs []error
 		for _, gen := range gens {
 			r := l.table.get(gen)
@@ -258,7 +259,6 @@ func (l *Log) activate(gens []ident.Generation) error {
 			}
 			if r.is(runPrepared) {
 				l.table.setOpen(r)
-				s.adopt(r)
 			}
 		}
 		done(errors.Join(errs...))
@@ -266,11 +266,16 @@ func (l *Log) activate(gens []ident.Generation) error {
 	})
 }
 
-// adopt makes the sequencer expire the producers of a run.
+// adopt makes the sequencer look after the queues of a run: their producers expire, and
+// snapshots tell of them.
 func (s *sequencer) adopt(r *run) {
 	for _, q := range r.sorted() {
 		if q.prods != nil {
 			s.producing = append(s.producing, q)
+		}
+		if !q.listed && q.hasState() {
+			q.listed, q.stamp = true, s.stamps
+			s.stateful = append(s.stateful, q)
 		}
 	}
 }
@@ -358,6 +363,9 @@ func (l *Log) seal(ctx context.Context, m MapGeneration) error {
 		if !frame.write(s) {
 			return false
 		}
+		for _, q := range r.sorted() {
+			s.touch(q)
+		}
 		for _, q := range r.cut(m.Ends) {
 			l.reportLoss(q)
 		}
@@ -391,6 +399,7 @@ func (l *Log) drop(ctx context.Context, partitions []ident.Partition) error {
 	frame := &parts{h: frameHeader{kind: frameDropped}, payload: appendPartitions(nil, partitions)}
 	err := l.do(ctx, func(s *sequencer, done func(error)) bool {
 		for _, q := range queues {
+			s.touch(q)
 			q.gone.Store(true)
 		}
 		if !frame.write(s) {
@@ -431,6 +440,7 @@ func (l *Log) setLogStart(ctx context.Context, q *Queue, to ident.Offset) error 
 		if _, ok := s.appendFrame(&h, nil); !ok {
 			return false
 		}
+		s.touch(q)
 		q.pendingStart = to
 		if l.cfg.Witness != nil {
 			s.cur.updates = append(s.cur.updates, Update{Generation: q.run.gen, State: ident.PartitionState{
@@ -440,6 +450,7 @@ func (l *Log) setLogStart(ctx context.Context, q *Queue, to ident.Offset) error 
 		s.onCommit(func(err error) {
 			if err == nil {
 				q.logStart.Store(int64(to))
+				q.setFloor(to)
 				q.notify()
 			}
 			done(err)

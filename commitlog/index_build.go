@@ -15,8 +15,8 @@ import (
 type indexQueue struct {
 	partition ident.Partition
 	gen       ident.Generation
-	entries   []indexEntry // in offset order, not overlapping; only read, and only until the next queue
-	snapshot  []byte       // opaque; empty: none
+	entries   []place // in offset order, not overlapping; only read, and only until the next queue
+	snapshot  []byte  // opaque; empty: none
 }
 
 // indexWriteChunk is how much is written at once, and indexSyncEvery how much

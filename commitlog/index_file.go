@@ -36,7 +36,7 @@ type indexFile struct {
 }
 
 // openIndex opens an index and reads its header: ErrCorrupt when it is not one
-// of this log, errNewerFormat when it is one of a newer program. The pages are
+// of this log, ErrVersion when it is one of a newer program. The pages are
 // verified when they are read.
 func openIndex(fsys vfs.FS, name string, log ident.Log) (*indexFile, error) {
 	f, err := fsys.Open(name, vfs.OpenOptions{Random: true})
@@ -189,16 +189,16 @@ func (x *indexFile) reader() entryReader {
 
 func (r *entryReader) release() { indexPages.Put(r.buf) }
 
-func (r *entryReader) get(i uint32) (indexEntry, uint32, error) {
+func (r *entryReader) get(i uint32) (place, uint32, error) {
 	number, k := 1+int64(i)/entriesPerPage, int(i%entriesPerPage)
 	if number != r.number {
 		r.number = 0
 		n, err := r.x.page(r.buf, number, entriesPerPage)
 		if err != nil {
-			return indexEntry{}, 0, err
+			return place{}, 0, err
 		}
 		if want := min(entriesPerPage, r.x.head.entries-(number-1)*entriesPerPage); int64(n) != want {
-			return indexEntry{}, 0, r.x.bad(number*indexPage, "%d entries, want %d", n, want)
+			return place{}, 0, r.x.bad(number*indexPage, "%d entries, want %d", n, want)
 		}
 		r.number = number
 	}
@@ -208,7 +208,7 @@ func (r *entryReader) get(i uint32) (indexEntry, uint32, error) {
 
 // search returns the first entry number of the row for which after is true; the
 // row's end when there is none. after must be false, then true, along the row.
-func (r *entryReader) search(row *indexRow, after func(e indexEntry, i, back uint32) (bool, error)) (uint32, error) {
+func (r *entryReader) search(row *indexRow, after func(e place, i, back uint32) (bool, error)) (uint32, error) {
 	lo, hi := row.entry, row.entry+row.count
 	for lo < hi {
 		mid := lo + (hi-lo)/2
@@ -234,48 +234,48 @@ func (r *entryReader) at(row *indexRow, off ident.Offset) (uint32, error) {
 	if off <= row.first {
 		return row.entry, nil
 	}
-	return r.search(row, func(e indexEntry, _, _ uint32) (bool, error) { return e.end() > off, nil })
+	return r.search(row, func(e place, _, _ uint32) (bool, error) { return e.end() > off, nil })
 }
 
 // find returns the batch that holds off, or else the first one after it; false
 // when the row ends before.
-func (x *indexFile) find(row *indexRow, off ident.Offset) (indexEntry, bool, error) {
+func (x *indexFile) find(row *indexRow, off ident.Offset) (place, bool, error) {
 	for e, err := range x.entries(row, off) {
 		return e, err == nil, err
 	}
-	return indexEntry{}, false, nil
+	return place{}, false, nil
 }
 
 // entries iterates the batches of a row in offset order, from the one that holds
 // the offset (or the next) on. It stops at the first error.
-func (x *indexFile) entries(row *indexRow, from ident.Offset) iter.Seq2[indexEntry, error] {
-	return func(yield func(indexEntry, error) bool) {
+func (x *indexFile) entries(row *indexRow, from ident.Offset) iter.Seq2[place, error] {
+	return func(yield func(place, error) bool) {
 		r := x.reader()
 		defer r.release()
 		i, err := r.at(row, from)
 		for ; err == nil && i < row.entry+row.count; i++ {
-			var e indexEntry
+			var e place
 			if e, _, err = r.get(i); err == nil && !yield(e, nil) {
 				return
 			}
 		}
 		if err != nil {
-			yield(indexEntry{}, err)
+			yield(place{}, err)
 		}
 	}
 }
 
 // findTime returns the first batch, from the one that holds from on, whose max
 // timestamp is at least ts; false when there is none in this file.
-func (x *indexFile) findTime(row *indexRow, from ident.Offset, ts int64) (indexEntry, bool, error) {
+func (x *indexFile) findTime(row *indexRow, from ident.Offset, ts int64) (place, bool, error) {
 	if row.count == 0 || row.maxTime < ts || row.end <= from {
-		return indexEntry{}, false, nil
+		return place{}, false, nil
 	}
 	r := x.reader()
 	defer r.release()
 	// The running maximum of timestamps never falls. Where it first reaches ts
 	// lies the first batch of the whole row that does.
-	i, err := r.search(row, func(e indexEntry, i, back uint32) (bool, error) {
+	i, err := r.search(row, func(e place, i, back uint32) (bool, error) {
 		if back > 0 {
 			if back > i-row.entry {
 				return false, x.bad(r.number*indexPage, "entry %d points before its queue", i)
@@ -288,11 +288,11 @@ func (x *indexFile) findTime(row *indexRow, from ident.Offset, ts int64) (indexE
 		return e.maxTime >= ts, nil
 	})
 	if err != nil {
-		return indexEntry{}, false, err
+		return place{}, false, err
 	}
 	start, err := r.at(row, from)
 	if err != nil {
-		return indexEntry{}, false, err
+		return place{}, false, err
 	}
 	// It may lie before from: then look on from there, one by one.
 	for i = max(i, start); i < row.entry+row.count; i++ {
@@ -301,7 +301,7 @@ func (x *indexFile) findTime(row *indexRow, from ident.Offset, ts int64) (indexE
 			return e, err == nil, err
 		}
 	}
-	return indexEntry{}, false, nil
+	return place{}, false, nil
 }
 
 // snapshot returns the opaque bytes of a row in memory of the caller's; nil when

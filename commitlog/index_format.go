@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"cmp"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"hash/crc32"
 
@@ -100,9 +99,6 @@ const (
 	indexRowKeyBytes = 44
 )
 
-// errNewerFormat: the bytes are sound, but of a format newer than this program.
-var errNewerFormat = errors.New("format is newer than this program")
-
 // derivedError: a file that can be made again from the log (index, checkpoint)
 // is not what was written. It costs time only.
 type derivedError struct {
@@ -117,19 +113,6 @@ func (e *derivedError) Error() string {
 
 // Is makes errors.Is(err, ErrCorrupt) true.
 func (e *derivedError) Is(target error) bool { return target == ErrCorrupt }
-
-var crc32c = crc32.MakeTable(crc32.Castagnoli)
-
-// indexEntry says where one batch of a queue lies.
-type indexEntry struct {
-	base     ident.Offset
-	position ident.Position // of its frame header in the log
-	maxTime  int64
-	size     int32 // of the batch
-	count    int32 // of offsets: last = base + count - 1
-}
-
-func (e *indexEntry) end() ident.Offset { return e.base + ident.Offset(e.count) }
 
 // indexRow is what one log file holds of one queue.
 type indexRow struct {
@@ -175,7 +158,7 @@ func compareQueues(p ident.Partition, g ident.Generation, q ident.Partition, h i
 		cmp.Compare(g.Frame.Epoch, h.Frame.Epoch), cmp.Compare(g.Frame.Position, h.Frame.Position))
 }
 
-// sealPage writes the CRC of a page in place.
+// sealIndexPage writes the CRC of a page in place.
 func sealIndexPage(page []byte, first ident.Position, number int64) {
 	binary.LittleEndian.PutUint32(page, indexPageCRC(page, first, number))
 }
@@ -189,7 +172,7 @@ func crcAt(b []byte, first ident.Position, at int64) uint32 {
 	var where [16]byte
 	binary.LittleEndian.PutUint64(where[:], uint64(first))
 	binary.LittleEndian.PutUint64(where[8:], uint64(at))
-	return crc32.Update(crc32.Checksum(b, crc32c), crc32c, where[:])
+	return crc32.Update(crc32.Checksum(b, castagnoli), castagnoli, where[:])
 }
 
 // checkIndexPage verifies a page and returns how many items of a size it holds.
@@ -245,7 +228,7 @@ func decodeIndexHeader(page []byte, fileSize int64) (indexHeader, string, error)
 		return h, fmt.Sprintf("header crc %08x, stored %08x", got, want), nil
 	}
 	if v := le.Uint32(page[indexHeadVersion:]); v != indexVersion {
-		return h, "", fmt.Errorf("index version %d: %w", v, errNewerFormat)
+		return h, "", fmt.Errorf("index version %d: %w", v, ErrVersion)
 	}
 	if h.entries < 0 || h.entries > fileSize/indexEntrySize || h.queues < 0 || h.queues > fileSize/indexRowSize ||
 		h.snapshots < 0 || h.snapshots > fileSize || h.first < 0 || h.end < h.first {
@@ -257,7 +240,7 @@ func decodeIndexHeader(page []byte, fileSize int64) (indexHeader, string, error)
 	return h, "", nil
 }
 
-func encodeIndexEntry(dst []byte, e *indexEntry, first ident.Position, back uint32) {
+func encodeIndexEntry(dst []byte, e *place, first ident.Position, back uint32) {
 	le := binary.LittleEndian
 	dst = dst[:indexEntrySize]
 	le.PutUint64(dst, uint64(e.base))
@@ -268,10 +251,10 @@ func encodeIndexEntry(dst []byte, e *indexEntry, first ident.Position, back uint
 	le.PutUint32(dst[28:], back)
 }
 
-func decodeIndexEntry(b []byte, first ident.Position) (e indexEntry, back uint32) {
+func decodeIndexEntry(b []byte, first ident.Position) (e place, back uint32) {
 	le := binary.LittleEndian
 	b = b[:indexEntrySize]
-	return indexEntry{
+	return place{
 		base:     ident.Offset(le.Uint64(b)),
 		maxTime:  int64(le.Uint64(b[8:])),
 		position: first + ident.Position(le.Uint32(b[16:])),

@@ -42,7 +42,7 @@ func indexSample(queues, entries int, seed uint64) []indexQueue {
 		q.partition, q.gen = indexKey(i)
 		next := ident.Offset(rng.IntN(1000))
 		for k := range entries {
-			e := indexEntry{base: next, position: ident.Position(4096 + (k*queues+i)*100),
+			e := place{base: next, position: ident.Position(4096 + (k*queues+i)*100),
 				maxTime: 1_000_000 + int64(k)*10 + int64(rng.IntN(40)), size: 70 + int32(k%7), count: 1 + int32(rng.IntN(5))}
 			next = e.end()
 			q.entries = append(q.entries, e)
@@ -123,7 +123,7 @@ func checkIndexRow(t *testing.T, x *indexFile, q *indexQueue, row indexRow) {
 	for _, from := range []ident.Offset{0, row.first + 1, q.entries[len(q.entries)/2].base, last.base, row.end} {
 		for ts := int64(999_990); ts < last.maxTime+50; ts += 7 {
 			got, ok, err := x.findTime(&row, from, ts)
-			i := slices.IndexFunc(q.entries, func(e indexEntry) bool { return e.end() > from && e.maxTime >= ts })
+			i := slices.IndexFunc(q.entries, func(e place) bool { return e.end() > from && e.maxTime >= ts })
 			if err != nil || ok != (i >= 0) || (ok && got != q.entries[i]) {
 				t.Fatalf("find time %d from %d = %+v, %v, %v; want entry %d", ts, from, got, ok, err, i)
 			}
@@ -138,7 +138,7 @@ func checkIndexRow(t *testing.T, x *indexFile, q *indexQueue, row indexRow) {
 }
 
 func TestIndexGaps(t *testing.T) {
-	q := indexQueue{entries: []indexEntry{
+	q := indexQueue{entries: []place{
 		{base: 10, position: 4096, maxTime: 5, size: 100, count: 5},
 		{base: 20, position: 8192, maxTime: 5, size: 100, count: 1},
 	}}
@@ -156,8 +156,8 @@ func TestIndexGaps(t *testing.T) {
 }
 
 func TestIndexBuilderRefuses(t *testing.T) {
-	good := indexEntry{base: 5, position: 4096, size: 1, count: 2}
-	queue := func(n int, entries ...indexEntry) indexQueue {
+	good := place{base: 5, position: 4096, size: 1, count: 2}
+	queue := func(n int, entries ...place) indexQueue {
 		q := indexQueue{entries: entries}
 		q.partition, q.gen = indexKey(n)
 		return q
@@ -165,9 +165,9 @@ func TestIndexBuilderRefuses(t *testing.T) {
 	for name, queues := range map[string][]indexQueue{
 		"queues out of order": {queue(2, good), queue(1, good)},
 		"a queue twice":       {queue(1, good), queue(1, good)},
-		"overlap":             {queue(1, good, indexEntry{base: 6, position: 5000, size: 1, count: 1})},
-		"no records":          {queue(1, indexEntry{base: 5, position: 4096, size: 1})},
-		"outside the file":    {queue(1, indexEntry{base: 5, position: indexTestEnd, size: 1, count: 1})},
+		"overlap":             {queue(1, good, place{base: 6, position: 5000, size: 1, count: 1})},
+		"no records":          {queue(1, place{base: 5, position: 4096, size: 1})},
+		"outside the file":    {queue(1, place{base: 5, position: indexTestEnd, size: 1, count: 1})},
 	} {
 		mem := vfs.NewMem()
 		if err := writeIndex(mem, indexTestName, indexTestLog, 0, indexTestEnd, slices.Values(queues)); err == nil {
@@ -285,7 +285,7 @@ func TestIndexRefusesForeignAndNewer(t *testing.T) {
 	if _, err := f.WriteAt(b[:indexPage], 0); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := openIndex(mem, indexTestName, indexTestLog); !errors.Is(err, errNewerFormat) || errors.Is(err, ErrCorrupt) {
+	if _, err := openIndex(mem, indexTestName, indexTestLog); !errors.Is(err, ErrVersion) || errors.Is(err, ErrCorrupt) {
 		t.Errorf("newer version: %v", err)
 	}
 	if err := f.Truncate(indexPage + 100); err != nil {

@@ -128,6 +128,7 @@ type Log struct {
 	piped     atomic.Int64 // blocks between dispatch and commit
 	room      atomic.Int32 // Level
 
+	stopped   chan struct{} // closed when Run has no sequencer any more
 	poisonErr atomic.Pointer[error]
 	poisoned  chan struct{} // closed once poisonErr is set
 	late      sync.WaitGroup

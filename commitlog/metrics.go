@@ -11,6 +11,7 @@ type metrics struct {
 	batches      prometheus.Counter
 	readBytes    prometheus.Counter
 	reads        prometheus.Counter
+	reclaimed    prometheus.Counter
 }
 
 func newMetrics(reg prometheus.Registerer, log string) *metrics {
@@ -28,6 +29,7 @@ func newMetrics(reg prometheus.Registerer, log string) *metrics {
 		batchBytes: counter("batch_bytes_total", "Bytes of committed record batches."),
 		batches:    counter("batches_total", "Committed record batches."),
 		readBytes:  counter("disk_read_bytes_total", "Bytes read from disk for consumers."),
+		reclaimed:  counter("files_reclaimed_total", "Log files given up because nothing in them was live."),
 		reads:      counter("disk_reads_total", "Reads from disk for consumers."),
 	}
 	m.writeSeconds = prometheus.NewHistogram(prometheus.HistogramOpts{

@@ -9,7 +9,6 @@ import (
 
 	"time"
 
-	"github.com/skeinmq/skein/internal/ident"
 	"github.com/skeinmq/skein/internal/vfs"
 )
 
@@ -77,7 +76,7 @@ func open(ctx context.Context, cfg Config) (*Log, error) {
 	l := &Log{
 		cfg: cfg, fs: cfg.FS, log: cfg.Logger,
 		logDir: filepath.Join(cfg.Dir, "log"), metaDir: filepath.Join(cfg.Dir, metaName),
-		inbox: newInbox(), poisoned: make(chan struct{}),
+		inbox: newInbox(), poisoned: make(chan struct{}), stopped: make(chan struct{}),
 		reads:     make(chan struct{}, cfg.ReadsInFlight),
 		order:     make(chan *block, maxPiped+2),
 		writes:    make(chan *block, maxPiped+2),
@@ -113,54 +112,4 @@ func (l *Log) openDirs() error {
 	}
 	l.align = l.direct.OffsetAlign
 	return nil
-}
-
-// recover brings the table and the tails to what is on the disk.
-func (l *Log) recover(ctx context.Context) error {
-	files, err := l.listFiles()
-	if err != nil {
-		for _, f := range files {
-			err = errors.Join(err, f.closeHandles())
-		}
-		return err
-	}
-	rp := newReplay(l)
-	rp.index = true
-	sc := &scan{files: files, block: rp.block, salvage: func(f *logFile, fr *frame) { rp.apply(f, fr, l.cfg.Now().UnixMilli()) }}
-	if err := sc.run(); err != nil {
-		return err
-	}
-	if err := rp.done(); err != nil {
-		l.log.Warn("frames that make no sense", "log", l.id, "error", err)
-	}
-	l.table = rp.t
-	next := ident.Position(0)
-	for _, f := range files {
-		next = f.limit()
-		if sc.last != nil && f.first <= sc.last.first {
-			l.files.add(f)
-			continue
-		}
-		// Prepared, or torn by the crash: nothing in it was ever acked.
-		if err := errors.Join(f.closeHandles(), l.fs.Remove(f.name)); err != nil {
-			return fmt.Errorf("remove unused log file: %w", err)
-		}
-	}
-	l.keeper = keeper{l: l, want: l.cfg.ReadyFiles, wake: make(chan struct{}, 1), next: next}
-	l.seq = &sequencer{l: l, cur: l.spareBlock(), prevEnd: sc.end, prevCRC: sc.crc}
-	l.durable.Store(int64(sc.end))
-	l.committed.Store(int64(sc.end))
-	l.recovered.ID, l.recovered.ClusterID, l.recovered.Epoch = l.id, l.cluster, rp.epoch
-	l.recovered.End, l.recovered.Damage = sc.end, sc.damage
-	for _, r := range l.table.all() {
-		g := RecoveredGeneration{Generation: r.gen}
-		for _, q := range r.sorted() {
-			if q.hasState() {
-				g.Partitions = append(g.Partitions, q.snapshot())
-			}
-		}
-		l.recovered.Generations = append(l.recovered.Generations, g)
-		l.seq.adopt(r)
-	}
-	return ctx.Err()
 }

@@ -22,11 +22,16 @@ type Queue struct {
 	pendingStart ident.Offset // log start, written but perhaps not committed
 	prods        *producers   // nil: none
 
+	stamp  uint32 // of the last snapshot that has it, or does not need it
+	listed bool   // among the sequencer's stateful queues
+
 	mark uint64 // owned by the completer: the block that touched it last
 
 	hw, lso, logStart atomic.Int64
 	floor             atomic.Int64
 	gone              atomic.Bool
+	trimming          atomic.Bool
+	segs              atomic.Pointer[[]segment]
 	tail              atomic.Pointer[tail]
 	watchers          atomic.Pointer[[]Watcher]
 }

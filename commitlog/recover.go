@@ -16,6 +16,7 @@ import (
 // the middle, and stops at the end of what is proven or plausible.
 type scan struct {
 	files []*logFile
+	from  int // the first file to look at
 	block func(f *logFile, h *blockHeader, payload []byte) error
 	// salvage gets the frames of a damaged range whose headers are whole.
 	salvage func(f *logFile, fr *frame)
@@ -88,10 +89,10 @@ func (s *scan) read(f *logFile, off int64) (blockHeader, []byte, error) {
 // run walks everything. It returns an error only when the disk cannot be read, or when
 // the format is newer than this program.
 func (s *scan) run() error {
-	if len(s.files) == 0 {
+	if s.from >= len(s.files) {
 		return nil
 	}
-	i, off := 0, int64(fileHeaderSize)
+	i, off := s.from, int64(fileHeaderSize)
 	for {
 		f := s.files[i]
 		h, payload, err := s.read(f, off)
@@ -122,6 +123,7 @@ func (s *scan) follows(h *blockHeader) bool {
 }
 
 func (s *scan) accept(f *logFile, h *blockHeader, payload []byte) error {
+	f.end = h.end()
 	s.chained, s.end, s.crc, s.epoch, s.last = true, h.end(), h.crc, h.epoch, f
 	return s.block(f, h, payload)
 }

@@ -13,8 +13,10 @@ import (
 type replay struct {
 	t     *table
 	epoch ident.LogEpoch
+	from  ident.Position                // the table had the state as of here; frames below it only add places
 	parts map[ident.Generation]*partial // states of which not all parts came yet
 	index bool                          // add places to the queues' tails
+	state []byte                        // newest whole snapshot that the log holds
 	quiet []error                       // frames that made no sense
 }
 
@@ -31,6 +33,10 @@ func newReplay(l *Log) *replay {
 
 // apply takes one frame of file f.
 func (r *replay) apply(f *logFile, fr *frame, clockMs int64) {
+	if fr.position < r.from {
+		r.old(f, fr)
+		return
+	}
 	var err error
 	switch fr.kind {
 	case frameData:
@@ -55,6 +61,25 @@ func (r *replay) apply(f *logFile, fr *frame, clockMs int64) {
 	}
 }
 
+// old takes a frame whose effect on the state is known already.
+func (r *replay) old(f *logFile, fr *frame) {
+	if fr.kind != frameData || !r.index || f.index.Load() != nil {
+		return
+	}
+	run := r.t.get(fr.gen)
+	if run == nil {
+		return
+	}
+	q := run.get(fr.partition)
+	if q == nil || fr.position < q.since || fr.base >= q.next {
+		return
+	}
+	if t := q.tail.Load(); t != nil && t.last().end() > fr.base {
+		return
+	}
+	q.addPlace(f, placeOf(fr))
+}
+
 func (r *replay) data(f *logFile, fr *frame, clockMs int64) error {
 	run := r.t.getOrAdd(fr.gen)
 	q := run.get(fr.partition)
@@ -66,10 +91,8 @@ func (r *replay) data(f *logFile, fr *frame, clockMs int64) error {
 		return fmt.Errorf("%w: offset %d of %s is before its end %d", errBad, fr.base, q.partition, q.next)
 	}
 	q.next = fr.base + ident.Offset(fr.count)
-	if r.index {
-		q.addPlace(f, place{
-			base: fr.base, position: fr.position, maxTime: fr.maxTime, size: int32(fr.length), count: fr.count,
-		})
+	if r.index && f.index.Load() == nil {
+		q.addPlace(f, placeOf(fr))
 	}
 	facts, err := readBatch(fr.payload)
 	if err != nil {
@@ -110,6 +133,8 @@ func (r *replay) part(fr *frame, clockMs int64) error {
 		return r.cut(fr, p.payload)
 	case frameDropped:
 		return r.dropped(p.payload)
+	case frameSnapshot:
+		r.state = p.payload
 	}
 	return nil
 }

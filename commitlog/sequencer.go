@@ -29,6 +29,9 @@ type sequencer struct {
 	seq     uint64
 	nowMs   int64
 
+	stateful  []*Queue // queues that have, or had, something to tell, in no order
+	stamps    uint32   // of snapshots
+	snap      *snapshot
 	producing []*Queue // queues with producer state, in no order
 	sweepAt   int      // progress of the expiry in it
 }
@@ -49,6 +52,7 @@ func (s *sequencer) run(ctx context.Context) {
 			return
 		}
 		s.admitAll()
+		s.stepSnapshot()
 		if s.send() && s.next < len(s.pend) {
 			continue // what was full is on its way: there is room again
 		}
@@ -68,7 +72,7 @@ func (s *sequencer) run(ctx context.Context) {
 
 // idle reports whether nothing is left to do after the inbox was closed.
 func (s *sequencer) idle() bool {
-	if s.next < len(s.pend) || !s.cur.empty() {
+	if s.next < len(s.pend) || !s.cur.empty() || s.snap != nil {
 		return false
 	}
 	s.pend = s.l.inbox.take(s.pend[:0])
@@ -141,6 +145,7 @@ func (s *sequencer) admit(b *Batch) bool {
 	if !s.reserve(frameHeaderSize + len(b.Data)) {
 		return false
 	}
+	s.touch(q)
 	base := q.next
 	pos := s.framePosition()
 	h := frameHeader{
@@ -269,6 +274,7 @@ func (s *sequencer) place(n int) bool {
 			return false
 		}
 		if s.file != nil {
+			s.file.end = s.prevEnd
 			s.rolled = s.file
 		}
 		s.file, s.off = next, fileHeaderSize

@@ -84,6 +84,12 @@ func comparePartitions(a, b ident.Partition) int {
 	return cmp.Compare(a.Index, b.Index)
 }
 
+func sortQueues(qs []*Queue) {
+	slices.SortFunc(qs, func(a, b *Queue) int {
+		return compareQueues(a.partition, a.run.gen, b.partition, b.run.gen)
+	})
+}
+
 // table is every generation on a log, by name and, when open, by group.
 type table struct {
 	log  *Log

@@ -73,7 +73,6 @@ func (q *Queue) startTail(t *tail, f *logFile, p place) {
 	fresh.e[0] = p
 	fresh.n.Store(1)
 	f.touched = append(f.touched, q)
-	f.live.Add(1)
 	if !q.tail.CompareAndSwap(t, fresh) { // sealed and unlinked in between
 		fresh.older.Store(nil)
 		q.tail.Store(fresh)

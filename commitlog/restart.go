@@ -1,0 +1,187 @@
+package commitlog
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+
+	"github.com/skeinmq/skein/internal/ident"
+)
+
+// recover brings the table and the tails to what is on the disk. What is derived
+// (indexes, checkpoints) saves time; without it everything is read.
+func (l *Log) recover(ctx context.Context) error {
+	files, err := l.listFiles()
+	if err != nil {
+		for _, f := range files {
+			err = errors.Join(err, f.closeHandles())
+		}
+		return err
+	}
+	l.openIndexes(files)
+	rp, sc, err := l.replayFiles(ctx, files)
+	if err != nil {
+		return err
+	}
+	l.table = rp.t
+	next, err := l.sortOut(files, sc)
+	if err != nil {
+		return err
+	}
+	for _, f := range l.files.all() {
+		if x := f.index.Load(); x != nil {
+			if err := l.publishSegments(f, x); err != nil {
+				return fmt.Errorf("read index: %w", err)
+			}
+			f.end = x.head.end
+		}
+	}
+	l.keeper = keeper{l: l, want: l.cfg.ReadyFiles, wake: make(chan struct{}, 1), next: next}
+	l.sealer.l, l.sealer.wake = l, make(chan struct{}, 1)
+	l.seq = &sequencer{l: l, cur: l.spareBlock(), prevEnd: sc.end, prevCRC: sc.crc}
+	l.durable.Store(int64(sc.end))
+	l.committed.Store(int64(sc.end))
+	l.report(rp, sc)
+	return nil
+}
+
+// openIndexes opens the index of each file that has a sound one. A bad one is rebuilt:
+// its file counts as not sealed.
+func (l *Log) openIndexes(files []*logFile) {
+	for _, f := range files {
+		x, err := openIndex(l.fs, f.indexName(), l.id)
+		if err == nil && (x.head.first != f.first || x.head.end > f.limit()) {
+			err = errors.Join(&derivedError{file: f.indexName(), reason: "of another file"}, x.close())
+		}
+		if err == nil {
+			for _, rerr := range x.rows() { // the directory is read now, so that restart can count on it
+				if err = rerr; err != nil {
+					break
+				}
+			}
+			if err != nil {
+				err = errors.Join(err, x.close())
+			}
+		}
+		switch {
+		case err == nil:
+			f.index.Store(x)
+		case !errors.Is(err, fs.ErrNotExist):
+			l.log.Warn("index is not usable, reading the log instead", "log", l.id, "file", f.name, "error", err)
+		}
+	}
+}
+
+// replayFiles reads what has to be read: everything from the first file without an index
+// on, and from the checkpoint on.
+func (l *Log) replayFiles(ctx context.Context, files []*logFile) (*replay, *scan, error) {
+	now := l.cfg.Now().UnixMilli()
+	state := l.sealer.checkpoint.load(l)
+	for again := true; ; {
+		rp := newReplay(l)
+		rp.index = true
+		if len(state) > 0 {
+			at, err := rp.decodeSnapshot(state, now)
+			if err != nil {
+				l.log.Warn("state is not usable, reading the log instead", "log", l.id, "error", err)
+				state, rp = nil, newReplay(l)
+				rp.index = true
+			} else {
+				rp.from = at
+			}
+		}
+		sc := &scan{
+			files: files,
+			from:  firstToRead(files, rp.from, len(state) > 0),
+			block: func(f *logFile, h *blockHeader, payload []byte) error {
+				if err := ctx.Err(); err != nil {
+					return err
+				}
+				return rp.block(f, h, payload)
+			},
+			salvage: func(f *logFile, fr *frame) { rp.apply(f, fr, now) },
+		}
+		if err := sc.run(); err != nil {
+			return nil, nil, err
+		}
+		// Without a checkpoint, and with the oldest files gone, the log itself has the
+		// state that those held.
+		if again && len(state) == 0 && len(files) > 0 && files[0].first > 0 && rp.state != nil {
+			state, again = rp.state, false
+			for _, f := range files {
+				f.touched, f.end = nil, 0
+			}
+			continue
+		}
+		if err := rp.done(); err != nil {
+			l.log.Warn("frames that make no sense", "log", l.id, "error", err)
+		}
+		if sc.end < rp.from {
+			l.missing(sc, rp.from)
+		}
+		return rp, sc, nil
+	}
+}
+
+// missing records that the log ends before what a checkpoint knows to have been durable.
+func (l *Log) missing(sc *scan, to ident.Position) {
+	name := l.logDir
+	if sc.last != nil {
+		name = sc.last.name
+	}
+	sc.damage = append(sc.damage, CorruptError{
+		File: name, From: sc.end, To: to, Reason: "the checkpoint proves that more was written",
+	})
+}
+
+// firstToRead is the first file whose blocks recovery needs.
+func firstToRead(files []*logFile, at ident.Position, haveState bool) int {
+	if !haveState {
+		return 0
+	}
+	unindexed := slices.IndexFunc(files, func(f *logFile) bool { return f.index.Load() == nil })
+	holds := slices.IndexFunc(files, func(f *logFile) bool { return f.limit() >= at })
+	if unindexed < 0 {
+		unindexed = len(files) - 1
+	}
+	if holds < 0 {
+		holds = len(files) - 1
+	}
+	return max(0, min(unindexed, holds))
+}
+
+// sortOut keeps the files that hold log and returns where the next file begins. The others
+// were prepared, or torn by the crash: nothing in them was ever acked.
+func (l *Log) sortOut(files []*logFile, sc *scan) (ident.Position, error) {
+	next := ident.Position(0)
+	for _, f := range files {
+		next = f.limit()
+		if f.index.Load() != nil || sc.last != nil && f.first <= sc.last.first {
+			f.recovered = true
+			l.files.add(f)
+			continue
+		}
+		if err := errors.Join(f.closeHandles(), l.fs.Remove(f.name)); err != nil {
+			return 0, fmt.Errorf("remove unused log file: %w", err)
+		}
+	}
+	return next, nil
+}
+
+// report fills in Recovered and hands the queues to the sequencer.
+func (l *Log) report(rp *replay, sc *scan) {
+	l.recovered.ID, l.recovered.ClusterID, l.recovered.Epoch = l.id, l.cluster, rp.epoch
+	l.recovered.End, l.recovered.Damage = sc.end, sc.damage
+	for _, r := range l.table.all() {
+		g := RecoveredGeneration{Generation: r.gen}
+		for _, q := range r.sorted() {
+			if q.hasState() {
+				g.Partitions = append(g.Partitions, q.snapshot())
+			}
+		}
+		l.recovered.Generations = append(l.recovered.Generations, g)
+		l.seq.adopt(r)
+	}
+}

@@ -1,0 +1,288 @@
+package commitlog
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"sync"
+	"time"
+
+	"github.com/skeinmq/skein/internal/ident"
+)
+
+// sealer does in the background what nobody waits for: indexes of full files, checkpoints,
+// and reclaiming files in which nothing is live. Everything that it writes is derived:
+// its failures cost time after a restart, not data.
+type sealer struct {
+	l    *Log
+	wake chan struct{}
+
+	mu     sync.Mutex
+	files  []*logFile // full, oldest first
+	broken []*logFile // whose index is damaged
+	dirty  []*Queue   // whose floor passed a segment
+
+	// Owned by the sealing goroutine.
+	dying      []*logFile     // reclaimed, but read at the moment
+	snapshotAt ident.Position // the state as of here is in the log itself
+	checkpoint checkpointer
+}
+
+func (s *sealer) poke() {
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+// queue hands over a file to which nothing is appended any more.
+func (s *sealer) queue(f *logFile) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.files = append(s.files, f)
+	s.poke()
+}
+
+// rebuild asks for a new index of a file.
+func (s *sealer) rebuild(f *logFile) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, g := range s.broken {
+		if f == g {
+			return
+		}
+	}
+	s.broken = append(s.broken, f)
+	s.poke()
+}
+
+// trim asks to drop the segments of a queue that lie below its floor.
+func (s *sealer) trim(q *Queue) {
+	if !q.trimming.CompareAndSwap(false, true) {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.dirty = append(s.dirty, q)
+	if len(s.dirty) == 1 {
+		s.poke()
+	}
+}
+
+func (s *sealer) take() (files, broken []*logFile, dirty []*Queue) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	files, broken, dirty = s.files, s.broken, s.dirty
+	s.files, s.broken, s.dirty = nil, nil, nil
+	return files, broken, dirty
+}
+
+// run works until stop is closed.
+func (s *sealer) run(stop <-chan struct{}) {
+	tick := time.NewTicker(s.l.cfg.CheckpointEach)
+	defer tick.Stop()
+	for {
+		due := false
+		select {
+		case <-stop:
+			return
+		case <-s.wake:
+		case <-tick.C:
+			due = true
+		}
+		if s.l.poison() != nil {
+			return
+		}
+		s.work(due)
+	}
+}
+
+// work does everything that is there to do once.
+func (s *sealer) work(checkpoint bool) {
+	files, broken, dirty := s.take()
+	for i, f := range files {
+		if err := s.l.sealFile(f); err != nil {
+			s.l.log.Warn("write index", "log", s.l.id, "file", f.name, "error", err)
+			s.retry(files[i:])
+			break
+		}
+		checkpoint = true
+	}
+	for _, f := range broken {
+		if err := s.l.rebuildIndex(f); err != nil {
+			s.l.log.Warn("rebuild index", "log", s.l.id, "file", f.name, "error", err)
+		}
+	}
+	for _, q := range dirty {
+		q.trimming.Store(false)
+		q.trimSegments(q.effectiveFloor(), &s.l.files)
+	}
+	if checkpoint && s.l.begun.Load() {
+		if err := s.checkpoint.write(s.l); err != nil {
+			s.l.log.Warn("write checkpoint", "log", s.l.id, "error", err)
+		}
+	}
+	s.reclaim()
+}
+
+// retry puts files back; they are tried again when the next one is full, or at the next
+// checkpoint. Their tails stay in memory until then.
+func (s *sealer) retry(files []*logFile) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.files = append(files, s.files...)
+}
+
+// reclaim gives up the sealed files in which nothing is live (I12). What such a file says
+// about the state of queues must first be in the log again.
+func (s *sealer) reclaim() {
+	var dead []*logFile
+	newest := ident.Position(0)
+	for _, f := range s.l.files.all() {
+		if f.sealed.Load() && f.live.Load() == 0 {
+			dead = append(dead, f)
+			newest = f.limit()
+		}
+	}
+	if len(dead) > 0 && s.snapshotAt < newest && s.l.begun.Load() {
+		at, err := s.l.writeSnapshot()
+		if err != nil {
+			s.l.log.Warn("write state before reclaiming", "log", s.l.id, "error", err)
+			return
+		}
+		s.snapshotAt = at
+	}
+	for _, f := range dead {
+		if f.limit() <= s.snapshotAt {
+			s.l.files.remove(f)
+			f.unpin()
+			s.dying = append(s.dying, f)
+		}
+	}
+	rest := s.dying[:0]
+	for _, f := range s.dying {
+		if f.refs.Load() > 0 {
+			rest = append(rest, f) // a reader holds it: the next pass
+			continue
+		}
+		if err := s.l.removeFile(f); err != nil {
+			s.l.log.Warn("reclaim log file", "log", s.l.id, "file", f.name, "error", err)
+		}
+	}
+	s.dying = rest
+}
+
+// removeFile takes a file that nobody reads off the disk, its index first.
+func (l *Log) removeFile(f *logFile) error {
+	err := f.closeHandles()
+	if rerr := l.fs.Remove(f.indexName()); rerr != nil && !errors.Is(rerr, fs.ErrNotExist) {
+		err = errors.Join(err, rerr)
+	}
+	if rerr := l.fs.Remove(f.name); rerr != nil {
+		err = errors.Join(err, rerr)
+	}
+	l.metrics.reclaimed.Inc()
+	return err
+}
+
+// rebuildIndex makes a sealed file's index again from the file itself.
+func (l *Log) rebuildIndex(f *logFile) error {
+	places := map[*Queue][]place{}
+	sc := scan{
+		files: []*logFile{f},
+		block: func(_ *logFile, h *blockHeader, payload []byte) error {
+			for fr, err := range frames(payload, h.position+blockHeaderSize, h.frames) {
+				if err != nil {
+					return err
+				}
+				l.collect(places, &fr)
+			}
+			return nil
+		},
+		salvage: func(_ *logFile, fr *frame) { l.collect(places, fr) },
+	}
+	if err := sc.run(); err != nil {
+		return err
+	}
+	if sc.end < f.end && len(sc.damage) == 0 {
+		return &CorruptError{File: f.name, From: sc.end, To: f.end, Reason: "blocks not readable"}
+	}
+	queues := make([]*Queue, 0, len(places))
+	for q := range places {
+		queues = append(queues, q)
+	}
+	sortQueues(queues)
+	all := func(yield func(indexQueue) bool) {
+		for _, q := range queues {
+			if !yield(indexQueue{partition: q.partition, gen: q.run.gen, entries: places[q]}) {
+				return
+			}
+		}
+	}
+	if err := writeIndex(l.fs, f.indexName(), l.id, f.first, f.end, all); err != nil {
+		return err
+	}
+	x, err := openIndex(l.fs, f.indexName(), l.id)
+	if err != nil {
+		return err
+	}
+	return l.replaceSegments(f, x)
+}
+
+// collect keeps a data frame of a live queue.
+func (l *Log) collect(places map[*Queue][]place, fr *frame) {
+	if fr.kind != frameData {
+		return
+	}
+	r := l.table.get(fr.gen)
+	if r == nil {
+		return
+	}
+	q := r.get(fr.partition)
+	if q == nil || q.since > fr.position {
+		return
+	}
+	e := places[q]
+	if n := len(e); n > 0 && e[n-1].end() > fr.base || fr.base >= q.HighWatermark() {
+		return
+	}
+	places[q] = append(e, placeOf(fr))
+}
+
+func placeOf(fr *frame) place {
+	return place{base: fr.base, position: fr.position, maxTime: fr.maxTime, size: int32(fr.length), count: fr.count}
+}
+
+// replaceSegments points the queues at a new index of a file. The old one stays open
+// until the log is closed: readers may be in it.
+func (l *Log) replaceSegments(f *logFile, x *indexFile) error {
+	rows := map[*Queue]indexRow{}
+	for row, err := range x.rows() {
+		if err != nil {
+			return errors.Join(err, x.close())
+		}
+		if r := l.table.get(row.gen); r != nil {
+			if q := r.get(row.partition); q != nil {
+				rows[q] = row
+			}
+		}
+	}
+	if old := f.index.Swap(x); old != nil {
+		f.oldIndexes = append(f.oldIndexes, old)
+	}
+	for q, row := range rows {
+		segs := append([]segment(nil), q.sealedSegments()...)
+		for i := range segs {
+			if segs[i].file == f.no {
+				segs[i].entry, segs[i].count = row.entry, row.count
+			}
+		}
+		if len(segs) > 0 {
+			q.segs.Store(&segs)
+		}
+	}
+	l.log.Info("index rebuilt", "log", l.id, "file", f.name)
+	return nil
+}
+
+var errSnapshot = fmt.Errorf("snapshot: %w", errBad)
