@@ -70,7 +70,7 @@ var (
 		return w
 	}}
 	zstdDecoder = sync.OnceValue(func() *zstd.Decoder {
-		d, err := zstd.NewReader(nil, zstd.WithDecoderMaxWindow(maxZstdWindow), zstd.WithDecodeAllCapLimit(true))
+		d, err := zstd.NewReader(nil, zstd.WithDecoderMaxWindow(maxZstdWindow), zstd.WithDecoderMaxMemory(DefaultDecompressLimit))
 		if err != nil {
 			panic(err) // constant options
 		}
@@ -149,30 +149,23 @@ func readAll(dst []byte, r io.Reader, limit int) ([]byte, error) {
 	}
 }
 
-// decompressZstd gives the decoder as much room as the frame announces, within the limit, or more and more.
+// decompressZstd lets the decoder grow the output as it goes: librdkafka's frames do not announce their size, and the
+// library's mode that bounds the output by its capacity calls such a frame damaged when it needs more room. What the frame
+// announces is held against the limit first; the decoder itself stops at DefaultDecompressLimit.
 func decompressZstd(dst, src []byte, limit int) ([]byte, error) {
 	start := len(dst)
-	room := max(4*len(src), 4096)
 	var h zstd.Header
-	if err := h.Decode(src); err == nil && h.HasFCS {
-		if h.FrameContentSize > uint64(limit) {
-			return dst, errDecompressed
-		}
-		room = int(h.FrameContentSize)
+	if err := h.Decode(src); err == nil && h.HasFCS && h.FrameContentSize > uint64(limit) {
+		return dst, errDecompressed
 	}
-	for ; ; room *= 4 {
-		room = min(max(room, 1), limit)
-		dst = slices.Grow(dst, room)
-		out, err := zstdDecoder().DecodeAll(src, dst[:start:start+room])
-		switch {
-		case err == nil:
-			return out, nil
-		case !errors.Is(err, zstd.ErrDecoderSizeExceeded):
-			return dst, fmt.Errorf("%w: %w", errBadStream, err)
-		case room == limit:
-			return dst, errDecompressed
-		}
+	out, err := zstdDecoder().DecodeAll(src, dst)
+	switch {
+	case errors.Is(err, zstd.ErrDecoderSizeExceeded), err == nil && len(out)-start > limit:
+		return dst, errDecompressed
+	case err != nil:
+		return dst, fmt.Errorf("%w: %w", errBadStream, err)
 	}
+	return out, nil
 }
 
 // compress appends the compressed form of src to dst.
