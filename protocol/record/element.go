@@ -176,8 +176,16 @@ func skim(b []byte, at int) (timestampDelta int64, offsetDelta int32, hasKey boo
 	return timestampDelta, offsetDelta, hasKey, end
 }
 
-// int32At decodes a zigzag varint of at most 32 bits at at and returns what is behind it, -1 if there is none.
+// int32At decodes a zigzag varint of at most 32 bits at at and returns where it ends, -1 if there is none. Most are
+// single bytes.
 func int32At(b []byte, at int) (int32, int) {
+	if uint(at) < uint(len(b)) && int8(b[at]) >= 0 {
+		return int32(b[at]>>1) ^ -int32(b[at]&1), at + 1
+	}
+	return longInt32At(b, at)
+}
+
+func longInt32At(b []byte, at int) (int32, int) {
 	u, at := uvarintAt(b, at)
 	if u > 1<<32-1 {
 		return 0, -1
@@ -185,16 +193,9 @@ func int32At(b []byte, at int) (int32, int) {
 	return int32(uint32(u)>>1) ^ -int32(u&1), at
 }
 
-// uvarintAt decodes a varint of one or two bytes, as most are, or leaves it to longUvarintAt.
+// uvarintAt decodes a varint of at most 64 bits.
 func uvarintAt(b []byte, at int) (uint64, int) {
-	if at < len(b) && b[at] < 0x80 {
-		return uint64(b[at]), at + 1
-	}
-	return longUvarintAt(b, at)
-}
-
-func longUvarintAt(b []byte, at int) (uint64, int) {
-	if at < len(b)-1 && b[at+1] < 0x80 {
+	if at < len(b)-1 && b[at] >= 0x80 && b[at+1] < 0x80 {
 		return uint64(b[at]&0x7f) | uint64(b[at+1])<<7, at + 2
 	}
 	u, n := binary.Uvarint(b[min(at, len(b)):])

@@ -360,6 +360,37 @@ func FuzzValidate(f *testing.F) {
 	})
 }
 
+func TestTrustCompressedLooksAtTheHeaderOnly(t *testing.T) {
+	garbage := changed(None, 5, func(h *Header) { h.Attributes |= Attributes(Zstd) })
+	rules := modern
+	rules.TrustCompressed = true
+	if got, err := Validate(garbage, &rules); err != nil || got.Count != 5 {
+		t.Errorf("got %+v, %v", got.Header, err)
+	}
+	rules.Recompress, rules.Codec = true, Gzip // needs the records after all
+	if _, err := Validate(garbage, &rules); !errors.Is(err, ErrInvalid) {
+		t.Errorf("recompress garbage: %v", err)
+	}
+}
+
+func TestValidateDoesNotAllocate(t *testing.T) {
+	in := batch(None, 50)
+	stamped := modern
+	stamped.LogAppendTime, stamped.Now = true, 5
+	allocs := testing.AllocsPerRun(100, func() {
+		for _, rules := range []*Rules{&modern, &stamped} {
+			if _, err := Validate(in, rules); err != nil && !errors.Is(err, ErrTimestamp) {
+				t.Fatal(err)
+			}
+			in[attributesOff+1] = 0
+			setMaxTimestamp(in, 0, 1049)
+		}
+	})
+	if allocs != 0 {
+		t.Errorf("got %v allocations, want none", allocs)
+	}
+}
+
 // FuzzSkim holds the quick parser of records against the thorough one.
 func FuzzSkim(f *testing.F) {
 	f.Add(batch(None, 3)[HeaderSize:])

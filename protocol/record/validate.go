@@ -99,13 +99,10 @@ func validateDecompressed(b []byte, h *Header, rules *Rules, recompress bool) (B
 	if err := found.inspect(records, h, rules); err != nil {
 		return Batch{}, err
 	}
-	if recompress {
-		return finish(b, h, found, rules, records)
+	if !recompress && found.consecutive {
+		records = nil // b can stay
 	}
-	if !found.consecutive {
-		return finish(b, h, found, rules, records)
-	}
-	return finish(b, h, found, rules, nil)
+	return finish(b, h, found, rules, records)
 }
 
 func decompressError(err error) error {
