@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.etcd.io/etcd/client/pkg/v3/types"
@@ -85,6 +86,7 @@ type Server struct {
 	grpc     *grpc.Server
 	serving  sync.WaitGroup
 	close    sync.Once
+	closing  *atomic.Bool // set before the server is stopped
 }
 
 // walOnce guards a variable of etcd's wal package that is read by every server.
@@ -110,7 +112,8 @@ func Start(ctx context.Context, cfg Config) (srv *Server, err error) {
 			srv, err = nil, fmt.Errorf("start embedded etcd in %s: %v", cfg.Dir, p)
 		}
 	}()
-	sc, err := serverConfig(cfg)
+	closing := new(atomic.Bool)
+	sc, err := serverConfig(cfg, closing)
 	if err != nil {
 		return nil, fmt.Errorf("start embedded etcd: %w", err)
 	}
@@ -127,7 +130,7 @@ func Start(ctx context.Context, cfg Config) (srv *Server, err error) {
 		etcd.HardStop()
 		return nil, fmt.Errorf("start embedded etcd in %s: %w", cfg.Dir, context.Cause(ctx))
 	}
-	srv = &Server{etcd: etcd, client: v3client.New(etcd)}
+	srv = &Server{etcd: etcd, client: v3client.New(etcd), closing: closing}
 	if cfg.Listen != "" {
 		if err := srv.listen(cfg.Listen); err != nil {
 			srv.Close()
@@ -137,12 +140,12 @@ func Start(ctx context.Context, cfg Config) (srv *Server, err error) {
 	return srv, nil
 }
 
-func serverConfig(cfg Config) (config.ServerConfig, error) {
+func serverConfig(cfg Config, closing *atomic.Bool) (config.ServerConfig, error) {
 	urls, err := types.NewURLs([]string{peerURL})
 	if err != nil {
 		return config.ServerConfig{}, err
 	}
-	lg := zapTo(cfg.Logger)
+	lg := zapTo(cfg.Logger, closing)
 	return config.ServerConfig{
 		Name:                              cfg.Name,
 		DataDir:                           filepath.Clean(cfg.Dir),
@@ -216,6 +219,7 @@ func (s *Server) Stopped() <-chan struct{} { return s.etcd.StopNotify() }
 func (s *Server) Close() error {
 	var err error
 	s.close.Do(func() {
+		s.closing.Store(true)
 		err = s.client.Close()
 		if errors.Is(err, context.Canceled) { // the in-process client says so of itself
 			err = nil

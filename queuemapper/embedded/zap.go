@@ -3,15 +3,17 @@ package embedded
 import (
 	"context"
 	"log/slog"
+	"sync/atomic"
 
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 )
 
 // zapTo makes a zap logger whose warnings and errors go to l. What is below a warning is
-// dropped: a quiet broker logs nothing.
-func zapTo(l *slog.Logger) *zap.Logger {
-	core := slogCore{LevelEnabler: zapcore.WarnLevel, to: l.With("component", "etcd")}
+// dropped: a quiet broker logs nothing. So is all that etcd says once closing is set: its
+// goroutines complain of being stopped.
+func zapTo(l *slog.Logger, closing *atomic.Bool) *zap.Logger {
+	core := slogCore{LevelEnabler: zapcore.WarnLevel, to: l.With("component", "etcd"), closing: closing}
 	return zap.New(core, zap.WithFatalHook(zapcore.WriteThenPanic))
 }
 
@@ -24,7 +26,8 @@ var harmless = map[string]bool{
 
 type slogCore struct {
 	zapcore.LevelEnabler
-	to *slog.Logger
+	to      *slog.Logger
+	closing *atomic.Bool
 }
 
 func (c slogCore) With(fields []zapcore.Field) zapcore.Core {
@@ -33,7 +36,7 @@ func (c slogCore) With(fields []zapcore.Field) zapcore.Core {
 }
 
 func (c slogCore) Check(e zapcore.Entry, ce *zapcore.CheckedEntry) *zapcore.CheckedEntry {
-	if c.Enabled(e.Level) && !harmless[e.Message] {
+	if c.Enabled(e.Level) && !harmless[e.Message] && !c.closing.Load() {
 		return ce.AddCore(e, c)
 	}
 	return ce
