@@ -2,9 +2,9 @@ package commitlog
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -148,55 +148,20 @@ func (s *fileSet) at(p ident.Position) *logFile {
 	return view[i]
 }
 
-// openOptions for writing: direct and synchronous where the disk can.
-func (l *Log) writeOptions() vfs.OpenOptions {
-	return vfs.OpenOptions{Write: true, Direct: l.direct.Available, Dsync: true}
-}
-
-// makeFile creates and prepares the file at a position, durably, with its name.
-func (l *Log) makeFile(first ident.Position) (*logFile, error) {
-	h := fileHeader{
+// takeFile gets the file that begins at a position from the pool: durable, with its name.
+func (l *Log) takeFile(ctx context.Context, first ident.Position) (*logFile, error) {
+	f := &logFile{fileHeader: fileHeader{
 		cluster: l.cluster, log: l.id, first: first, size: l.cfg.FileSize,
 		align: l.align, madeMs: l.cfg.Now().UnixMilli(),
-	}
-	name := filepath.Join(l.logDir, logFileName(first))
-	temp := name + ".new"
-	f, err := l.fs.Open(temp, vfs.OpenOptions{Create: true, Truncate: true})
-	if err != nil {
-		return nil, fmt.Errorf("make log file: %w", err)
-	}
-	var head [fileHeaderSize]byte
-	encodeFileHeader(head[:], h)
-	err = f.Allocate(0, h.size)
-	if err == nil {
-		_, err = f.WriteAt(head[:], 0)
-	}
-	if err == nil {
-		err = f.Sync()
-	}
-	err = errors.Join(err, f.Close())
-	if err == nil {
-		err = l.fs.Rename(temp, name)
-	}
-	if err == nil {
-		err = l.fs.SyncDir(l.logDir)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("make log file: %w", err)
-	}
-	return l.openFile(name, h, true)
-}
-
-// openFile opens the handles of a file whose header is known.
-func (l *Log) openFile(name string, h fileHeader, write bool) (*logFile, error) {
-	f := &logFile{fileHeader: h, name: name}
+	}}
 	f.refs.Store(1)
-	var err error
-	if write {
-		if f.w, err = l.fs.Open(name, l.writeOptions()); err != nil {
-			return nil, fmt.Errorf("open log file: %w", err)
-		}
+	var head [fileHeaderSize]byte
+	encodeFileHeader(head[:], f.fileHeader)
+	w, name, err := l.pool.take(ctx, first, head[:])
+	if err != nil {
+		return nil, err
 	}
+	f.w, f.name = w, name
 	if f.r, err = l.fs.Open(name, vfs.OpenOptions{}); err != nil {
 		return nil, errors.Join(fmt.Errorf("open log file: %w", err), f.closeHandles())
 	}

@@ -1,82 +1,80 @@
 package commitlog
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"sync"
-	"syscall"
+	"time"
 
 	"github.com/skeinmq/skein/internal/ident"
 )
 
-// keeper prepares log files ahead, so that a roll costs the sequencer nothing and the
-// append path cannot meet a full disk.
+// keeper holds the next log file ready with its header and name, so that a roll costs the
+// sequencer nothing. The pool behind it keeps the space.
 type keeper struct {
 	l    *Log
-	want int
 	wake chan struct{}
 
-	mu    sync.Mutex
-	files []*logFile     // ready, in order
-	next  ident.Position // first position of the file to prepare next
+	mu   sync.Mutex
+	file *logFile       // ready; nil: none
+	next ident.Position // first position of the file after it
 }
 
-// take hands out the next ready file, or nil.
+// fullRetry is how often a full disk is asked again.
+const fullRetry = time.Second
+
+// take hands out the ready file, or nil.
 func (k *keeper) take() *logFile {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if len(k.files) == 0 {
-		return nil
-	}
-	f := k.files[0]
-	k.files = k.files[1:]
-	k.poke()
-	return f
-}
-
-func (k *keeper) poke() {
+	f := k.file
+	k.file = nil
 	select {
 	case k.wake <- struct{}{}:
 	default:
 	}
+	return f
 }
 
-// missing says which file to prepare, if any.
+// missing says which file to get ready, if any.
 func (k *keeper) missing() (ident.Position, bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	return k.next, len(k.files) < k.want
+	return k.next, k.file == nil
 }
 
 func (k *keeper) put(f *logFile) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.files = append(k.files, f)
-	k.next = f.limit()
+	k.file, k.next = f, f.limit()
 }
 
-// run prepares files until stop is closed. A full disk is waited out: the level says
-// so to producers long before.
-func (k *keeper) run(stop <-chan struct{}) {
-	for {
-		first, want := k.missing()
-		if want {
-			f, err := k.l.makeFile(first)
+// run gets files ready until ctx ends. A full disk is waited out: the level says so to
+// producers long before.
+func (k *keeper) run(ctx context.Context) {
+	for ctx.Err() == nil {
+		var retry <-chan time.Time
+		if first, want := k.missing(); want {
+			f, err := k.l.takeFile(ctx, first)
 			switch {
 			case err == nil:
 				k.put(f)
 				k.l.inbox.poke()
-				continue
-			case !errors.Is(err, syscall.ENOSPC):
+			case ctx.Err() != nil:
+				return
+			case errors.Is(err, ErrFull):
+				k.l.log.Warn("no room for the next log file", "log", k.l.id, "error", err)
+				retry = time.After(fullRetry)
+			default:
 				k.l.setPoison(fmt.Errorf("prepare log file: %w", err))
 				return
 			}
-			k.l.log.Warn("no room for the next log file", "log", k.l.id, "error", err)
 		}
 		select {
-		case <-stop:
-			return
+		case <-ctx.Done():
 		case <-k.wake:
+		case <-retry:
 		}
 	}
 }
@@ -84,10 +82,10 @@ func (k *keeper) run(stop <-chan struct{}) {
 func (k *keeper) close() error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	var errs []error
-	for _, f := range k.files {
-		errs = append(errs, f.closeHandles())
+	if k.file == nil {
+		return nil
 	}
-	k.files = nil
-	return errors.Join(errs...)
+	err := k.file.closeHandles()
+	k.file = nil
+	return err
 }

@@ -107,6 +107,7 @@ type Log struct {
 	mem       *memory
 	readMem   *memory // buffers of reads from disk
 	files     fileSet
+	pool      *filePool
 	keeper    keeper
 	sealer    sealer
 	metrics   *metrics
@@ -126,7 +127,6 @@ type Log struct {
 	committed atomic.Int64 // position
 	inFlight  atomic.Int64 // writes
 	piped     atomic.Int64 // blocks between dispatch and commit
-	room      atomic.Int32 // Level
 
 	stopped   chan struct{} // closed when Run has no sequencer any more
 	poisonErr atomic.Pointer[error]

@@ -53,8 +53,8 @@ func (c Config) Validate() error {
 	}
 	check(c.Dir != "", "Dir: empty")
 	check(len(c.ClusterID) <= maxClusterBytes, "ClusterID: %d bytes, at most %d", len(c.ClusterID), maxClusterBytes)
-	check(c.FileSize >= 64<<10 && c.FileSize <= maxFileSize && c.FileSize%fileHeaderSize == 0,
-		"FileSize: %d, want a multiple of %d from 64 KiB to %d", c.FileSize, fileHeaderSize, int64(maxFileSize))
+	check(c.FileSize >= poolFillChunk && c.FileSize <= maxFileSize && c.FileSize%fileHeaderSize == 0,
+		"FileSize: %d, want a multiple of %d from 1 MiB to %d", c.FileSize, fileHeaderSize, int64(maxFileSize))
 	check(c.MaxBlock >= 4096 && int64(c.MaxBlock) <= max(c.FileSize/4, 4096), "MaxBlock: %d, want 4 KiB to a quarter of FileSize", c.MaxBlock)
 	check(c.WritesInFlight >= 1 && c.WritesInFlight <= 32, "WritesInFlight: %d, want 1 to 32", c.WritesInFlight)
 	check(c.CacheBytes >= 1<<20 && c.CacheBytes <= 1<<40, "CacheBytes: %d, want 1 MiB to 1 TiB", c.CacheBytes)

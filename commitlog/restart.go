@@ -20,6 +20,10 @@ func (l *Log) recover(ctx context.Context) error {
 		}
 		return err
 	}
+	l.pool, err = openFilePool(l.fs, l.logDir, filePoolConfig{FileSize: l.cfg.FileSize, Ready: l.cfg.ReadyFiles, Direct: l.direct})
+	if err != nil {
+		return err
+	}
 	l.openIndexes(files)
 	rp, sc, err := l.replayFiles(ctx, files)
 	if err != nil {
@@ -38,7 +42,7 @@ func (l *Log) recover(ctx context.Context) error {
 			f.end = x.head.end
 		}
 	}
-	l.keeper = keeper{l: l, want: l.cfg.ReadyFiles, wake: make(chan struct{}, 1), next: next}
+	l.keeper = keeper{l: l, wake: make(chan struct{}, 1), next: next}
 	l.sealer.l, l.sealer.wake = l, make(chan struct{}, 1)
 	l.seq = &sequencer{l: l, cur: l.spareBlock(), prevEnd: sc.end, prevCRC: sc.crc}
 	l.durable.Store(int64(sc.end))
@@ -163,7 +167,7 @@ func (l *Log) sortOut(files []*logFile, sc *scan) (ident.Position, error) {
 			l.files.add(f)
 			continue
 		}
-		if err := errors.Join(f.closeHandles(), l.fs.Remove(f.name)); err != nil {
+		if err := errors.Join(f.closeHandles(), l.pool.recycle(f.name)); err != nil {
 			return 0, fmt.Errorf("remove unused log file: %w", err)
 		}
 	}

@@ -12,7 +12,14 @@ import (
 func (l *Log) run(ctx context.Context) error {
 	stop := make(chan struct{})
 	var helpers, writers sync.WaitGroup
-	helpers.Go(func() { l.keeper.run(stop) })
+	background, end := context.WithCancel(context.Background())
+	defer end()
+	helpers.Go(func() { l.keeper.run(background) })
+	helpers.Go(func() {
+		if err := l.pool.run(background); err != nil {
+			l.setPoison(err)
+		}
+	})
 	helpers.Go(func() { l.watchWrites(stop) })
 	helpers.Go(func() { l.sealer.run(stop) })
 	for range l.cfg.WritesInFlight {
@@ -26,6 +33,7 @@ func (l *Log) run(ctx context.Context) error {
 	close(l.order)
 	completer.Wait()
 	close(stop)
+	end()
 	close(l.stopped)
 	helpers.Wait()
 	err := l.poison()
@@ -49,7 +57,7 @@ func (l *Log) close() error {
 	return errors.Join(errs...)
 }
 
-func (l *Log) level() Level { return Level(l.room.Load()) }
+func (l *Log) level() Level { return l.pool.level() }
 
 func (l *Log) damaged() []CorruptError { return l.recovered.Damage }
 

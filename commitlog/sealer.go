@@ -178,11 +178,8 @@ func (l *Log) removeFile(f *logFile) error {
 	if rerr := l.fs.Remove(f.indexName()); rerr != nil && !errors.Is(rerr, fs.ErrNotExist) {
 		err = errors.Join(err, rerr)
 	}
-	if rerr := l.fs.Remove(f.name); rerr != nil {
-		err = errors.Join(err, rerr)
-	}
 	l.metrics.reclaimed.Inc()
-	return err
+	return errors.Join(err, l.pool.recycle(f.name))
 }
 
 // rebuildIndex makes a sealed file's index again from the file itself.
