@@ -13,6 +13,6 @@
 // another codec, gaps between offset deltas, or an old magic make a new one.
 //
 // The package promises that no input makes it panic, and that it never holds more decompressed bytes than the limit it was
-// given. It refuses to know topics, offsets already in use, producer state and error codes: errors match the sentinels
-// below, and the broker translates.
+// given (for zstd frames that do not announce their size: than DefaultDecompressLimit). It refuses to know topics, offsets
+// already in use, producer state and error codes: errors match the sentinels below, and the broker translates.
 package record
