@@ -227,6 +227,17 @@ func (m *Map) Dynamic(kind, name string) map[string]string {
 	return nil
 }
 
+// DynamicNames iterates the names of the entities of a kind that have dynamic configs, ordered.
+func (m *Map) DynamicNames(kind string) iter.Seq[string] {
+	return func(yield func(string) bool) {
+		for e := range m.dynamic.values() {
+			if e.kind == kind && !yield(e.name) {
+				return
+			}
+		}
+	}
+}
+
 // Partitions is the number of partitions that live in a group now, 0 if there is no such group.
 func (m *Map) Partitions(id ident.Group) int {
 	if id < 0 || int(id) >= len(m.counts) {

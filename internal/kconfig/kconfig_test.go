@@ -150,7 +150,7 @@ func TestSynonyms(t *testing.T) {
 		source            Source
 	}{
 		{KindTopic, "max.message.bytes", "5", "max.message.bytes=5@1 message.max.bytes=4000000@2 message.max.bytes=3000000@3 message.max.bytes=2000000@4 message.max.bytes=1048588@5", SourceTopic},
-		{KindTopic, "cleanup.policy", "delete,compact", "cleanup.policy=delete,compact,delete@1 log.cleanup.policy= delete , compact@2 log.cleanup.policy=compact@4 log.cleanup.policy=delete@5", SourceTopic},
+		{KindTopic, "cleanup.policy", "delete,compact", "cleanup.policy=delete,compact@1 log.cleanup.policy= delete , compact@2 log.cleanup.policy=compact@4 log.cleanup.policy=delete@5", SourceTopic},
 		{KindTopic, "retention.ms", "100000", "log.retention.ms=100000@3 log.retention.minutes=600@4 log.retention.hours=168@5", SourceDefaultBroker},
 		{KindTopic, "segment.ms", "500000", "log.roll.ms=500000@2 log.roll.hours=24@4 log.roll.hours=168@5", SourceBroker},
 		{KindTopic, "segment.jitter.ms", "5", "log.roll.jitter.ms=5@4 log.roll.jitter.hours=0@5", SourceStatic},

@@ -41,10 +41,12 @@ func (l Layers) Entry(d *Def) Entry {
 	e := Entry{Def: d, Source: SourceDefault}
 	if d.Kind != KindBroker {
 		if v, ok := l.Entity[d.Name]; ok {
-			e.Synonyms = append(e.Synonyms, Synonym{d.Name, v, entitySource(d.Kind)})
+			e.Synonyms = append(e.Synonyms, Synonym{d.Name, d.Canonical(v), entitySource(d.Kind)})
 		}
 		if b := Find(KindBroker, d.Synonym); b != nil {
 			e.Synonyms = append(e.Synonyms, l.synonyms(b)...)
+		} else if d.Kind == KindGroup {
+			e.Synonyms = append(e.Synonyms, Synonym{d.Name, d.Default, SourceDefault})
 		}
 	} else {
 		e.Synonyms = l.synonyms(d)

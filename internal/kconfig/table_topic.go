@@ -106,7 +106,7 @@ var topicDefs = []Def{
 
 // clientMetricsDefs are the configs of a client metrics subscription (KIP-714).
 var clientMetricsDefs = []Def{
-	{Name: "interval.ms", Type: Int, Default: "300000", check: between(100, 3600000),
+	{Name: "interval.ms", Type: Int, Default: "300000", check: pushInterval,
 		Doc:    "Milliseconds between two pushes of a client's metrics.",
 		Effect: Stored, Note: noteTelemetry},
 	{Name: "match", Type: List, check: anything,

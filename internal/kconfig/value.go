@@ -65,7 +65,11 @@ func (d *Def) Parse(s string) (Value, error) {
 	}
 	if d.check != nil {
 		if reason := d.check(d, v); reason != "" {
-			return Value{}, &ValueError{Name: d.Name, Value: d.shown(v), Reason: reason}
+			err := &ValueError{Name: d.Name, Value: d.shown(v), Reason: reason}
+			if d.Kind == KindClientMetrics {
+				err.text = fmt.Sprintf("Invalid value %s for %s, %s", err.Value, d.Name, reason)
+			}
+			return Value{}, err
 		}
 	}
 	if d.each != nil {
@@ -200,6 +204,13 @@ func between(low, high int64) check {
 		}
 		return ""
 	}
+}
+
+func pushInterval(_ *Def, v Value) string {
+	if v.Int < 100 || v.Int > 3600000 {
+		return "interval must be between 100 and 3600000 (1 hour)"
+	}
+	return ""
 }
 
 func ratio(_ *Def, v Value) string {
