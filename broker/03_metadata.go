@@ -120,25 +120,6 @@ func (b *Broker) autoCreate(ctx context.Context, name string, allowed bool) (*to
 	return t, err
 }
 
-// maxTopicName is the length of the longest topic name.
-const maxTopicName = 249
-
-// checkTopicName applies Kafka's rules for topic names.
-func checkTopicName(name string) error {
-	if name == "" || name == "." || name == ".." || len(name) > maxTopicName {
-		return refuse(protocol.CodeInvalidTopicException, "topic name %.260q is invalid", name)
-	}
-	for _, c := range []byte(name) {
-		switch {
-		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', c == '.', c == '_', c == '-':
-		default:
-			return refuse(protocol.CodeInvalidTopicException,
-				"topic name %q is invalid: it may hold ASCII letters and digits, '.', '_' and '-'", name)
-		}
-	}
-	return nil
-}
-
 // liveBrokers lists how the live brokers are reached; this one is always among them.
 func (b *Broker) liveBrokers(m *queuemapper.Map) []protocol.NodeEndpoint {
 	var out []protocol.NodeEndpoint
