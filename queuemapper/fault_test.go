@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"go.etcd.io/etcd/api/v3/mvccpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/skeinmq/skein/internal/ident"
@@ -415,6 +416,58 @@ func TestCompactionUnderASleepingWatcher(t *testing.T) {
 	waitMap(t, sleeper, func(m *Map) bool { return m.Topic("b") != nil && m.Topic("a").Configs["i"] == "4" })
 	mustCreate(t, writer, "c", 1)
 	waitMap(t, sleeper, func(m *Map) bool { return m.Topic("c") != nil })
+}
+
+// TestNeverBack: a store that answers with an older revision than before, as one restored from
+// a backup does, does not take the snapshot back.
+func TestNeverBack(t *testing.T) {
+	s, err := Open(t.Context(), testConfig(t), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ahead := s.Map().edit().done(s.Map().Revision() + 1e6)
+	s.current.Store(ahead)
+	if err := s.reload(t.Context()); !errors.Is(err, errWentBack) {
+		t.Errorf("reload: %v", err)
+	}
+	if err := s.follow(t.Context()); !errors.Is(err, errWentBack) {
+		t.Errorf("watch: %v", err)
+	}
+	late := clientv3.WatchResponse{Events: []*clientv3.Event{{Kv: &mvccpb.KeyValue{
+		Key: []byte(s.key(keyTopic("late"))), Value: encodeTopic(&Topic{}), ModRevision: 5,
+	}}}}
+	if err := s.apply(&late); err != nil || s.Map() != ahead {
+		t.Errorf("a late event was applied: %v", err)
+	}
+}
+
+// TestDamagedValue: a value that cannot be read ends Run, and the map stays as it was.
+func TestDamagedValue(t *testing.T) {
+	for _, test := range []struct {
+		value []byte
+		want  error
+	}{
+		{[]byte("garbage"), ErrCorrupt},
+		{[]byte{kindTopic, formatVersion + 1, 0, 0, 0, 0, 0}, ErrVersion},
+	} {
+		s, err := Open(t.Context(), testConfig(t), "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		before := s.Map()
+		if _, err := etcd.Client().Put(t.Context(), s.key(keyTopic("x")), string(test.value)); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Run(t.Context()); !errors.Is(err, test.want) {
+			t.Errorf("run: %v, want %v", err, test.want)
+		}
+		if s.Map() != before {
+			t.Error("the map changed")
+		}
+		if _, err := Open(t.Context(), s.cfg, ""); !errors.Is(err, test.want) {
+			t.Errorf("open: %v, want %v", err, test.want)
+		}
+	}
 }
 
 // TestServerRestart: the server goes away and comes back, on a port, under a running store.
