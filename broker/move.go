@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -117,8 +118,8 @@ func (b *Broker) handOver(ctx context.Context, from, target *hostedLog, old iden
 	return nil
 }
 
-// splitPartition gives one partition another group from its end on (O20): both groups are frozen, the target group
-// opens its next generation with the partition's state in it and an epoch above both groups'.
+// splitPartition gives one partition another group from its end on (O20). Both groups are frozen and go on to a next
+// generation in one transaction, so that an append to the old one is refused wherever it comes from.
 func (b *Broker) splitPartition(ctx context.Context, topic string, index int32, to ident.Group) (MoveView, error) {
 	b.moves.mu.Lock()
 	defer b.moves.mu.Unlock()
@@ -147,56 +148,77 @@ func (b *Broker) splitPartition(ctx context.Context, topic string, index int32, 
 	return v, err
 }
 
-func (b *Broker) splitFrozen(ctx context.Context, m *queuemapper.Map, t *queuemapper.Topic, index int32, source, target *queuemapper.Group, v *MoveView) (err error) {
-	fromLog, toLog := b.openLog(source), b.openLog(target)
-	moving, err := fromLog.log.Freeze(ctx, source.ID)
-	defer func() { err = errors.Join(err, fromLog.log.Thaw(source.ID)) }()
+// splitFrozen does the split: the source group goes on without the partition, the target group with it, both in the
+// logs where they are.
+func (b *Broker) splitFrozen(ctx context.Context, m *queuemapper.Map, t *queuemapper.Topic, index int32, source, target *queuemapper.Group, v *MoveView) error {
+	src, err := b.freezeInPlace(ctx, m, source)
 	if err != nil {
 		return err
 	}
-	staying, err := toLog.log.Freeze(ctx, target.ID)
+	dst, err := b.freezeInPlace(ctx, m, target)
 	if err != nil {
-		return errors.Join(err, toLog.log.Thaw(target.ID))
+		return errors.Join(err, src.thaw())
 	}
+	v.Epoch = max(src.epoch(), dst.epoch()) + 1
 	id := ident.Partition{Topic: t.ID, Index: index}
-	state, from := staying, ident.Offset(0)
-	for _, p := range moving {
-		if p.Partition == id {
-			state, from = append(state[:len(state):len(state)], p), p.End
+	isIt := func(p ident.PartitionState) bool { return p.Partition == id }
+	going := slices.DeleteFunc(slices.Clone(src.state), func(p ident.PartitionState) bool { return !isIt(p) })
+	staying := slices.DeleteFunc(slices.Clone(src.state), isIt)
+	err = errors.Join(src.prepare(ctx, src.epoch()+1, staying), dst.prepare(ctx, v.Epoch, append(slices.Clone(dst.state), going...)))
+	published := false
+	if err == nil {
+		err = b.store.SplitPartition(ctx, queuemapper.Split{Topic: t, Index: index, Source: src.pub, Target: dst.pub})
+		published = err == nil
+		if errors.Is(err, queuemapper.ErrUnknown) {
+			published, err = b.settle(dst.pub, err)
 		}
 	}
-	last := target.Generations[len(target.Generations)-1]
-	v.Epoch = max(last.Epoch, source.Generations[len(source.Generations)-1].Epoch) + 1
-	frames, err := toLog.log.Prepare(ctx, []commitlog.Opening{{Group: target.ID, Epoch: v.Epoch, State: state}})
-	if err != nil {
-		return errors.Join(fmt.Errorf("prepare: %w", err), toLog.log.Thaw(target.ID))
-	}
-	pub := queuemapper.Publication{
-		Group: target, Source: m.Log(toLog.id), Target: m.Log(toLog.id), Frame: frames[0], Epoch: v.Epoch, Ends: endsOf(staying),
-	}
-	err = b.store.SplitPartition(ctx, queuemapper.Split{
-		Topic: t, Index: index, From: from, Target: pub, Source: source, SourceLog: m.Log(fromLog.id),
-	})
-	published := err == nil
-	if errors.Is(err, queuemapper.ErrUnknown) {
-		published, err = b.settle(pub, err)
-	}
 	if !published {
-		return errors.Join(err, toLog.log.Thaw(target.ID))
+		return errors.Join(err, src.thaw(), dst.thaw())
 	}
-	return b.handOver(ctx, toLog, toLog, generationOf(target.ID, last), pub)
+	return errors.Join(b.handOver(ctx, src.log, src.log, src.old, src.pub), b.handOver(ctx, dst.log, dst.log, dst.old, dst.pub))
+}
+
+// frozenGroup is a group that takes nothing while its next generation is being made in the same log.
+type frozenGroup struct {
+	log   *hostedLog
+	old   ident.Generation
+	state []ident.PartitionState
+	pub   queuemapper.Publication
+}
+
+func (b *Broker) freezeInPlace(ctx context.Context, m *queuemapper.Map, g *queuemapper.Group) (frozenGroup, error) {
+	f := frozenGroup{log: b.openLog(g), old: generationOf(g.ID, *g.Current())}
+	var err error
+	if f.state, err = f.log.log.Freeze(ctx, g.ID); err != nil {
+		return f, errors.Join(err, f.thaw())
+	}
+	rec := m.Log(f.log.id)
+	f.pub = queuemapper.Publication{Group: g, Source: rec, Target: rec, Ends: endsOf(f.state)}
+	return f, nil
+}
+
+func (f *frozenGroup) epoch() ident.Epoch { return f.old.Epoch }
+
+func (f *frozenGroup) thaw() error { return f.log.log.Thaw(f.old.Group) }
+
+// prepare writes the opening frame of the next generation.
+func (f *frozenGroup) prepare(ctx context.Context, epoch ident.Epoch, state []ident.PartitionState) error {
+	slices.SortFunc(state, func(a, b ident.PartitionState) int { return a.Partition.Compare(b.Partition) })
+	frames, err := f.log.log.Prepare(ctx, []commitlog.Opening{{Group: f.old.Group, Epoch: epoch, State: state}})
+	if err != nil {
+		return fmt.Errorf("prepare: %w", err)
+	}
+	f.pub.Epoch, f.pub.Frame = epoch, frames[0]
+	return nil
 }
 
 // openLog is the log of this broker in which the group's open generation lives, nil if it lives elsewhere.
 func (b *Broker) openLog(g *queuemapper.Group) *hostedLog {
-	if g == nil || len(g.Generations) == 0 {
+	if g == nil || g.Current() == nil {
 		return nil
 	}
-	last := g.Generations[len(g.Generations)-1]
-	if last.Sealed {
-		return nil
-	}
-	return b.hosted[last.Log]
+	return b.hosted[g.Current().Log]
 }
 
 // endsOf is the part of a frozen group's state that seals its generation.

@@ -310,9 +310,10 @@ func TestSplitPartition(t *testing.T) {
 	topic := mustCreate(t, s, "hot", 0, 0)
 	m := s.Map()
 	prepared := next(s, 0, b, nil) // of the source, with the partition still in it
-	sp := Split{Topic: topic, Index: 1, From: 55, Source: m.Group(0), SourceLog: m.Log(m.Group(0).Current().Log), Target: next(s, 1, b, nil)}
+	leaves := ident.Partition{Topic: topic.ID, Index: 1}
+	sp := Split{Topic: topic, Index: 1, Source: next(s, 0, m.Log(m.Group(0).Current().Log), map[ident.Partition]ident.Offset{leaves: 55}), Target: next(s, 1, b, nil)}
 	low := sp
-	low.Target.Epoch = 1
+	low.Target.Epoch = m.Group(0).Current().Epoch
 	if err := s.SplitPartition(t.Context(), low); !errors.Is(err, ErrInvalid) { // O20
 		t.Errorf("split to a lower epoch: %v", err)
 	}

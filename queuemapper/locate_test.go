@@ -143,18 +143,17 @@ func (w *world) split() {
 		return
 	}
 	p := ident.Partition{Topic: t.ID, Index: i}
-	sp := Split{Topic: t, Index: i, Source: source, SourceLog: w.m.Log(source.Current().Log)}
-	sp.Target = w.publication(target, max(epochOf(source), epochOf(target)))
-	last := w.last(p)
-	last.end += ident.Offset(w.rng.IntN(30))
-	last.open = false
-	sp.From = last.end
-	w.periods[p] = append(w.periods[p], period{target.ID, sp.Target.Epoch, sp.Target.Target.ID, sp.From, sp.From, true})
-	prep, topic, err := sp.prepare()
+	above := max(epochOf(source), epochOf(target))
+	sp := Split{Topic: t, Index: i, Source: w.publication(source, epochOf(source)), Target: w.publication(target, above)}
+	// In the source's new generation the partition does not live: it goes on in the target's.
+	w.periods[p] = w.periods[p][:len(w.periods[p])-1]
+	from := w.last(p).end
+	w.periods[p] = append(w.periods[p], period{target.ID, sp.Target.Epoch, sp.Target.Target.ID, from, from, true})
+	groups, topic, err := sp.prepare()
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	w.write(keyTopic(topic.Name), encodeTopic(topic), keyGroup(target.ID), prep.value)
+	w.write(keyTopic(topic.Name), encodeTopic(topic), keyGroup(source.ID), groups[0].value, keyGroup(target.ID), groups[1].value)
 }
 
 func (w *world) trim() {

@@ -252,43 +252,43 @@ func (s *Store) Touch(ctx context.Context, id ident.Group) (*Group, error) {
 	return decodeGroup(id, kv.Value, kv.ModRevision, nil)
 }
 
-// Split moves one partition to another group from an offset on (O20): one transaction seals it at
-// the drained offset in the topic's record and opens the target group's next generation.
+// Split moves one partition to another group (O20). Both groups go on to a next generation in one
+// transaction: the source's without the partition, so that an append that was on its way to the old
+// one is refused like any other to a sealed generation; the target's with it.
 type Split struct {
 	Topic *Topic
 	Index int32
-	From  ident.Offset
-	// Target is the publication of the target group's next generation, with an epoch above both groups'.
+	// Source ends the generation in which the partition has lived, at Source.Ends.
+	Source Publication
+	// Target has an epoch above both groups' older ones, so that the partition's leader epoch never falls.
 	Target Publication
-	// Source is the group that the partition leaves and its log, compared.
-	Source    *Group
-	SourceLog *Log
 }
 
-// SplitPartition applies a Split: nil, ErrConflict, ErrUnknown (settle it with a Touch of the
-// source group), ErrUnavailable or ErrInvalid. It writes the source group's record too,
-// unchanged: a publication of it that was prepared with the partition still in it must fail.
+// SplitPartition applies a Split: nil, ErrConflict, ErrUnknown (settle it with a Touch of either
+// group), ErrUnavailable or ErrInvalid.
 func (s *Store) SplitPartition(ctx context.Context, sp Split) error {
-	target, topic, err := sp.prepare()
+	groups, topic, err := sp.prepare()
 	if err != nil {
 		return fmt.Errorf("split partition: %w", err)
 	}
-	guards := target.guards
-	if g := guardOf(sp.SourceLog); !slices.Contains(guards, g) {
-		guards = append(guards, g) // O20
+	tkey := keyTopic(topic.Name)
+	cmps := []clientv3.Cmp{s.unchanged(tkey, sp.Topic.Revision)}
+	puts := []clientv3.Op{s.put(tkey, encodeTopic(topic))}
+	gets := []clientv3.Op{clientv3.OpGet(s.key(tkey))}
+	guarded := make(map[guard]bool)
+	for _, p := range groups {
+		key := keyGroup(p.group)
+		cmps = append(cmps, s.unchanged(key, p.revision))
+		puts = append(puts, s.put(key, p.value))
+		gets = append(gets, clientv3.OpGet(s.key(key)))
+		for _, g := range p.guards {
+			if !guarded[g] {
+				guarded[g] = true
+				cmps = append(cmps, g.cmps(s)...) // O20
+			}
+		}
 	}
-	source, tkey, gkey := keyGroup(sp.Source.ID), keyTopic(topic.Name), keyGroup(target.group)
-	cmps := []clientv3.Cmp{
-		s.unchanged(tkey, sp.Topic.Revision), s.unchanged(source, sp.Source.Revision), s.unchanged(gkey, target.revision),
-	}
-	for _, g := range guards {
-		cmps = append(cmps, g.cmps(s)...)
-	}
-	resp, err := s.commit(ctx, "split", cmps, []clientv3.Op{
-		s.put(tkey, encodeTopic(topic)),
-		s.put(gkey, target.value),
-		clientv3.OpPut(s.key(source), "", clientv3.WithIgnoreValue()),
-	}, []clientv3.Op{clientv3.OpGet(s.key(tkey)), clientv3.OpGet(s.key(source)), clientv3.OpGet(s.key(gkey))})
+	resp, err := s.commit(ctx, "split", cmps, puts, gets)
 	switch {
 	case err != nil:
 	case resp.Succeeded:
@@ -303,34 +303,37 @@ func (s *Store) SplitPartition(ctx context.Context, sp Split) error {
 	return nil
 }
 
-func (sp *Split) prepare() (target prepared, topic *Topic, err error) {
+// prepare checks a split and encodes the groups' new records, source first.
+func (sp *Split) prepare() (groups [2]prepared, topic *Topic, err error) {
 	pl := places(sp.Topic, sp.Index)
-	if len(pl) == 0 || sp.Source == nil || sp.SourceLog == nil {
-		return target, nil, fmt.Errorf("%w: no such partition, or no source", ErrInvalid)
+	if len(pl) == 0 {
+		return groups, nil, fmt.Errorf("%w: no such partition", ErrInvalid)
 	}
-	if target, err = sp.Target.prepare(); err != nil {
-		return target, nil, err
+	for i, pub := range []*Publication{&sp.Source, &sp.Target} {
+		if groups[i], err = pub.prepare(); err != nil {
+			return groups, nil, err
+		}
 	}
+	source, target := sp.Source.Group, sp.Target.Group
 	last := pl[len(pl)-1]
-	current := sp.Source.Current()
-	p := ident.Partition{Topic: sp.Topic.ID, Index: sp.Index}
+	current := source.Current()
 	switch {
-	case last.Group != sp.Source.ID || target.group == sp.Source.ID:
-		err = fmt.Errorf("%w: it lives in group %d, leaves %d for %d", ErrInvalid, last.Group, sp.Source.ID, target.group)
-	case current == nil || current.Log != sp.SourceLog.ID:
-		err = fmt.Errorf("%w: group %d is not open on log %s", ErrInvalid, sp.Source.ID, sp.SourceLog.ID)
+	case last.Group != source.ID || target.ID == source.ID:
+		err = fmt.Errorf("%w: it lives in group %d, leaves %d for %d", ErrInvalid, last.Group, source.ID, target.ID)
+	case current == nil:
+		err = fmt.Errorf("%w: group %d is not open", ErrInvalid, source.ID)
 	case sp.Target.Epoch <= current.Epoch:
 		err = fmt.Errorf("%w: epoch %d does not follow %d of the group it leaves", ErrInvalid, sp.Target.Epoch, current.Epoch) // O20
-	case sp.From < max(last.From, sp.Source.End(p)):
-		err = fmt.Errorf("%w: offset %d is before the open run", ErrInvalid, sp.From)
 	}
 	if err != nil {
-		return target, nil, err
+		return groups, nil, err
 	}
+	p := ident.Partition{Topic: sp.Topic.ID, Index: sp.Index}
+	from := max(last.From, source.End(p), sp.Source.Ends[p])
 	fresh := *sp.Topic
 	fresh.Partitions = slices.Clone(sp.Topic.Partitions)
 	pl = slices.Clone(pl)
 	pl[len(pl)-1].Last = current.Epoch
-	fresh.Partitions[sp.Index] = append(pl, Residence{Group: target.group, From: sp.From, First: sp.Target.Epoch})
-	return target, &fresh, nil
+	fresh.Partitions[sp.Index] = append(pl, Residence{Group: target.ID, From: from, First: sp.Target.Epoch})
+	return groups, &fresh, nil
 }

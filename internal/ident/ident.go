@@ -5,6 +5,8 @@
 package ident
 
 import (
+	"bytes"
+	"cmp"
 	"encoding/hex"
 	"fmt"
 )
@@ -104,6 +106,11 @@ func (l Log) String() string { return uuid(l) }
 func (t Topic) String() string { return uuid(t) }
 
 func (p Partition) String() string { return fmt.Sprintf("%s-%d", p.Topic, p.Index) }
+
+// Compare orders partitions by topic id, then by index.
+func (p Partition) Compare(q Partition) int {
+	return cmp.Or(bytes.Compare(p.Topic[:], q.Topic[:]), cmp.Compare(p.Index, q.Index))
+}
 
 func (f Frame) String() string { return fmt.Sprintf("%d@%d", f.Epoch, f.Position) }
 
