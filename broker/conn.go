@@ -164,6 +164,9 @@ func (c *conn) readSize() (int, error) {
 	if size < 0 || size > limit {
 		return 0, &protocol.FrameSizeError{Size: size, Limit: limit}
 	}
+	if size == 0 {
+		return 0, &protocol.DecodeError{Message: "request header", Problem: "empty frame"}
+	}
 	return int(size), nil
 }
 
