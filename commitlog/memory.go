@@ -5,6 +5,7 @@ import (
 	"sync/atomic"
 
 	"github.com/skeinmq/skein/internal/ident"
+	"github.com/skeinmq/skein/internal/invariant"
 	"github.com/skeinmq/skein/internal/vfs"
 )
 
@@ -41,16 +42,20 @@ func (c *chunk) unpin() {
 }
 
 // memory is the bounded cache of recent blocks: chunks in log order, the oldest of
-// which is given up when a new one is needed.
+// which is given up when a new one is needed. The sequencer never waits for a reader,
+// so a chunk that was given up but is still pinned comes on top of the limit. When
+// that adds up to another limit, pin refuses and readers go to the disk: what can be
+// allocated stays below three limits, however slow they are.
 type memory struct {
 	chunkSize int
 	limit     int64
 
 	view atomic.Pointer[[]*chunk] // ordered by position; readers load it and never lock
 
-	mu    sync.Mutex
-	free  []*chunk // of chunkSize, refs 0
-	bytes int64    // allocated, free ones included
+	bytes atomic.Int64 // allocated, free ones included
+
+	mu   sync.Mutex
+	free []*chunk // of chunkSize, refs 0
 }
 
 func newMemory(chunkSize int, limit int64) *memory {
@@ -103,25 +108,36 @@ func (m *memory) get(n int) (*chunk, error) {
 	if err != nil {
 		return nil, err
 	}
-	m.bytes += int64(len(buf))
+	m.bytes.Add(int64(len(buf)))
 	return &chunk{buf: buf, home: m}, nil
 }
 
+// mangled is what a released chunk holds in builds that check invariants.
+const mangled = 0xDB
+
 // put takes a chunk that nobody references. A spare or two is kept.
 func (m *memory) put(c *chunk) {
+	if invariant.Enabled { // whoever still reads it shall see that it is not his
+		for i := range c.buf {
+			c.buf[i] = mangled
+		}
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if len(c.buf) == m.chunkSize && len(m.free) < 4 {
 		m.free = append(m.free, c)
 		return
 	}
-	m.bytes -= int64(len(c.buf))
+	m.bytes.Add(-int64(len(c.buf)))
 	_ = vfs.FreeAligned(c.buf) // an address that munmap gave us cannot be refused
 	c.buf = nil
 }
 
 // pin finds the n bytes at a position and pins their chunk, or returns nil.
 func (m *memory) pin(at ident.Position, n int) (*chunk, []byte) {
+	if m.bytes.Load() > 2*m.limit {
+		return nil, nil
+	}
 	view := *m.view.Load()
 	lo, hi := 0, len(view)
 	for lo < hi { // first chunk that begins past at
@@ -155,7 +171,7 @@ func (m *memory) clear() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, c := range m.free {
-		m.bytes -= int64(len(c.buf))
+		m.bytes.Add(-int64(len(c.buf)))
 		_ = vfs.FreeAligned(c.buf) // as in put
 	}
 	m.free = nil

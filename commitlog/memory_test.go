@@ -1,0 +1,201 @@
+package commitlog
+
+import (
+	"encoding/binary"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"github.com/skeinmq/skein/internal/ident"
+	"github.com/skeinmq/skein/internal/invariant"
+)
+
+const memoryTestChunk = 64 << 10
+
+// fillChunk writes at each 8 bytes of a chunk their position in the log.
+func fillChunk(c *chunk) {
+	for i := 0; i+8 <= len(c.buf); i += 8 {
+		binary.LittleEndian.PutUint64(c.buf[i:], uint64(c.first.Load())+uint64(i))
+	}
+}
+
+func holdsPositions(b []byte, at ident.Position) bool {
+	for i := 0; i+8 <= len(b); i += 8 {
+		if binary.LittleEndian.Uint64(b[i:]) != uint64(at)+uint64(i) {
+			return false
+		}
+	}
+	return true
+}
+
+func TestMemoryServesTheNewestAndDropsTheOldest(t *testing.T) {
+	m := newMemory(memoryTestChunk, 8*memoryTestChunk)
+	for i := range ident.Position(20) {
+		c, err := m.open(i*memoryTestChunk, 100)
+		if err != nil {
+			t.Fatal(err)
+		}
+		fillChunk(c)
+		c.unpin()
+	}
+	if n := m.bytes.Load(); n > 8*memoryTestChunk {
+		t.Errorf("%d bytes allocated without readers", n)
+	}
+	for i := range ident.Position(20) {
+		at := i*memoryTestChunk + 4096
+		c, b := m.pin(at, 512)
+		if want := i >= 12; (c != nil) != want {
+			t.Fatalf("chunk %d in memory: %v, want %v", i, c != nil, want)
+		}
+		if c == nil {
+			continue
+		}
+		if len(b) != 512 || !holdsPositions(b, at) {
+			t.Errorf("chunk %d holds other bytes", i)
+		}
+		c.unpin()
+		if c, _ := m.pin((i+1)*memoryTestChunk-8, 16); c != nil {
+			t.Errorf("a range over the end of chunk %d was pinned", i)
+		}
+	}
+	m.clear()
+	if n := m.bytes.Load(); n != 0 {
+		t.Errorf("%d bytes left after clear", n)
+	}
+}
+
+// TestMemoryIsBoundedUnderSlowReaders: readers that never let go do not make the
+// log take more and more memory.
+func TestMemoryIsBoundedUnderSlowReaders(t *testing.T) {
+	const limit = 8 * memoryTestChunk
+	m := newMemory(memoryTestChunk, limit)
+	var held []*chunk
+	refused := 0
+	for i := range ident.Position(200) {
+		c, err := m.open(i*memoryTestChunk, 100)
+		if err != nil {
+			t.Fatal(err)
+		}
+		fillChunk(c)
+		c.unpin()
+		if c, _ := m.pin(i*memoryTestChunk, 8); c != nil {
+			held = append(held, c)
+		} else {
+			refused++
+		}
+		if n := m.bytes.Load(); n > 3*limit {
+			t.Fatalf("%d bytes allocated, limit %d", n, limit)
+		}
+	}
+	if refused == 0 {
+		t.Error("no pin was refused")
+	}
+	for _, c := range held {
+		c.unpin()
+	}
+	if c, _ := m.pin(199*memoryTestChunk, 8); c == nil {
+		t.Error("pins are still refused after the readers let go")
+	} else {
+		c.unpin()
+	}
+	m.clear()
+	if n := m.bytes.Load(); n != 0 {
+		t.Errorf("%d bytes left after clear", n)
+	}
+}
+
+// TestMemoryReadersNeverSeeOtherBytes runs readers against a sequencer that
+// reuses chunks as fast as it can; with -race it also proves the reference counts.
+func TestMemoryReadersNeverSeeOtherBytes(t *testing.T) {
+	m := newMemory(memoryTestChunk, 4*memoryTestChunk)
+	var end atomic.Int64
+	var readers sync.WaitGroup
+	var hits atomic.Int64
+	for seed := range uint64(4) {
+		readers.Go(func() {
+			rng := rand.New(rand.NewPCG(seed, 1))
+			for {
+				last := end.Load()
+				if last < 0 {
+					return
+				}
+				if last == 0 {
+					continue
+				}
+				at := ident.Position(max(last-rng.Int64N(6*memoryTestChunk)-512, 0)) &^ 7
+				c, b := m.pin(at, 256)
+				if c == nil {
+					continue
+				}
+				if !holdsPositions(b, at) {
+					t.Errorf("other bytes at %d", at)
+				}
+				hits.Add(1)
+				c.unpin()
+			}
+		})
+	}
+	for i := range int64(800) {
+		c, err := m.open(ident.Position(i*memoryTestChunk), 100)
+		if err != nil {
+			t.Error(err)
+			break
+		}
+		fillChunk(c)
+		end.Store((i + 1) * memoryTestChunk) // published: as a commit does
+		c.unpin()
+	}
+	end.Store(-1)
+	readers.Wait()
+	if hits.Load() == 0 {
+		t.Error("no reader met a chunk")
+	}
+	m.clear()
+}
+
+// TestMemoryMangledAfterRelease is the planted bug of the tag skeininvariants: a
+// slice that is used after its release shows it.
+func TestMemoryMangledAfterRelease(t *testing.T) {
+	if !invariant.Enabled {
+		t.Skip("needs -tags skeininvariants")
+	}
+	m := newMemory(memoryTestChunk, 4*memoryTestChunk)
+	first, err := m.open(0, 100)
+	if err != nil {
+		t.Fatal(err)
+	}
+	fillChunk(first)
+	kept := first.buf[:8]
+	first.unpin()
+	for i := ident.Position(1); i < 5; i++ { // push it out of the cache
+		c, err := m.open(i*memoryTestChunk, 100)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.unpin()
+	}
+	if kept[0] != mangled || kept[7] != mangled {
+		t.Errorf("released bytes are %x", kept)
+	}
+}
+
+func BenchmarkMemoryPin(b *testing.B) {
+	m := newMemory(1<<20, 64<<20)
+	for i := range ident.Position(64) {
+		c, err := m.open(i<<20, 100)
+		if err != nil {
+			b.Fatal(err)
+		}
+		c.unpin()
+	}
+	b.ReportAllocs()
+	for i := 0; b.Loop(); i++ {
+		c, _ := m.pin(ident.Position(i*4096%(63<<20)), 4096)
+		if c == nil {
+			b.Fatal("not there")
+		}
+		c.unpin()
+	}
+	m.clear()
+}
