@@ -5,6 +5,7 @@ import (
 	"errors"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/skeinmq/skein/internal/ident"
 	"github.com/skeinmq/skein/protocol"
@@ -34,11 +35,19 @@ func (b *Broker) handleDeleteTopics(ctx context.Context, rq *request) kmsg.Respo
 		}
 	}
 	doomed := b.planDeletes(topics)
+	var work errgroup.Group
+	work.SetLimit(createsInFlight)
+	for i := range doomed {
+		if d := &doomed[i]; d.err == nil {
+			work.Go(func() error {
+				d.err = b.deleteTopic(ctx, d, rq.version)
+				return nil
+			})
+		}
+	}
+	_ = work.Wait() // no function returns an error: each topic has its own
 	for i := range doomed {
 		d := &doomed[i]
-		if d.err == nil {
-			d.err = b.deleteTopic(ctx, d, rq.version)
-		}
 		out := kmsg.NewDeleteTopicsResponseTopic()
 		if d.name != "" {
 			out.Topic = &d.name

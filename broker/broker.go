@@ -105,6 +105,9 @@ func New(cfg Config) (*Broker, error) {
 	if b.idleTimeout <= 0 {
 		b.idleTimeout = math.MaxInt64 / 4
 	}
+	if conf.QueuedMaxRequestBytes > 0 {
+		cfg.MemoryBytes = conf.QueuedMaxRequestBytes
+	}
 	b.memory.limit = max(cfg.MemoryBytes, int64(b.maxRequest)) // any request that is allowed must fit
 	b.gone.wake = make(chan struct{}, 1)
 	b.server = &server{b: b, conns: make(map[*conn]struct{})}

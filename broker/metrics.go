@@ -83,7 +83,7 @@ func newMetrics(reg prometheus.Registerer, b *Broker) *metrics {
 		}, f))
 	}
 	gauge("skein_broker_connections", "Client connections.", func() float64 { return float64(b.server.len()) })
-	gauge("skein_broker_connections_limit", "Client connections that are allowed.", func() float64 { return float64(b.cfg.MaxConnections) })
+	gauge("skein_broker_connections_limit", "Client connections that are allowed.", func() float64 { return float64(b.maxConnections()) })
 	gauge("skein_broker_memory_bytes", "Bytes reserved for requests and answers in flight.", func() float64 { return float64(b.memory.used.Load()) })
 	gauge("skein_broker_memory_limit_bytes", "The budget of those bytes.", func() float64 { return float64(b.memory.limit) })
 	gauge("skein_broker_memory_waiting", "Connections that are not read because the budget is spent.", func() float64 { return float64(b.memory.waiting.Load()) })

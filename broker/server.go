@@ -112,11 +112,16 @@ func (s *server) drain(cancel context.CancelCauseFunc, wg *sync.WaitGroup) {
 func (s *server) add(c *conn) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.stop || len(s.conns) >= s.b.cfg.MaxConnections {
+	if s.stop || len(s.conns) >= s.b.maxConnections() {
 		return false
 	}
 	s.conns[c] = struct{}{}
 	return true
+}
+
+// maxConnections is what the operator allows, within what the broker is built for.
+func (b *Broker) maxConnections() int {
+	return min(b.cfg.MaxConnections, int(b.conf().MaxConnections))
 }
 
 func (s *server) remove(c *conn) {

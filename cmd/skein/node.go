@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"path/filepath"
 	"strconv"
@@ -21,6 +22,7 @@ import (
 	"github.com/skeinmq/skein/broker"
 	"github.com/skeinmq/skein/commitlog"
 	"github.com/skeinmq/skein/controller"
+	"github.com/skeinmq/skein/internal/kconfig"
 	"github.com/skeinmq/skein/queuemapper"
 	"github.com/skeinmq/skein/queuemapper/embedded"
 )
@@ -155,7 +157,8 @@ func (n *node) openController() (err error) {
 
 func (n *node) logConfig(dir, cluster string) commitlog.Config {
 	return commitlog.Config{
-		Dir: dir, ClusterID: cluster, Logger: n.logger,
+		ProducerExpiry: kconfig.Layers{Static: n.settings.kafka}.BrokerConfig().ProducerIDExpiration,
+		Dir:            dir, ClusterID: cluster, Logger: n.logger,
 		Registerer: prometheus.WrapRegistererWith(prometheus.Labels{"dir": dir}, n.registry),
 	}
 }
@@ -165,9 +168,11 @@ func (n *node) openBroker() error {
 	if err != nil {
 		return err
 	}
+	static := maps.Clone(n.settings.kafka) // tools ask a broker where its data is
+	static["log.dirs"] = strings.Join(n.settings.data, ",")
 	n.broker, err = broker.New(broker.Config{
 		ID: n.settings.nodeID, Incarnation: time.Now().UnixNano(), Listener: n.claim.kafka, Host: host, Port: port,
-		Rack: n.settings.kafka["broker.rack"], Store: n.store, ProducerIDs: broker.IDsFrom(n.ctl), Logs: n.logs, Static: n.settings.kafka,
+		Rack: n.settings.kafka["broker.rack"], Store: n.store, ProducerIDs: broker.IDsFrom(n.ctl), Logs: n.logs, Static: static,
 		Logger: n.logger, Registerer: n.registry,
 	})
 	return err

@@ -1,0 +1,232 @@
+package broker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/skeinmq/skein/internal/kconfig"
+)
+
+func (c *cluster) admin() *kadm.Client { return kadm.NewClient(c.client()) }
+
+func adminContext(t *testing.T) context.Context {
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// TestAdminClient goes the way of a real admin client and looks again after a restart.
+func TestAdminClient(t *testing.T) {
+	c := startCluster(t, 2, Config{Static: map[string]string{"num.partitions": "3", "log.retention.hours": "1"}})
+	ctx, adm := adminContext(t), c.admin()
+	made, err := adm.CreateTopics(ctx, -1, -1, map[string]*string{"max.message.bytes": kadm.StringPtr("5000")}, "a", "b", "c")
+	if err = errors.Join(err, made.Error()); err != nil {
+		t.Fatal(err)
+	}
+	if n := made["a"].NumPartitions; n != 3 {
+		t.Errorf("a has %d partitions, want num.partitions", n)
+	}
+	if _, err := adm.CreateTopic(ctx, 1, 1, nil, "a"); !errors.Is(err, kerr.TopicAlreadyExists) {
+		t.Errorf("create a again: %v", err)
+	}
+	if r, err := adm.UpdatePartitions(ctx, 5, "a"); errors.Join(err, r.Error()) != nil {
+		t.Errorf("extend a: %v", errors.Join(err, r.Error()))
+	}
+	p := c.client(kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.ProducerBatchCompression(kgo.NoCompression()))
+	for i := range 20 {
+		if err := p.ProduceSync(ctx, &kgo.Record{Topic: "a", Partition: int32(i % 5), Value: []byte("v")}).FirstErr(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := p.ProduceSync(ctx, &kgo.Record{Topic: "a", Value: make([]byte, 6000)}).FirstErr(); !errors.Is(err, kerr.MessageTooLarge) {
+		t.Errorf("a record above max.message.bytes: %v", err)
+	}
+	changes := []kadm.AlterConfig{{Op: kadm.SetConfig, Name: "max.message.bytes", Value: kadm.StringPtr("9000")}}
+	if r, err := adm.AlterTopicConfigs(ctx, changes, "a"); err != nil || r[0].Err != nil {
+		t.Fatalf("alter a: %v %v", err, r)
+	}
+	if err := p.ProduceSync(ctx, &kgo.Record{Topic: "a", Value: make([]byte, 6000)}).FirstErr(); err != nil {
+		t.Errorf("after the change: %v", err)
+	}
+	offsets := kadm.Offsets{}
+	offsets.Add(kadm.Offset{Topic: "a", Partition: 1, At: 2})
+	offsets.Add(kadm.Offset{Topic: "a", Partition: 2, At: -1})
+	if r, err := adm.DeleteRecords(ctx, offsets); err != nil || r.Error() != nil {
+		t.Fatalf("delete records: %v %v", err, r.Error())
+	}
+	if r, err := adm.DeleteTopics(ctx, "b", "nope"); err != nil || r["b"].Err != nil || !errors.Is(r["nope"].Err, kerr.UnknownTopicOrPartition) {
+		t.Errorf("delete b and nope: %v %v", err, r)
+	}
+	dirs, err := adm.DescribeAllLogDirs(ctx, nil)
+	if err != nil || len(dirs[1]) != 2 {
+		t.Errorf("log dirs: %v %v", err, dirs)
+	}
+	if n := dirs[1].Size(); n <= 0 {
+		t.Errorf("log dirs hold %d bytes", n)
+	}
+
+	if err := c.stop(); err != nil {
+		t.Fatal(err)
+	}
+	c.start()
+	adm = c.admin()
+	start, err := adm.ListStartOffsets(ctx, "a")
+	if err = errors.Join(err, start.Error()); err != nil {
+		t.Fatal(err)
+	}
+	for i, want := range []int64{0, 2, 4, 0, 0} {
+		if o, _ := start.Lookup("a", int32(i)); o.Offset != want {
+			t.Errorf("a-%d starts at %d after a restart, want %d", i, o.Offset, want)
+		}
+	}
+	cfgs, err := adm.DescribeTopicConfigs(ctx, "a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]string{}
+	for _, e := range cfgs[0].Configs {
+		got[e.Key] = e.MaybeValue()
+	}
+	if got["max.message.bytes"] != "9000" || got["retention.ms"] != "3600000" || len(got) != len(kconfig.Defs(kconfig.KindTopic)) {
+		t.Errorf("configs of a after a restart: %v", got)
+	}
+	names, _ := adm.ListTopics(ctx)
+	if got := strings.Join(names.Names(), " "); got != "a c" {
+		t.Errorf("topics after a restart: %s", got)
+	}
+}
+
+// TestAdminRaces has many clients change the same things at once: each change is made once, none is lost.
+func TestAdminRaces(t *testing.T) {
+	c := startCluster(t, 1, Config{})
+	ctx, adm := adminContext(t), c.admin()
+	const clients = 8
+	var created atomic.Int32
+	var wg sync.WaitGroup
+	for range clients {
+		wg.Go(func() {
+			switch _, err := adm.CreateTopic(ctx, 1, 1, nil, "one"); {
+			case err == nil:
+				created.Add(1)
+			case !errors.Is(err, kerr.TopicAlreadyExists):
+				t.Errorf("create: %v", err)
+			}
+		})
+	}
+	wg.Wait()
+	if n := created.Load(); n != 1 {
+		t.Fatalf("%d clients created the topic", n)
+	}
+	want := map[string]string{
+		"retention.ms": "1001", "retention.bytes": "1002", "max.message.bytes": "1003", "segment.ms": "1004",
+		"flush.ms": "1005", "delete.retention.ms": "1006", "file.delete.delay.ms": "1007", "min.compaction.lag.ms": "1008",
+	}
+	for name, value := range want {
+		wg.Go(func() {
+			r, err := adm.AlterTopicConfigs(ctx, []kadm.AlterConfig{{Op: kadm.SetConfig, Name: name, Value: &value}}, "one")
+			if err != nil || r[0].Err != nil {
+				t.Errorf("set %s: %v %v", name, err, r)
+			}
+		})
+		wg.Go(func() {
+			b := kconfig.Find(kconfig.KindTopic, name).Synonym
+			r, err := adm.AlterBrokerConfigs(ctx, []kadm.AlterConfig{{Op: kadm.SetConfig, Name: b, Value: &value}})
+			if err != nil || r[0].Err != nil {
+				t.Errorf("set %s: %v %v", b, err, r)
+			}
+		})
+	}
+	wg.Wait()
+	m := c.b.store.Map()
+	for name, value := range want {
+		if got := m.Topic("one").Configs[name]; got != value {
+			t.Errorf("%s is %q, want %s", name, got, value)
+		}
+		b := kconfig.Find(kconfig.KindTopic, name).Synonym
+		if got := m.Dynamic("broker", "")[b]; got != value {
+			t.Errorf("%s is %q, want %s", b, got, value)
+		}
+	}
+}
+
+// TestCreateManyPartitions: clients write to any partition the moment the answer is there.
+func TestCreateManyPartitions(t *testing.T) {
+	c := startCluster(t, 1, Config{})
+	ctx, adm := adminContext(t), c.admin()
+	var names []string
+	for i := range 20 {
+		names = append(names, fmt.Sprintf("many%d", i))
+	}
+	made, err := adm.CreateTopics(ctx, 1000, 3, nil, names...)
+	if err = errors.Join(err, made.Error()); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range names {
+		for _, p := range c.b.topic(name).partitions() {
+			if p.open.Load() == nil {
+				t.Fatalf("%s-%d takes no writes", name, p.index)
+			}
+		}
+	}
+	if r := c.b.store.Map().Topic("many3").ReplicationFactor; r != 3 {
+		t.Errorf("stored replication factor %d, want the requested 3", r)
+	}
+}
+
+func TestTopicDeletionDisabled(t *testing.T) {
+	c := startCluster(t, 1, Config{Static: map[string]string{"delete.topic.enable": "false"}})
+	ctx, adm := adminContext(t), c.admin()
+	if _, err := adm.CreateTopic(ctx, 1, 1, nil, "kept"); err != nil {
+		t.Fatal(err)
+	}
+	if r, err := adm.DeleteTopics(ctx, "kept"); err != nil || !errors.Is(r["kept"].Err, kerr.TopicDeletionDisabled) {
+		t.Errorf("got %v %v", err, r["kept"].Err)
+	}
+}
+
+func TestInternalTopicIsFixed(t *testing.T) {
+	c := startCluster(t, 1, Config{})
+	ctx, adm := adminContext(t), c.admin()
+	if _, err := adm.CreateTopic(ctx, 1, 1, nil, offsetsTopic); !errors.Is(err, kerr.TopicAlreadyExists) {
+		t.Errorf("create: %v", err)
+	}
+	if r, _ := adm.DeleteTopics(ctx, offsetsTopic); !errors.Is(r[offsetsTopic].Err, kerr.PolicyViolation) {
+		t.Errorf("delete: %v", r[offsetsTopic].Err)
+	}
+	if r, _ := adm.UpdatePartitions(ctx, 60, offsetsTopic); !errors.Is(r[offsetsTopic].Err, kerr.PolicyViolation) {
+		t.Errorf("extend: %v", r[offsetsTopic].Err)
+	}
+	cfgs, err := adm.DescribeTopicConfigs(ctx, offsetsTopic)
+	if err != nil || !slices.ContainsFunc(cfgs[0].Configs, func(e kadm.Config) bool { return e.Key == "cleanup.policy" && e.MaybeValue() == "compact" }) {
+		t.Errorf("describe: %v %v", err, cfgs)
+	}
+}
+
+func TestEditList(t *testing.T) {
+	for _, tc := range []struct {
+		list, elements string
+		kind           opKind
+		want           string
+	}{
+		{"", "a", opKindAppend, "a"},
+		{"a", "a,b", opKindAppend, "a,b"},
+		{"a, b ,c", "b", opKindSubtract, "a,c"},
+		{"a", "a,z", opKindSubtract, ""},
+		{"", "z", opKindSubtract, ""},
+	} {
+		if got := editList(tc.list, tc.elements, tc.kind); got != tc.want {
+			t.Errorf("%s %q to %q: got %q, want %q", tc.kind, tc.elements, tc.list, got, tc.want)
+		}
+	}
+}
