@@ -3,6 +3,8 @@ package queuemapper
 import (
 	"context"
 	"errors"
+	"fmt"
+	"math/rand/v2"
 	"net"
 	"path/filepath"
 	"slices"
@@ -471,15 +473,24 @@ func TestDamagedValue(t *testing.T) {
 	}
 }
 
+// stableAddr finds a free port below those that the system hands out by itself: while the
+// server is away, nobody else gets it, and a client that dials it cannot meet itself there.
+func stableAddr(t *testing.T) string {
+	for range 100 {
+		addr := fmt.Sprintf("127.0.0.1:%d", 23000+rand.IntN(5000))
+		if ln, err := net.Listen("tcp", addr); err == nil {
+			ln.Close()
+			return addr
+		}
+	}
+	t.Fatal("no free port")
+	return ""
+}
+
 // TestServerRestart: the server goes away and comes back, on a port, under a running store.
 func TestServerRestart(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "etcd")
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	addr := ln.Addr().String()
-	ln.Close()
+	addr := stableAddr(t)
 	start := func() *embedded.Server {
 		srv, err := embedded.Start(t.Context(), embedded.Config{Dir: dir, Listen: addr})
 		if err != nil {
