@@ -10,8 +10,10 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
+	"syscall"
 )
 
 // installer fetches clients with the package managers of their languages, each
@@ -44,7 +46,11 @@ func (in *installer) locate() error {
 // all installs for several clients and reports each that cannot be installed.
 func (in *installer) all(ctx context.Context, list []client) (int, error) {
 	code := 0
-	for _, c := range list {
+	tools := client{name: "Apache Kafka's tools", install: func(ctx context.Context, in *installer) ([]string, error) {
+		_, err := in.toolJars(ctx)
+		return nil, err
+	}}
+	for _, c := range append(slices.Clone(list), tools) {
 		if c.install == nil {
 			continue
 		}
@@ -67,6 +73,17 @@ func (in *installer) step(done string, f func() error) error {
 		}
 		if err := os.MkdirAll(filepath.Dir(done), 0o755); err != nil {
 			return err
+		}
+		lock, err := os.Create(done + ".lock")
+		if err != nil {
+			return err
+		}
+		defer lock.Close() // which unlocks it
+		if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil {
+			return fmt.Errorf("lock %s: %w", lock.Name(), err)
+		}
+		if _, err := os.Stat(done); err == nil {
+			return nil // another run of this program was quicker
 		}
 		if err := f(); err != nil {
 			return err

@@ -11,6 +11,35 @@ import (
 
 func (f *franz) Admin() (adminSteps, error) {
 	adm := kadm.NewClient(f.cl)
+	a := franzTopics(adm)
+	a.groups = func(ctx context.Context) ([]string, error) {
+		list, err := adm.ListGroups(ctx)
+		return list.Groups(), err
+	}
+	a.groupState = func(ctx context.Context, group string) (string, error) {
+		list, err := adm.DescribeGroups(ctx, group)
+		return list[group].State, errors.Join(err, list[group].Err)
+	}
+	a.deleteGroup = func(ctx context.Context, group string) error {
+		_, err := adm.DeleteGroup(ctx, group)
+		return err
+	}
+	a.deleteRecords = func(ctx context.Context, topic string, before int64) error {
+		offsets := kadm.Offsets{}
+		offsets.Add(kadm.Offset{Topic: topic, At: before})
+		resp, err := adm.DeleteRecords(ctx, offsets)
+		if err == nil {
+			err = resp.Error()
+		}
+		if r, ok := resp.Lookup(topic, 0); err == nil && (!ok || r.LowWatermark != before) {
+			err = errors.New("low watermark " + strconv.FormatInt(r.LowWatermark, 10))
+		}
+		return err
+	}
+	return a, nil
+}
+
+func franzTopics(adm *kadm.Client) adminSteps {
 	return adminSteps{
 		clusterBrokers: func(ctx context.Context) (int, error) {
 			m, err := adm.BrokerMetadata(ctx)
@@ -67,29 +96,5 @@ func (f *franz) Admin() (adminSteps, error) {
 			}
 			return err
 		},
-		deleteRecords: func(ctx context.Context, topic string, before int64) error {
-			offsets := kadm.Offsets{}
-			offsets.Add(kadm.Offset{Topic: topic, At: before})
-			resp, err := adm.DeleteRecords(ctx, offsets)
-			if err == nil {
-				err = resp.Error()
-			}
-			if r, ok := resp.Lookup(topic, 0); err == nil && (!ok || r.LowWatermark != before) {
-				err = errors.New("low watermark " + strconv.FormatInt(r.LowWatermark, 10))
-			}
-			return err
-		},
-		groups: func(ctx context.Context) ([]string, error) {
-			list, err := adm.ListGroups(ctx)
-			return list.Groups(), err
-		},
-		groupState: func(ctx context.Context, group string) (string, error) {
-			list, err := adm.DescribeGroups(ctx, group)
-			return list[group].State, errors.Join(err, list[group].Err)
-		},
-		deleteGroup: func(ctx context.Context, group string) error {
-			_, err := adm.DeleteGroup(ctx, group)
-			return err
-		},
-	}, nil
+	}
 }
