@@ -39,7 +39,7 @@ bench: build ## Apache Kafka and Skein one after the other, same disk, same load
 	./bin/skein bench compare
 
 conformance: build ## foreign clients against bin/skein; installs what it needs (ARGS='--only java --kafka' and so on)
-	cd test/conformance && go build -o ../../bin/conformance .
+	cd test/conformance && go vet ./... && go test ./... && go build -o ../../bin/conformance .
 	bin/conformance $(ARGS)
 
 targets: ## builds for every supported platform
