@@ -74,6 +74,11 @@ func (b *block) finish(h *blockHeader, align int) {
 // writeBlocks is the body of one writer goroutine.
 func (l *Log) writeBlocks() {
 	for b := range l.writes {
+		if err := l.poison(); err != nil {
+			b.started.Store(0)
+			b.written <- err
+			continue
+		}
 		start := time.Now()
 		b.started.Store(start.UnixNano())
 		_, err := b.file.w.WriteAt(b.buf[:b.pad], int64(b.pos-b.file.first))

@@ -400,7 +400,7 @@ func (l *Log) drop(ctx context.Context, partitions []ident.Partition) error {
 	err := l.do(ctx, func(s *sequencer, done func(error)) bool {
 		for _, q := range queues {
 			s.touch(q)
-			q.gone.Store(true)
+			q.dropping = true
 		}
 		if !frame.write(s) {
 			return false
@@ -412,6 +412,7 @@ func (l *Log) drop(ctx context.Context, partitions []ident.Partition) error {
 		return fmt.Errorf("drop partitions: %w", err)
 	}
 	for _, q := range queues {
+		q.gone.Store(true) // not before: until the drop is durable, the data must be found again
 		q.run.remove(q.partition)
 		q.notify()
 		l.release(q)
@@ -423,7 +424,7 @@ func (l *Log) drop(ctx context.Context, partitions []ident.Partition) error {
 func (l *Log) setLogStart(ctx context.Context, q *Queue, to ident.Offset) error {
 	return l.do(ctx, func(s *sequencer, done func(error)) bool {
 		switch {
-		case !q.run.is(runOpen) || q.gone.Load():
+		case !q.run.is(runOpen) || q.dropping:
 			done(fmt.Errorf("move log start of %s: %w", q.run.gen, ErrNotOpen))
 			return true
 		case q.run.frozen:

@@ -132,6 +132,7 @@ type Log struct {
 	poisonErr atomic.Pointer[error]
 	poisoned  chan struct{} // closed once poisonErr is set
 	late      sync.WaitGroup
+	stray     bool // a write outlived Run
 }
 
 // Recovered is what the disk says, before the map has been asked.

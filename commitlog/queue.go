@@ -22,8 +22,9 @@ type Queue struct {
 	pendingStart ident.Offset // log start, written but perhaps not committed
 	prods        *producers   // nil: none
 
-	stamp  uint32 // of the last snapshot that has it, or does not need it
-	listed bool   // among the sequencer's stateful queues
+	stamp    uint32 // of the last snapshot that has it, or does not need it
+	dropping bool   // its drop is in the log, perhaps not yet durable
+	listed   bool   // among the sequencer's stateful queues
 
 	mark uint64 // owned by the completer: the block that touched it last
 

@@ -82,7 +82,7 @@ func (l *Log) openIndexes(files []*logFile) {
 // on, and from the checkpoint on.
 func (l *Log) replayFiles(ctx context.Context, files []*logFile) (*replay, *scan, error) {
 	now := l.cfg.Now().UnixMilli()
-	state := l.sealer.checkpoint.load(l)
+	state := l.loadState()
 	for again := true; ; {
 		rp := newReplay(l)
 		rp.index = true

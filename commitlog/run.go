@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"time"
 
 	"github.com/skeinmq/skein/internal/ident"
 )
@@ -36,18 +37,43 @@ func (l *Log) run(ctx context.Context) error {
 	end()
 	close(l.stopped)
 	helpers.Wait()
+	l.awaitWriters(&writers)
 	err := l.poison()
 	if err == nil {
-		writers.Wait() // of a dead log one may be stuck for ever
 		l.sealer.last()
 	}
 	l.inbox.close(ErrClosed)
 	return err
 }
 
+// strayWrite is how long the end of a dead log waits for writes that are still under way.
+const strayWrite = time.Second
+
+// awaitWriters waits for the writers. Of a dead log one may be stuck for ever: then its
+// file and its memory are never given back.
+func (l *Log) awaitWriters(writers *sync.WaitGroup) {
+	done := make(chan struct{})
+	go func() { // ends with the stuck write, or with the process
+		writers.Wait()
+		close(done)
+	}()
+	if l.poison() == nil {
+		<-done
+		return
+	}
+	select {
+	case <-done:
+	case <-time.After(strayWrite):
+		l.stray = true
+	}
+}
+
 func (l *Log) close() error {
 	var errs []error
 	l.late.Wait()
+	if l.stray {
+		return nil
+	}
 	errs = append(errs, l.keeper.close())
 	for _, f := range l.files.all() {
 		errs = append(errs, f.closeHandles())
@@ -58,6 +84,8 @@ func (l *Log) close() error {
 }
 
 func (l *Log) level() Level { return l.pool.level() }
+
+func (l *Log) currentEpoch() ident.LogEpoch { return ident.LogEpoch(l.epoch.Load()) }
 
 func (l *Log) damaged() []CorruptError { return l.recovered.Damage }
 

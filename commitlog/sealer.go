@@ -25,7 +25,7 @@ type sealer struct {
 	// Owned by the sealing goroutine.
 	dying      []*logFile     // reclaimed, but read at the moment
 	snapshotAt ident.Position // the state as of here is in the log itself
-	checkpoint checkpointer
+	slots      *checkpoints
 }
 
 func (s *sealer) poke() {
@@ -118,7 +118,7 @@ func (s *sealer) work(checkpoint bool) {
 		q.trimSegments(q.effectiveFloor(), &s.l.files)
 	}
 	if checkpoint && s.l.begun.Load() {
-		if err := s.checkpoint.write(s.l); err != nil {
+		if err := s.writeCheckpoint(); err != nil {
 			s.l.log.Warn("write checkpoint", "log", s.l.id, "error", err)
 		}
 	}

@@ -173,7 +173,7 @@ func (s *sequencer) admit(b *Batch) bool {
 func (s *sequencer) refuse(b *Batch) error {
 	r := b.Queue.run
 	switch {
-	case !r.is(runOpen) || b.Queue.gone.Load():
+	case !r.is(runOpen) || b.Queue.dropping:
 		return fmt.Errorf("append to %s: %w", r.gen, ErrNotOpen)
 	case r.frozen:
 		return fmt.Errorf("append to %s: %w", r.gen, ErrFrozen)

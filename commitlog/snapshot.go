@@ -77,7 +77,7 @@ func (s *sequencer) touch(q *Queue) {
 func (snap *snapshot) add(q *Queue) {
 	q.stamp = snap.stamp
 	n, ok := snap.runs[q.run]
-	if !ok || q.gone.Load() || !q.hasState() {
+	if !ok || q.dropping || !q.hasState() {
 		return
 	}
 	snap.buf = binary.LittleEndian.AppendUint32(snap.buf, n)
@@ -106,7 +106,7 @@ func (s *sequencer) stepSnapshot() {
 	s.snap = nil
 	kept := s.stateful[:0]
 	for _, q := range s.stateful {
-		if !q.gone.Load() {
+		if !q.dropping {
 			kept = append(kept, q)
 		}
 	}
