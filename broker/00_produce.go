@@ -117,7 +117,7 @@ func (j *produceJob) prepare() {
 		from, to := &j.req.Topics[i], &j.resp.Topics[i]
 		to.Name, to.ID = from.Name, from.ID
 		to.Partitions = resize(to.Partitions, len(from.Partitions))
-		t, missing := b.produceTopic(from)
+		t, missing := j.topic(b, from)
 		for k := range from.Partitions {
 			out := &to.Partitions[k]
 			*out = protocol.ProduceResponsePartition{
@@ -135,9 +135,9 @@ func (j *produceJob) prepare() {
 	}
 }
 
-// produceTopic finds the topic of a request, or says what is wrong with it.
-func (b *Broker) produceTopic(from *protocol.ProduceTopic) (*topic, protocol.Code) {
-	if from.Name == "" && from.ID != (protocol.UUID{}) {
+// topic finds the topic of a request, or says what is wrong with it.
+func (j *produceJob) topic(b *Broker, from *protocol.ProduceTopic) (*topic, protocol.Code) {
+	if j.version >= produceTopicIDs {
 		if t := b.topicByID(ident.Topic(from.ID)); t != nil {
 			return t, protocol.CodeNone
 		}
@@ -228,8 +228,8 @@ func (j *produceJob) settle(r *commitlog.Result, slot *produceSlot) {
 		return
 	}
 	out.BaseOffset, out.LogStartOffset, out.LogAppendTime = int64(r.Base), int64(r.LogStart), slot.appendTime
-	if r.Err != nil && slot.appendTime >= 0 && r.Timestamp >= 0 {
-		out.LogAppendTime = r.Timestamp // a duplicate was stamped when it first came
+	if r.Err != nil && r.Timestamp >= 0 {
+		out.LogAppendTime = r.Timestamp // a duplicate gets the time of the first one, whatever the topic stamps
 	}
 }
 
@@ -250,7 +250,7 @@ func (j *produceJob) nameLeaders() {
 			if out.Code != protocol.CodeNotLeaderOrFollower {
 				continue
 			}
-			t, _ := b.produceTopic(&j.req.Topics[i])
+			t, _ := j.topic(b, &j.req.Topics[i])
 			if t == nil {
 				continue
 			}

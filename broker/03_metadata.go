@@ -57,17 +57,30 @@ func (b *Broker) handleMetadata(ctx context.Context, rq *request) kmsg.Response 
 	default:
 		create := rq.version < 4 || req.AllowAutoTopicCreation
 		for i := range req.Topics {
-			resp.Topics = append(resp.Topics, b.metadataOf(ctx, &d, &req.Topics[i], create))
+			if t := &req.Topics[i]; !namedBefore(req.Topics[:i], t) {
+				resp.Topics = append(resp.Topics, b.metadataOf(ctx, &d, t, create))
+			}
 		}
 	}
 	if rq.version >= 8 && req.IncludeTopicAuthorizedOperations {
 		for i := range resp.Topics {
-			if resp.Topics[i].ErrorCode == 0 {
-				resp.Topics[i].AuthorizedOperations = topicOperations
-			}
+			resp.Topics[i].AuthorizedOperations = topicOperations
 		}
 	}
 	return resp
+}
+
+// namedBefore reports whether a request names the topic twice; Kafka answers once. Only short lists are searched.
+func namedBefore(before []kmsg.MetadataRequestTopic, t *kmsg.MetadataRequestTopic) bool {
+	if len(before) > 64 || t.Topic == nil {
+		return false
+	}
+	for i := range before {
+		if before[i].Topic != nil && *before[i].Topic == *t.Topic {
+			return true
+		}
+	}
+	return false
 }
 
 // metadataOf answers for one topic of the request.

@@ -31,12 +31,11 @@ type feature struct {
 	min, max, level int16
 }
 
-// features of the cluster. metadata.version is that of Apache Kafka 4.3 (4.3-IV0 is level 30), which tools show;
-// group.version 1 would promise KIP-848 groups and transaction.version 2 KIP-890, so they are listed at what is served.
+// features of the cluster. metadata.version is that of Apache Kafka 4.3 (4.3-IV0 is level 30), which tools show.
+// group.version (KIP-848) and transaction.version (KIP-890) are to be added with what they promise.
 var features = []feature{
-	{name: "group.version", min: 0, max: 0, level: 0},
+	{name: "kraft.version", min: 0, max: 1, level: 0},
 	{name: "metadata.version", min: 7, max: 30, level: 30},
-	{name: "transaction.version", min: 0, max: 0, level: 0},
 }
 
 func (b *Broker) handleApiVersions(_ context.Context, rq *request) kmsg.Response {

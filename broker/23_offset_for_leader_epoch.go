@@ -6,7 +6,6 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/skeinmq/skein/internal/ident"
-	"github.com/skeinmq/skein/protocol"
 )
 
 // OffsetForLeaderEpoch (key 23), v0 to v4.
@@ -51,9 +50,6 @@ func (b *Broker) endOfEpoch(name string, from *kmsg.OffsetForLeaderEpochRequestT
 	}
 	if err := checkEpoch(ident.Epoch(from.CurrentLeaderEpoch), run.gen.Epoch); err != nil {
 		return err
-	}
-	if from.LeaderEpoch < 0 {
-		return refuse(protocol.CodeUnknownLeaderEpoch, "leader epoch %d is invalid", from.LeaderEpoch)
 	}
 	if epoch, end, ok := b.epochEnd(p, run, ident.Epoch(from.LeaderEpoch), run.queue.HighWatermark()); ok {
 		out.LeaderEpoch, out.EndOffset = int32(epoch), int64(end)

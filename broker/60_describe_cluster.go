@@ -40,7 +40,7 @@ func (b *Broker) handleDescribeCluster(_ context.Context, rq *request) kmsg.Resp
 			err = refuse(protocol.CodeMismatchedEndpointType, "this is a broker, not a controller")
 		}
 		resp.ErrorCode, resp.ErrorMessage = errorCode(err), errorMessage(err)
-		resp.EndpointType, resp.ControllerID = req.EndpointType, -1
+		resp.ControllerID = -1
 		return resp
 	}
 	m := b.store.Map()

@@ -39,12 +39,15 @@ func (b *Broker) handleDescribeTopicPartitions(_ context.Context, rq *request) k
 		at, _ := slices.BinarySearch(names, req.Cursor.Topic)
 		names = names[at:]
 		if len(names) > 0 && names[0] == req.Cursor.Topic {
-			first = max(req.Cursor.Partition, 0)
+			first = req.Cursor.Partition
 		}
 	}
 	left := int(b.conf().DescribePartitionLimit)
 	if req.ResponsePartitionLimit > 0 {
 		left = min(left, int(req.ResponsePartitionLimit))
+	}
+	if req.Cursor != nil && req.Cursor.Partition < 0 {
+		return refuseCursor(resp, names)
 	}
 	for _, name := range names {
 		if left <= 0 {
@@ -63,10 +66,20 @@ func (b *Broker) handleDescribeTopicPartitions(_ context.Context, rq *request) k
 	return resp
 }
 
+// refuseCursor answers a cursor that points at no partition.
+func refuseCursor(resp *kmsg.DescribeTopicPartitionsResponse, names []string) kmsg.Response {
+	for _, name := range names {
+		out := kmsg.NewDescribeTopicPartitionsResponseTopic()
+		out.Topic, out.ErrorCode = &name, errorCode(refuseCode(protocol.CodeInvalidRequest))
+		resp.Topics = append(resp.Topics, out)
+	}
+	return resp
+}
+
 // describe describes at most limit partitions of a topic, from the first on. total is how many the topic has.
 func (d *describer) describe(name string, first int32, limit int) (out kmsg.DescribeTopicPartitionsResponseTopic, total int) {
 	out = kmsg.NewDescribeTopicPartitionsResponseTopic()
-	out.Topic = &name
+	out.Topic, out.AuthorizedOperations = &name, topicOperations
 	t := d.b.topic(name)
 	if t == nil && !isInternal(name) {
 		err := checkTopicName(name)
@@ -77,7 +90,7 @@ func (d *describer) describe(name string, first int32, limit int) (out kmsg.Desc
 		return out, 0
 	}
 	whole := d.metadata(t, name)
-	out.TopicID, out.IsInternal, out.AuthorizedOperations = whole.TopicID, whole.IsInternal, topicOperations
+	out.TopicID, out.IsInternal = whole.TopicID, whole.IsInternal
 	total = len(whole.Partitions)
 	from := min(int(first), total)
 	for i := range whole.Partitions[from:min(from+limit, total)] {

@@ -161,7 +161,7 @@ func (j *fetchJob) begin(ctx context.Context) error {
 		j.full = true
 		j.set = newFetchSet(len(q.Topics))
 		j.put()
-		if q.SessionEpoch == sessionEpochFull && len(j.set.byKey) > 0 {
+		if q.SessionEpoch == sessionEpochFull {
 			j.session = s.create(j.set, j.byIDs, j.b.metrics.sessionsEvicted.Inc)
 		}
 		return nil

@@ -12,6 +12,8 @@ import (
 const (
 	produceFormat2 = 3 // older versions carry the old formats
 	produceZstd    = 7
+	// produceTopicIDs is the version from which on topics are named by id.
+	produceTopicIDs = 13
 )
 
 // check validates the records for one partition against the topic's configs and returns the batch to append. If they
@@ -37,7 +39,7 @@ func (j *produceJob) check(conf *topicConfig, records []byte, out *protocol.Prod
 		return commitlog.Batch{}, false
 	}
 	if checked.Attributes.Transactional() {
-		j.refuse(out, protocol.CodeInvalidTxnState, "transactions are not served yet")
+		j.refuse(out, protocol.CodeTransactionalIDAuthorizationFailed, "transactions are not served yet")
 		return commitlog.Batch{}, false
 	}
 	if rules.LogAppendTime {
