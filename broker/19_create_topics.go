@@ -19,7 +19,7 @@ import (
 // The answer comes when every partition takes writes, as clients produce the moment they have it; Apache Kafka answers
 // before. Any replication factor is accepted and stored: a partition has one copy. The brokers of a manual assignment
 // must be alive; the partition goes where the map has room. A topic may be created with 10,000 partitions, as in Kafka, and
-// a request may ask for 100,000 in all, where Kafka takes 10,000. Two names of one request that collide are refused.
+// a request may ask for 100,000 in all and 10,000 topics, where Kafka takes 10,000 partitions. Two names of one request that collide are refused.
 //
 //	v1  validate only, error messages   v4  -1 for the default number of partitions and replicas
 //	v5  flexible; configs in the answer  v7  topic id
@@ -32,6 +32,7 @@ var createTopics = handler{
 const (
 	maxNewPartitions        = 10_000  // of one topic
 	maxNewPartitionsRequest = 100_000 // of all topics of a request
+	maxNewTopicsRequest     = 10_000
 	createsInFlight         = 8
 )
 
@@ -112,7 +113,7 @@ func (b *Broker) planTopics(req *kmsg.CreateTopicsRequest) []plannedTopic {
 		}
 		plan = append(plan, p)
 	}
-	if total > maxNewPartitionsRequest {
+	if total > maxNewPartitionsRequest || len(plan) > maxNewTopicsRequest {
 		for i := range plan {
 			plan[i].err = refuse(protocol.CodePolicyViolation, "Excessively large number of partitions per request.")
 		}
@@ -140,6 +141,9 @@ func (b *Broker) planTopic(m *queuemapper.Map, layers kconfig.Layers, names *col
 			p.configs = make(map[string]string, len(t.Configs))
 		}
 		p.configs[c.Name] = *c.Value
+	}
+	if err := checkSize(p.configs); err != nil {
+		return err
 	}
 	if errs := kconfig.Check(kconfig.KindTopic, p.configs, layers); len(errs) > 0 {
 		return configRefusal(protocol.CodeInvalidConfig, errs)

@@ -116,6 +116,13 @@ func (b *Broker) planDeletes(topics []kmsg.DeleteTopicsRequestTopic) []doomedTop
 
 // deleteTopic deletes one topic and completes its name and id.
 func (b *Broker) deleteTopic(ctx context.Context, d *doomedTopic, version int16) error {
+	if !b.conf().DeleteTopics { // Kafka says so of topics that do not exist, too
+		code := protocol.CodeTopicDeletionDisabled
+		if version < 3 {
+			code = protocol.CodeInvalidRequest
+		}
+		return refuse(code, "Topic deletion is disabled.")
+	}
 	m := b.store.Map()
 	rec := m.Topic(d.name)
 	if d.name == "" {
@@ -128,10 +135,6 @@ func (b *Broker) deleteTopic(ctx context.Context, d *doomedTopic, version int16)
 		return refuse(protocol.CodePolicyViolation, "Topic '%s' is internal and cannot be deleted.", d.name)
 	case rec == nil:
 		return refuse(protocol.CodeUnknownTopicOrPartition, "This server does not host this topic-partition.")
-	case !b.conf().DeleteTopics && version < 3:
-		return refuse(protocol.CodeInvalidRequest, "Topic deletion is disabled.")
-	case !b.conf().DeleteTopics:
-		return refuse(protocol.CodeTopicDeletionDisabled, "Topic deletion is disabled.")
 	}
 	err := b.store.DeleteTopic(ctx, rec.Name, rec.ID)
 	if errors.Is(err, queuemapper.ErrNotFound) {

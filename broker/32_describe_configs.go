@@ -13,7 +13,8 @@ import (
 // DescribeConfigs (key 32), v0 to v4.
 //
 // Every config that Skein knows, whether it takes effect or is only stored (docs/configs.md), with its source, synonyms
-// and documentation. Broker "" lists the dynamic defaults of the cluster. There are no broker loggers.
+// and documentation. Broker "" lists the dynamic defaults of the cluster. There are no broker loggers. One answer has at
+// most half a million configs (15,000 whole topics): resources beyond that are a POLICY_VIOLATION.
 //
 //	v1  source and synonyms   v3  type and documentation   v4  flexible
 var describeConfigs = handler{
@@ -21,14 +22,22 @@ var describeConfigs = handler{
 	handle: (*Broker).handleDescribeConfigs,
 }
 
+// maxDescribed configs are in one answer: a resource costs a request ten bytes, and an answer thousands.
+const maxDescribed = 500_000
+
 func (b *Broker) handleDescribeConfigs(_ context.Context, rq *request) kmsg.Response {
 	req := rq.body.(*kmsg.DescribeConfigsRequest)
 	resp := req.ResponseKind().(*kmsg.DescribeConfigsResponse)
+	described := 0
 	for i := range req.Resources {
 		r := &req.Resources[i]
 		out := kmsg.NewDescribeConfigsResponseResource()
 		out.ResourceType, out.ResourceName = r.ResourceType, r.ResourceName
-		entries, err := b.describeResource(int8(r.ResourceType), r.ResourceName)
+		var entries []kconfig.Entry
+		err := refuse(protocol.CodePolicyViolation, "Too many configs in one answer; ask for fewer resources at once.")
+		if described < maxDescribed {
+			entries, err = b.describeResource(int8(r.ResourceType), r.ResourceName)
+		}
 		out.ErrorCode, out.ErrorMessage = errorCode(err), errorMessage(err)
 		if err == nil || codeOf(err) == protocol.CodeUnknownTopicOrPartition {
 			none := "" // Kafka's is not null here
@@ -39,6 +48,7 @@ func (b *Broker) handleDescribeConfigs(_ context.Context, rq *request) kmsg.Resp
 				out.Configs = append(out.Configs, describedConfig(e, req))
 			}
 		}
+		described += len(out.Configs)
 		resp.Resources = append(resp.Resources, out)
 	}
 	return resp

@@ -54,6 +54,7 @@ func (b *Broker) logSizes(topics []kmsg.DescribeLogDirsRequestTopic) map[ident.L
 		}
 		return out
 	}
+	seen := make(map[*partition]bool) // however often a request names it, a partition is listed once
 	for i := range topics {
 		t := b.topic(topics[i].Topic)
 		if t == nil {
@@ -61,7 +62,8 @@ func (b *Broker) logSizes(topics []kmsg.DescribeLogDirsRequestTopic) map[ident.L
 		}
 		var parts []*partition
 		for _, index := range topics[i].Partitions {
-			if p := t.partition(index); p != nil {
+			if p := t.partition(index); p != nil && !seen[p] {
+				seen[p] = true
 				parts = append(parts, p)
 			}
 		}

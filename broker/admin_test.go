@@ -14,6 +14,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/skeinmq/skein/internal/kconfig"
 )
@@ -190,8 +191,9 @@ func TestTopicDeletionDisabled(t *testing.T) {
 	if _, err := adm.CreateTopic(ctx, 1, 1, nil, "kept"); err != nil {
 		t.Fatal(err)
 	}
-	if r, err := adm.DeleteTopics(ctx, "kept"); err != nil || !errors.Is(r["kept"].Err, kerr.TopicDeletionDisabled) {
-		t.Errorf("got %v %v", err, r["kept"].Err)
+	r, err := adm.DeleteTopics(ctx, "kept", "nope")
+	if err != nil || !errors.Is(r["kept"].Err, kerr.TopicDeletionDisabled) || !errors.Is(r["nope"].Err, kerr.TopicDeletionDisabled) {
+		t.Errorf("got %v %v", err, r)
 	}
 }
 
@@ -228,5 +230,81 @@ func TestEditList(t *testing.T) {
 		if got := editList(tc.list, tc.elements, tc.kind); got != tc.want {
 			t.Errorf("%s %q to %q: got %q, want %q", tc.kind, tc.elements, tc.list, got, tc.want)
 		}
+	}
+}
+
+// TestAdminEveryVersion puts one request of each admin API in each of its versions.
+func TestAdminEveryVersion(t *testing.T) {
+	c := startCluster(t, 1, Config{})
+	s := newAdminScript(t, c.addr)
+	done := map[int16]bool{}
+	for _, ac := range adminCases {
+		if ac.name == "records written" {
+			continue
+		}
+		key := ac.req(s).Key()
+		if done[key] {
+			continue
+		}
+		done[key] = true
+		row := lookup(key)
+		if row == nil {
+			t.Fatalf("%s: key %d is not served", ac.name, key)
+		}
+		for v := row.min; v <= row.max; v++ {
+			ac.ver = v
+			if got := s.ask(adminContext(t), ac); strings.HasPrefix(got, "error:") {
+				t.Errorf("%s v%d: %s", row.name, v, got)
+			}
+		}
+	}
+	if len(done) != 14 {
+		t.Errorf("%d APIs asked, want 14", len(done))
+	}
+}
+
+// TestAdminLimits: what a request may make the broker hold is bounded.
+func TestAdminLimits(t *testing.T) {
+	c := startCluster(t, 1, Config{})
+	ctx, adm := adminContext(t), c.admin()
+	if _, err := adm.CreateTopic(ctx, 1, 1, map[string]*string{"leader.replication.throttled.replicas": kadm.StringPtr(strings.Repeat("1:1,", 70_000) + "1:1")}, "x"); !errors.Is(err, kerr.InvalidConfig) {
+		t.Errorf("configs of 280 kB: %v", err)
+	}
+	names := make([]string, maxNewTopicsRequest+1)
+	for i := range names {
+		names[i] = fmt.Sprintf("t%d", i)
+	}
+	made, err := adm.CreateTopics(ctx, 1, 1, nil, names...)
+	if err != nil || !errors.Is(made["t0"].Err, kerr.PolicyViolation) {
+		t.Errorf("%d topics at once: %v %v", len(names), err, made["t0"].Err)
+	}
+	req := kmsg.NewPtrDescribeConfigsRequest()
+	for range maxDescribed/len(kconfig.Defs(kconfig.KindGroup)) + 10 {
+		r := kmsg.NewDescribeConfigsRequestResource()
+		r.ResourceType, r.ResourceName = kmsg.ConfigResourceTypeGroupConfig, "g"
+		req.Resources = append(req.Resources, r)
+	}
+	resp, err := req.RequestWith(ctx, c.client())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if last := resp.Resources[len(resp.Resources)-1]; last.ErrorCode != kerr.PolicyViolation.Code {
+		t.Errorf("the last of %d resources: code %d", len(resp.Resources), last.ErrorCode)
+	}
+	dirs := kmsg.NewPtrDescribeLogDirsRequest()
+	if _, err := adm.CreateTopic(ctx, 2, 1, nil, "y"); err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		tp := kmsg.NewDescribeLogDirsRequestTopic()
+		tp.Topic, tp.Partitions = "y", []int32{0, 0, 1, 1, 7}
+		dirs.Topics = append(dirs.Topics, tp)
+	}
+	raw, err := c.client().Broker(1).Request(ctx, dirs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := raw.(*kmsg.DescribeLogDirsResponse).Dirs[0]; len(d.Topics) != 1 || len(d.Topics[0].Partitions) != 2 {
+		t.Errorf("log dirs of one partition many times: %+v", d)
 	}
 }

@@ -117,6 +117,21 @@ func (c *configChange) check() error {
 	return nil
 }
 
+// maxConfigBytes of names and values may be set on one resource: its record must fit into one transaction of the map's store.
+const maxConfigBytes = 256 << 10
+
+// checkSize refuses configs that would not fit into their record.
+func checkSize(configs map[string]string) error {
+	n := 0
+	for name, value := range configs {
+		n += len(name) + len(value)
+	}
+	if n > maxConfigBytes {
+		return refuse(protocol.CodeInvalidConfig, "The configs of a resource may have %d bytes in all, not %d.", maxConfigBytes, n)
+	}
+	return nil
+}
+
 // apply returns the configs after the change, and the names that it sets. under is what they fall back on.
 func (c *configChange) apply(k kconfig.Kind, now map[string]string, under kconfig.Layers) (after map[string]string, set []string, err error) {
 	after = make(map[string]string, len(now)+len(c.ops))
@@ -148,7 +163,7 @@ func (c *configChange) apply(k kconfig.Kind, now map[string]string, under kconfi
 		}
 		after[o.name] = editList(old, *o.value, o.kind)
 	}
-	return after, set, nil
+	return after, set, checkSize(after)
 }
 
 // editList adds elements to a list, or takes them away.
