@@ -86,6 +86,11 @@ func (pt *produceTemplate) write(c net.Conn, correlation int32, scratch *net.Buf
 	return err
 }
 
+// RefusedError is a partition's error code in a Produce response.
+type RefusedError int16
+
+func (e RefusedError) Error() string { return fmt.Sprintf("produce refused: code %d", int16(e)) }
+
 var errShort = errors.New("short produce response")
 
 // checkProduceResponse walks a Produce response (v9) after its correlation id and returns how
@@ -107,7 +112,7 @@ func checkProduceResponse(b []byte) (acked int, err error) {
 			d.skip(d.count()) // message
 			d.skip(1)
 			if code != 0 && err == nil {
-				err = fmt.Errorf("produce refused: code %d", code)
+				err = RefusedError(code)
 			}
 			acked++
 		}

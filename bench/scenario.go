@@ -88,15 +88,25 @@ func runScenario(ctx context.Context, t Target, s Scenario, base string) (out Ou
 	return out, measure(ctx, r, s, &out)
 }
 
-// settle writes each partition once, unmeasured: creation goes on in the background after the
-// answer in some brokers, and first touches are slow in all.
+// settle writes each partition once, unmeasured: in some brokers creation goes on in the background
+// after the answer (they refuse meanwhile), and first touches are slow in all.
 func settle(ctx context.Context, r *Running, s Scenario) error {
 	l := s.Load
 	l.Once, l.Records = true, 1
-	if _, err := Produce(ctx, r.Addr, l); err != nil {
-		return fmt.Errorf("first touch: %w", err)
+	for deadline := time.Now().Add(2 * time.Minute); ; {
+		_, err := Produce(ctx, r.Addr, l)
+		if _, refused := errors.AsType[RefusedError](err); !refused || time.Now().After(deadline) {
+			if err != nil {
+				return fmt.Errorf("first touch: %w", err)
+			}
+			return nil
+		}
+		select {
+		case <-time.After(500 * time.Millisecond):
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
 	}
-	return nil
 }
 
 func measure(ctx context.Context, r *Running, s Scenario, out *Outcome) error {
