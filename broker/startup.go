@@ -35,6 +35,9 @@ func (b *Broker) takeLog(ctx context.Context, l *commitlog.Log) (*queuemapper.Lo
 	if err := l.Begin(ctx, rec.Epoch, namedGenerations(b.store.Map(), found.ID)); err != nil {
 		return nil, fmt.Errorf("take log %s into service: %w", found.ID, err)
 	}
+	if rec, err = b.store.BeganLog(ctx, rec); err != nil {
+		return nil, fmt.Errorf("take log %s into service: %w", found.ID, err)
+	}
 	b.hosted[found.ID] = &hostedLog{id: found.ID, log: l, epoch: rec.Epoch}
 	return rec, nil
 }

@@ -73,7 +73,7 @@ func describe(key string, kv *mvccpb.KeyValue) (any, error) {
 		if err != nil {
 			return nil, err
 		}
-		return dumped[logJSON]{kv.ModRevision, logJSON{l.Host, l.Epoch, l.State.String(), l.Witnesses}}, nil
+		return dumped[logJSON]{kv.ModRevision, logJSON{l.Host, l.Epoch, l.Begun, l.State.String(), l.Witnesses}}, nil
 	case keyBrokers:
 		id, err := parseBroker(name)
 		if err != nil {
@@ -106,6 +106,7 @@ type topicJSON struct {
 type logJSON struct {
 	Host      ident.Broker   `json:"host"`
 	Epoch     ident.LogEpoch `json:"epoch"`
+	Begun     ident.LogEpoch `json:"begun"`
 	State     string         `json:"state"`
 	Witnesses []Witness      `json:"witnesses"`
 }

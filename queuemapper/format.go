@@ -308,13 +308,14 @@ func decodeTable[V any](r *reader, val func(*reader) V) map[ident.Partition]V {
 	return out
 }
 
-// encodeLog: state (1), epoch (8), nonce (8), then uvarint host, uvarint witnesses
+// encodeLog: state (1), epoch (8), nonce (8), then uvarint host, uvarint begun epoch, uvarint witnesses
 // { uvarint broker  uvarint incarnation }.
 func encodeLog(l *Log, nonce [8]byte) []byte {
 	b := append(begin(kindLog), byte(l.State))
 	b = binary.BigEndian.AppendUint64(b, uint64(l.Epoch))
 	b = append(b, nonce[:]...)
 	b = binary.AppendUvarint(b, uint64(l.Host))
+	b = binary.AppendUvarint(b, uint64(l.Begun))
 	b = binary.AppendUvarint(b, uint64(len(l.Witnesses)))
 	for _, w := range l.Witnesses {
 		b = binary.AppendUvarint(b, uint64(w.Broker))
@@ -340,6 +341,9 @@ func decodeLog(id ident.Log, v []byte, revision int64) (*Log, error) {
 	l.Epoch = ident.LogEpoch(epoch)
 	r.off = logFixedSize
 	l.Host = ident.Broker(r.num(math.MaxInt32))
+	if l.Begun = ident.LogEpoch(r.num(math.MaxInt64)); l.Begun > l.Epoch {
+		r.fail("log has begun epoch %d, beyond its own", l.Begun)
+	}
 	l.Witnesses = make([]Witness, r.count(2))
 	for i := range l.Witnesses {
 		l.Witnesses[i] = Witness{ident.Broker(r.num(math.MaxInt32)), int64(r.num(math.MaxInt64))}

@@ -14,6 +14,7 @@ import (
 type LogEpochError struct {
 	Log    ident.Log
 	Record ident.LogEpoch // 0: there is no record
+	Begun  ident.LogEpoch // that the record knows of
 	Disk   ident.LogEpoch // newest that the disk has begun; 0: none
 }
 
@@ -24,7 +25,7 @@ func (e *LogEpochError) Error() string {
 	case e.Record < e.Disk:
 		return fmt.Sprintf("log %s has begun epoch %d on its disk, but the map is only at %d: it is older than the disk", e.Log, e.Disk, e.Record)
 	}
-	return fmt.Sprintf("log %s is at epoch %d in the map, but its disk has only begun %d: it is an old copy of the disk", e.Log, e.Record, e.Disk)
+	return fmt.Sprintf("log %s has begun epoch %d according to the map, but its disk only %d: it is an old copy of the disk", e.Log, e.Begun, e.Disk)
 }
 
 // Is makes the error an ErrInvalid.
@@ -32,8 +33,9 @@ func (e *LogEpochError) Is(target error) bool { return target == ErrInvalid }
 
 // ReopenLog is the one way to open a log (O15, O17): it registers a new log at epoch 1, or
 // moves OPEN(e) or SEALED(e) to OPEN(e+1) with the given host and witness set, comparing the
-// record's revision. disk is the newest epoch that the disk has begun; a record further
-// ahead than disk+1, or behind disk, is refused with a LogEpochError.
+// record's revision. disk is the newest epoch that the disk has begun. It must lie between what the
+// record knows to be begun and the record's epoch: a LogEpochError otherwise. The host writes the new
+// epoch down on the disk, then calls BeganLog, and only then serves.
 func (s *Store) ReopenLog(ctx context.Context, id ident.Log, host ident.Broker, disk ident.LogEpoch, witnesses []Witness) (*Log, error) {
 	// Not from the snapshot: what it has may be from before this broker was away.
 	resp, err := s.get(ctx, s.key(keyLog(id)))
@@ -50,10 +52,22 @@ func (s *Store) ReopenLog(ctx context.Context, id ident.Log, host ident.Broker, 
 		was = *l
 		fresh.Epoch = was.Epoch + 1 // O15: whatever the state, and never the set that was sent before
 	}
-	if was.Epoch < disk || was.Epoch > disk+1 {
-		return nil, fmt.Errorf("reopen log: %w", &LogEpochError{Log: id, Record: was.Epoch, Disk: disk})
+	if was.Epoch < disk || was.Begun > disk {
+		return nil, fmt.Errorf("reopen log: %w", &LogEpochError{Log: id, Record: was.Epoch, Begun: was.Begun, Disk: disk})
 	}
+	fresh.Begun = disk
 	return s.swapLog(ctx, "reopen", was.Revision, fresh)
+}
+
+// BeganLog records that the epoch of l, as ReopenLog returned it, is on the log's disk. From then on a
+// disk without it is known to be an old copy.
+func (s *Store) BeganLog(ctx context.Context, l *Log) (*Log, error) {
+	if l.State != LogOpen {
+		return nil, fmt.Errorf("begin log %s: %w: it is not open", l.ID, ErrInvalid)
+	}
+	fresh := *l
+	fresh.Begun = l.Epoch
+	return s.swapLog(ctx, "begin", l.Revision, &fresh)
 }
 
 // SealLog moves a log OPEN(e) → SEALED(e), comparing the revision (O9).

@@ -222,21 +222,35 @@ func TestReopenLog(t *testing.T) {
 	if l.Epoch != 2 {
 		t.Errorf("second: %+v", l)
 	}
-	var gap *LogEpochError
-	if _, err := s.ReopenLog(t.Context(), id, 1, 0, nil); !errors.As(err, &gap) || gap.Record != 2 {
-		t.Errorf("old copy of the disk: %v", err)
+	for range 3 { // and again, and again: no disk is stranded by crashes at that point
+		l = mustReopen(t, s, id, 1, 0)
 	}
-	if _, err := s.ReopenLog(t.Context(), id, 1, 3, nil); !errors.As(err, &gap) || gap.Disk != 3 {
+	l = mustReopen(t, s, id, 1, 1)
+	began, err := s.BeganLog(t.Context(), l)
+	if err != nil || began.Begun != 6 || began.Epoch != 6 {
+		t.Fatalf("begin: %+v %v", began, err)
+	}
+	if _, err := s.BeganLog(t.Context(), l); !errors.Is(err, ErrConflict) {
+		t.Errorf("begin of an old record: %v", err)
+	}
+	l = began
+	var gap *LogEpochError
+	for disk := range l.Epoch {
+		if _, err := s.ReopenLog(t.Context(), id, 1, disk, nil); !errors.As(err, &gap) || gap.Begun != 6 {
+			t.Errorf("old copy of the disk, at %d: %v", disk, err)
+		}
+	}
+	if _, err := s.ReopenLog(t.Context(), id, 1, 7, nil); !errors.As(err, &gap) || gap.Disk != 7 {
 		t.Errorf("disk ahead of the map: %v", err)
 	}
 	sealed, err := s.SealLog(t.Context(), l)
-	if err != nil || sealed.State != LogSealed || sealed.Epoch != 2 {
+	if err != nil || sealed.State != LogSealed || sealed.Epoch != 6 {
 		t.Fatalf("seal: %+v %v", sealed, err)
 	}
 	if _, err := s.SealLog(t.Context(), l); !errors.Is(err, ErrConflict) {
 		t.Errorf("seal of an old record: %v", err)
 	}
-	if l := mustReopen(t, s, id, 7, 2); l.Epoch != 3 || l.State != LogOpen || l.Host != 7 {
+	if l := mustReopen(t, s, id, 7, 6); l.Epoch != 7 || l.State != LogOpen || l.Host != 7 {
 		t.Errorf("reopen after seal: %+v", l)
 	}
 }
