@@ -17,6 +17,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/skeinmq/skein/broker/coordinator"
 	"github.com/skeinmq/skein/commitlog"
 	"github.com/skeinmq/skein/internal/ident"
 	"github.com/skeinmq/skein/internal/kconfig"
@@ -35,6 +36,8 @@ type Config struct {
 	Store *queuemapper.Store
 	// ProducerIDs serves InitProducerId.
 	ProducerIDs ProducerIDs
+	// Controller holds what group coordinators promise; nil: COORDINATOR_NOT_AVAILABLE to every group.
+	Controller coordinator.Store
 	// Logs are open for recovery only (Open has returned, Run is going): the broker reopens
 	// them through the map and begins them.
 	Logs []*commitlog.Log
@@ -76,6 +79,8 @@ type Broker struct {
 	current atomic.Pointer[kconfig.BrokerConfig] // configs in force
 	gone    gone
 
+	groups *coordinator.Coordinator
+
 	table  table
 	hosted map[ident.Log]*hostedLog // set by start-up, before the table; immutable then
 
@@ -113,6 +118,7 @@ func New(cfg Config) (*Broker, error) {
 	b.server = &server{b: b, conns: make(map[*conn]struct{})}
 	b.sessions = newSessions(int(conf.FetchSessionSlots))
 	b.metrics = newMetrics(cfg.Registerer, b)
+	b.groups = b.newCoordinator(&conf)
 	return b, nil
 }
 

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/skeinmq/skein/commitlog"
+	"github.com/skeinmq/skein/controller"
 	"github.com/skeinmq/skein/queuemapper"
 	"github.com/skeinmq/skein/queuemapper/embedded"
 )
@@ -81,6 +82,12 @@ func startCluster(t testing.TB, n int, conf Config) *cluster {
 // start starts the broker on what its directories hold.
 func (c *cluster) start() {
 	c.t.Helper()
+	c.startAt("127.0.0.1:0")
+}
+
+// startAt is start at a given address.
+func (c *cluster) startAt(addr string) {
+	c.t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	logger := slog.New(slog.NewTextHandler(c.t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn}))
 	store, err := queuemapper.Open(ctx, queuemapper.Config{Client: etcd.Client(), Prefix: c.prefix, Groups: 8, Logger: logger}, "")
@@ -101,13 +108,19 @@ func (c *cluster) start() {
 		c.logs = append(c.logs, l)
 		g.Go(func() error { return ignoreCanceled(l.Run(back)) })
 	}
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	ctl, err := controller.Open(controller.Config{Dir: filepath.Join(c.dirs[0], "raft"), ID: 1, Logger: logger})
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	g.Go(func() error { return ignoreCanceled(ctl.Run(back)) })
+	ln, err := net.Listen("tcp", addr)
 	if err != nil {
 		c.t.Fatal(err)
 	}
 	conf := c.conf
 	conf.ID, conf.Incarnation, conf.Listener = 1, time.Now().UnixNano(), ln
 	conf.Host, conf.Port = "127.0.0.1", int32(ln.Addr().(*net.TCPAddr).Port)
+	conf.Controller = ctl
 	conf.Store, conf.Logs, conf.ProducerIDs, conf.Logger = store, c.logs, c, logger
 	if conf.Registerer == nil {
 		conf.Registerer = prometheus.NewRegistry()

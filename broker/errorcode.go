@@ -5,7 +5,10 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/skeinmq/skein/broker/coordinator"
+	"github.com/skeinmq/skein/broker/group"
 	"github.com/skeinmq/skein/commitlog"
+	"github.com/skeinmq/skein/controller"
 	"github.com/skeinmq/skein/protocol"
 	"github.com/skeinmq/skein/protocol/record"
 	"github.com/skeinmq/skein/queuemapper"
@@ -21,6 +24,11 @@ func codeOf(err error) protocol.Code {
 	}
 	if code, ok := errors.AsType[*refusal](err); ok {
 		return code.code
+	}
+	for _, known := range groupCodes {
+		if errors.Is(err, known.err) {
+			return known.code
+		}
 	}
 	switch {
 	case errors.Is(err, commitlog.ErrNotOpen), errors.Is(err, commitlog.ErrFrozen), errors.Is(err, commitlog.ErrClosed):
@@ -54,11 +62,38 @@ func codeOf(err error) protocol.Code {
 	case errors.Is(err, queuemapper.ErrConflict), errors.Is(err, queuemapper.ErrUnknown),
 		errors.Is(err, queuemapper.ErrUnavailable), errors.Is(err, context.DeadlineExceeded):
 		return protocol.CodeRequestTimedOut
+	case errors.Is(err, controller.ErrFenced), errors.Is(err, controller.ErrNotLeader), errors.Is(err, controller.ErrUnknown),
+		errors.Is(err, controller.ErrClosed):
+		return protocol.CodeNotCoordinator
 	case errors.Is(err, context.Canceled):
 		return protocol.CodeRequestTimedOut
 	default:
 		return protocol.CodeUnknownServerError
 	}
+}
+
+// groupCodes are the codes of what group coordinators refuse.
+var groupCodes = [...]struct {
+	err  error
+	code protocol.Code
+}{
+	{coordinator.ErrLoading, protocol.CodeCoordinatorLoadInProgress},
+	{coordinator.ErrCommitSize, protocol.CodeInvalidCommitOffsetSize},
+	{group.ErrCoordinatorNotAvailable, protocol.CodeCoordinatorNotAvailable},
+	{group.ErrNotCoordinator, protocol.CodeNotCoordinator},
+	{group.ErrUnknownMember, protocol.CodeUnknownMemberID},
+	{group.ErrIllegalGeneration, protocol.CodeIllegalGeneration},
+	{group.ErrInconsistentProtocol, protocol.CodeInconsistentGroupProtocol},
+	{group.ErrInvalidSessionTimeout, protocol.CodeInvalidSessionTimeout},
+	{group.ErrInvalidGroup, protocol.CodeInvalidGroupID},
+	{group.ErrRebalanceInProgress, protocol.CodeRebalanceInProgress},
+	{group.ErrMemberIDRequired, protocol.CodeMemberIDRequired},
+	{group.ErrFencedInstance, protocol.CodeFencedInstanceID},
+	{group.ErrMaxSize, protocol.CodeGroupMaxSizeReached},
+	{group.ErrNonEmpty, protocol.CodeNonEmptyGroup},
+	{group.ErrGroupNotFound, protocol.CodeGroupIDNotFound},
+	{group.ErrSubscribed, protocol.CodeGroupSubscribedToTopic},
+	{group.ErrMetadataTooLarge, protocol.CodeUnknownServerError},
 }
 
 // refusal is the error of a handler that knows which code its client must get.

@@ -156,7 +156,14 @@ func (b *Broker) dropPartitions(ctx context.Context, ps []ident.Partition) error
 			return err
 		}
 	}
-	return nil
+	topics := make(map[ident.Topic]bool)
+	for _, p := range ps {
+		if _, exists := topicNameOf(b.store.Map(), p.Topic); !exists {
+			topics[p.Topic] = true
+		}
+	}
+	// What this misses the coordinators' own search finds later; nobody sees it meanwhile.
+	return b.groups.DropTopics(ctx, topics)
 }
 
 // strayPartitions lists partitions that the disks have state of and the map does not know.

@@ -33,6 +33,8 @@ func (b *Broker) Run(ctx context.Context) error {
 	for _, loop := range []func(context.Context) error{b.followMap, b.keepRetention, b.dropDeleted} {
 		g.Go(func() error { return loop(work) })
 	}
+	// Parked requests are answered as soon as the broker ends, or they would hold up its draining.
+	g.Go(func() error { return b.groups.Run(gctx) })
 	g.Go(func() error {
 		defer stop()
 		return b.server.serve(gctx)

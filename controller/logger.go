@@ -16,15 +16,19 @@ func newLogger(log *slog.Logger) hclog.Logger {
 	return l
 }
 
+const startElection = "heartbeat timeout reached, starting election"
+
 type sink struct{ log *slog.Logger }
 
 // Accept implements hclog.SinkAdapter.
 func (s sink) Accept(_ string, level hclog.Level, msg string, args ...any) {
 	to := slog.LevelDebug
-	switch level {
-	case hclog.Warn:
+	switch {
+	case level == hclog.Warn && msg == startElection:
+		// A voter that is alone begins every life with this.
+	case level == hclog.Warn:
 		to = slog.LevelWarn
-	case hclog.Error:
+	case level == hclog.Error:
 		to = slog.LevelError
 	}
 	s.log.Log(context.Background(), to, msg, args...)

@@ -172,7 +172,7 @@ func (n *node) openBroker() error {
 	static["log.dirs"] = strings.Join(n.settings.data, ",")
 	n.broker, err = broker.New(broker.Config{
 		ID: n.settings.nodeID, Incarnation: time.Now().UnixNano(), Listener: n.claim.kafka, Host: host, Port: port,
-		Rack: n.settings.kafka["broker.rack"], Store: n.store, ProducerIDs: broker.IDsFrom(n.ctl), Logs: n.logs, Static: static,
+		Rack: n.settings.kafka["broker.rack"], Store: n.store, ProducerIDs: broker.IDsFrom(n.ctl), Controller: n.ctl, Logs: n.logs, Static: static,
 		Logger: n.logger, Registerer: n.registry,
 	})
 	return err

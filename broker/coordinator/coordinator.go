@@ -1,0 +1,187 @@
+package coordinator
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+	"unicode/utf16"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/skeinmq/skein/broker/group"
+	"github.com/skeinmq/skein/controller"
+	"github.com/skeinmq/skein/internal/ident"
+)
+
+// Errors besides those of package group.
+var (
+	// ErrLoading: the partition's state is being loaded; try again.
+	ErrLoading = errors.New("coordinator is loading")
+	// ErrCommitSize: one request commits more than an entry can hold.
+	ErrCommitSize = errors.New("too many offsets in one request")
+)
+
+// Store is the replicated state as a coordinator uses it; *controller.Controller is one.
+type Store interface {
+	Claim(ctx context.Context, claims []controller.Claim) ([]controller.Epoch, error)
+	Write(ctx context.Context, b *controller.Batch) error
+	Groups(partition int32) []controller.Group
+	Offsets(partition int32, group string) []controller.PartitionOffset
+	Lookup(partition int32, group string, of []ident.Partition, found func(i int, o controller.Offset))
+}
+
+// Config configures the coordinators of a broker.
+type Config struct {
+	// Store; nil: every request is answered with group.ErrCoordinatorNotAvailable.
+	Store Store
+	// Owner is the epoch of the placement group that hosts the partitions.
+	Owner ident.Epoch
+	Group group.Config
+	// Retention is how long offsets are kept; CheckInterval how often that is looked at.
+	Retention     time.Duration
+	CheckInterval time.Duration
+	// TopicName names a topic; false: there is none of that id (any more).
+	TopicName func(ident.Topic) (string, bool)
+
+	Logger     *slog.Logger
+	Registerer prometheus.Registerer
+}
+
+// Coordinator is all shards of this broker.
+type Coordinator struct {
+	cfg     Config
+	log     *slog.Logger
+	metrics *metrics
+	shards  [controller.Partitions]*shard
+	tickets atomic.Uint64
+	ready   chan struct{} // closed when every shard was loaded once
+	done    chan struct{} // closed when Run has ended
+}
+
+// New prepares the coordinators. Run serves them.
+func New(cfg Config) *Coordinator {
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	if cfg.TopicName == nil {
+		cfg.TopicName = func(ident.Topic) (string, bool) { return "", true }
+	}
+	c := &Coordinator{
+		cfg: cfg, log: cfg.Logger.With("component", "coordinator"),
+		ready: make(chan struct{}), done: make(chan struct{}),
+	}
+	c.metrics = newMetrics(cfg.Registerer, c)
+	for i := range c.shards {
+		c.shards[i] = newShard(c, int32(i))
+	}
+	return c
+}
+
+// Partition is the partition of __consumer_offsets whose coordinator serves the group:
+// Kafka's formula, Java's hash of the name.
+func Partition(group string) int32 {
+	var h int32
+	for _, u := range utf16.Encode([]rune(group)) {
+		h = 31*h + int32(u)
+	}
+	if h < 0 {
+		h = -h // Java's least int stays negative, and counts as 0
+	}
+	return max(h, 0) % controller.Partitions
+}
+
+// Ready is closed when every partition was loaded once.
+func (c *Coordinator) Ready() <-chan struct{} { return c.ready }
+
+// Run claims and serves all partitions until ctx ends. Then everything parked is answered
+// with group.ErrNotCoordinator, and what was being written is waited for.
+func (c *Coordinator) Run(ctx context.Context) error {
+	defer close(c.done)
+	if c.cfg.Store == nil {
+		<-ctx.Done()
+		return nil
+	}
+	if err := c.claimAll(ctx); err != nil {
+		if ctx.Err() != nil {
+			return nil
+		}
+		return fmt.Errorf("run coordinators: %w", err)
+	}
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	for _, s := range c.shards {
+		wg.Go(func() { s.run(ctx) })
+	}
+	for _, s := range c.shards {
+		select {
+		case <-s.loadedOnce:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+	close(c.ready)
+	<-ctx.Done()
+	return nil
+}
+
+// claimAll claims every partition in one command.
+func (c *Coordinator) claimAll(ctx context.Context) error {
+	claims := make([]controller.Claim, len(c.shards))
+	for i := range claims {
+		claims[i] = controller.Claim{Partition: int32(i), Owner: c.cfg.Owner}
+	}
+	epochs, err := c.cfg.Store.Claim(ctx, claims)
+	if err != nil {
+		return err
+	}
+	for i, e := range epochs {
+		c.shards[i].epoch = e
+	}
+	return nil
+}
+
+func (c *Coordinator) shard(group string) *shard { return c.shards[Partition(group)] }
+
+func (c *Coordinator) ticket() group.Ticket { return group.Ticket(c.tickets.Add(1)) }
+
+// do runs fn on the shard's goroutine and waits for its answer, which may come later.
+func do[T any](ctx context.Context, c *Coordinator, s *shard, fn func(now time.Time, reply func(T, error))) (T, error) {
+	type answer struct {
+		v   T
+		err error
+	}
+	var none T
+	if c.cfg.Store == nil {
+		return none, group.ErrCoordinatorNotAvailable
+	}
+	answered := make(chan answer, 1)
+	reply := func(v T, err error) { answered <- answer{v, err} }
+	t := task{
+		run:    func(now time.Time) { fn(now, reply) },
+		refuse: func(err error) { reply(none, err) },
+	}
+	select {
+	case s.inbox <- t:
+	case <-c.done:
+		return none, group.ErrNotCoordinator
+	case <-ctx.Done():
+		return none, context.Cause(ctx)
+	}
+	select {
+	case a := <-answered:
+		return a.v, a.err
+	case <-ctx.Done():
+		return none, context.Cause(ctx)
+	case <-c.done:
+		select {
+		case a := <-answered:
+			return a.v, a.err
+		default:
+			return none, group.ErrNotCoordinator
+		}
+	}
+}
