@@ -48,6 +48,7 @@ type stage struct {
 	clients string            // where clients connect
 	round   string            // part of topic and group names
 	configs map[string]string // of the topics created for cases
+	proxies map[string]*proxy // by client, when a run is traced
 }
 
 func newStage(addr string, limit time.Duration) (*stage, error) {
@@ -59,6 +60,14 @@ func newStage(addr string, limit time.Duration) (*stage, error) {
 	now := time.Now()
 	return &stage{cl: cl, adm: kadm.NewClient(cl), addr: addr, clients: addr, run: "cf" + strconv.FormatInt(now.UnixMilli()%1e9, 36),
 		base: now.Add(-time.Hour).UnixMilli(), limit: limit}, nil
+}
+
+// clientAddr is where a client connects: the broker, or the proxy before it.
+func (s *stage) clientAddr(c client) string {
+	if p := s.proxies[c.name]; p != nil {
+		return p.addr()
+	}
+	return s.clients
 }
 
 func (s *stage) close() { s.cl.Close() }
@@ -127,7 +136,7 @@ func (s *stage) produceBatch(ctx context.Context, topic, codec string, from, n i
 func (s *stage) prepare(ctx context.Context, c client, name string) (facts, error) {
 	topic := s.run + "-" + s.round + c.name + "-" + name
 	f := facts{params: map[string]string{
-		"case": name, "bootstrap": s.clients, "topic": topic, "group": topic, "salt": topic, "loose": strconv.FormatBool(c.loose),
+		"case": name, "bootstrap": s.clientAddr(c), "topic": topic, "group": topic, "salt": topic, "loose": strconv.FormatBool(c.loose),
 		"timebase": strconv.FormatInt(s.base, 10), "seconds": strconv.Itoa(int(s.limit.Seconds()) - 5),
 	}}
 	set := func(kv ...string) {

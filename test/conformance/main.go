@@ -37,6 +37,7 @@ type options struct {
 	parallel  int
 	timeout   time.Duration
 	selftest  bool
+	trace     bool
 	setup     bool
 	list      bool
 }
@@ -72,6 +73,7 @@ func parseFlags() options {
 	flag.IntVar(&o.parallel, "parallel", 4, "`CLIENTS` that run at the same time")
 	flag.DurationVar(&o.timeout, "timeout", 60*time.Second, "longest time of one case")
 	flag.BoolVar(&o.selftest, "selftest", false, "plant faults between clients and broker; passes when every aimed case fails")
+	flag.BoolVar(&o.trace, "trace", false, "print which requests in which versions each client sends")
 	flag.BoolVar(&o.setup, "setup", false, "only install the clients")
 	flag.BoolVar(&o.list, "list", false, "print clients and cases")
 	flag.Parse()
@@ -129,7 +131,11 @@ func run(ctx context.Context, o options) (int, error) {
 	if o.selftest {
 		return m.selftest(ctx)
 	}
-	m.run(ctx)
+	if !o.trace {
+		m.run(ctx)
+	} else if err := m.runTraced(ctx); err != nil {
+		return 2, err
+	}
 	return report(os.Stdout, o, m.results, b.name, time.Since(began))
 }
 

@@ -23,6 +23,7 @@ type proxy struct {
 	host     string
 	port     int32
 	fault    atomic.Pointer[fault]
+	trace    *trace // nil, or where requests are noted; set before the first connection
 	wg       sync.WaitGroup
 
 	mu    sync.Mutex
@@ -128,6 +129,9 @@ func (p *proxy) requests(from io.Reader, to io.Writer, pending *sync.Map) {
 		api := apiKey{int16(binary.BigEndian.Uint16(frame)), int16(binary.BigEndian.Uint16(frame[2:]))}
 		id := binary.BigEndian.Uint32(frame[4:])
 		pending.Store(id, api)
+		if p.trace != nil {
+			p.trace.add(api)
+		}
 		f := p.fault.Load()
 		if f != nil && f.request != nil {
 			if frame, err = changeRequest(api, frame, f.request); err != nil {

@@ -48,6 +48,7 @@ type toolRun struct {
 	ctx   context.Context
 	host  *toolHost
 	stage *stage
+	addr  string // where the tool connects
 	limit time.Duration
 	topic string // a name of its own; the case creates the topic if it wants one
 	log   *strings.Builder
@@ -62,7 +63,7 @@ type toolAnswer struct {
 
 // call runs a tool with --bootstrap-server and wants exit code 0.
 func (t *toolRun) call(class string, args ...string) error {
-	return t.callWith(class, "", 0, append([]string{"--bootstrap-server", t.stage.clients}, args...)...)
+	return t.callWith(class, "", 0, append([]string{"--bootstrap-server", t.addr}, args...)...)
 }
 
 func (t *toolRun) callWith(class, stdin string, wantExit int, args ...string) error {
@@ -130,7 +131,7 @@ func (m *matrix) runTool(ctx context.Context, c client) {
 	}
 	began := time.Now()
 	out := result{Client: c.name, Version: "4.3.0", Case: "tool", Status: "pass", tool: true}
-	run := &toolRun{host: m.tools, stage: m.stage, limit: m.o.timeout, topic: m.stage.run + "-" + m.stage.round + c.name, log: &strings.Builder{}}
+	run := &toolRun{host: m.tools, stage: m.stage, addr: m.stage.clientAddr(c), limit: m.o.timeout, topic: m.stage.run + "-" + m.stage.round + c.name, log: &strings.Builder{}}
 	var cancel context.CancelFunc
 	run.ctx, cancel = context.WithTimeout(ctx, m.o.timeout)
 	defer cancel()

@@ -94,7 +94,7 @@ func toolTopics(t *toolRun) error {
 		func() error { return describe(3) },
 		func() error { return t.want(`TopicId: \S{22}`) },
 		func() error {
-			return t.callWith(tool, "", 1, "--bootstrap-server", t.stage.clients, "--create", "--topic", t.topic, "--partitions", "3")
+			return t.callWith(tool, "", 1, "--bootstrap-server", t.addr, "--create", "--topic", t.topic, "--partitions", "3")
 		},
 		func() error { return t.want("already exists") },
 		func() error { return t.call(tool, "--create", "--if-not-exists", "--topic", t.topic) },
@@ -138,7 +138,7 @@ func toolConfigs(t *toolRun) error {
 			return t.want(`cleanup\.policy=delete .*DEFAULT_CONFIG`, `retention\.ms=604800000`, `compression\.type=producer`, `segment\.bytes=`, `min\.insync\.replicas=1`)
 		},
 		func() error {
-			return t.callWith(tool, "", 1, append([]string{"--bootstrap-server", t.stage.clients, "--alter", "--add-config", "no.such.config=1"}, topic...)...)
+			return t.callWith(tool, "", 1, append([]string{"--bootstrap-server", t.addr, "--alter", "--add-config", "no.such.config=1"}, topic...)...)
 		},
 		func() error {
 			return t.call(tool, "--describe", "--all", "--entity-type", "brokers", "--entity-name", id)
@@ -183,7 +183,7 @@ func toolConsumerGroups(t *toolRun) error {
 		func() error { return t.activeGroup(tool, group) },
 		call("--delete-offsets", "--group", group, "--topic", t.topic), want("Successful"),
 		func() error {
-			return t.callWith(tool, "", 0, "--bootstrap-server", t.stage.clients, "--describe", "--group", group)
+			return t.callWith(tool, "", 0, "--bootstrap-server", t.addr, "--describe", "--group", group)
 		},
 		func() error { return t.wantNot(row(20, 0)) },
 		reset("--to-earliest"),
@@ -268,7 +268,7 @@ func toolConsoleProducer(t *toolRun) error {
 	return steps(
 		func() error { return t.stage.createTopic(t.ctx, t.topic, 1) },
 		func() error {
-			return t.callWith("ConsoleProducer", "a:1\tk1\tv1\na:2\tk2\tv2\na:3\tk3\tnothing\n", 0, "--bootstrap-server", t.stage.clients, "--topic", t.topic,
+			return t.callWith("ConsoleProducer", "a:1\tk1\tv1\na:2\tk2\tv2\na:3\tk3\tnothing\n", 0, "--bootstrap-server", t.addr, "--topic", t.topic,
 				"--compression-codec", "zstd", "--reader-property", "parse.key=true", "--reader-property", "parse.headers=true",
 				"--reader-property", "null.marker=nothing")
 		},
@@ -339,7 +339,7 @@ func toolProducerPerf(t *toolRun) error {
 		func() error { return t.stage.createTopic(t.ctx, t.topic, 1) },
 		func() error {
 			return t.callWith("ProducerPerformance", "", 0, "--topic", t.topic, "--num-records", "5000", "--record-size", "200", "--throughput", "-1",
-				"--producer-props", "bootstrap.servers="+t.stage.clients, "acks=all", "compression.type=lz4")
+				"--producer-props", "bootstrap.servers="+t.addr, "acks=all", "compression.type=lz4")
 		},
 		func() error { return t.want(`^5000 records sent, [\d.]+ records/sec .*99\.9th`) },
 		func() error { return t.wantEnd(5000) },
@@ -382,7 +382,7 @@ func toolAPIVersions(t *toolRun) error {
 func toolCluster(t *toolRun) error {
 	return steps(
 		func() error {
-			return t.callWith("ClusterTool", "", 0, "cluster-id", "--bootstrap-server", t.stage.clients)
+			return t.callWith("ClusterTool", "", 0, "cluster-id", "--bootstrap-server", t.addr)
 		},
 		func() error { return t.want(`^Cluster ID: \S+$`) },
 	)
