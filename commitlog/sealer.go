@@ -1,7 +1,6 @@
 package commitlog
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -20,7 +19,7 @@ type sealer struct {
 
 	mu     sync.Mutex
 	files  []*logFile // full, oldest first
-	broken []*repair  // files whose index is damaged
+	broken []*logFile // whose index is damaged
 	dirty  []*Queue   // whose floor passed a segment
 
 	// Owned by the sealing goroutine.
@@ -44,38 +43,17 @@ func (s *sealer) queue(f *logFile) {
 	s.poke()
 }
 
-// repair is a new index in the making.
-type repair struct {
-	file *logFile
-	done chan struct{} // closed when it is over
-	err  error         // set before
-}
-
-// rebuild asks for a new index of a file and waits for it.
-func (s *sealer) rebuild(ctx context.Context, f *logFile) error {
-	r := s.order(f)
-	select {
-	case <-r.done:
-		return r.err
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	case <-s.l.stopped:
-		return ErrClosed
-	}
-}
-
-func (s *sealer) order(f *logFile) *repair {
+// rebuild asks for a new index of a file.
+func (s *sealer) rebuild(f *logFile) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, r := range s.broken {
-		if r.file == f {
-			return r
+	for _, g := range s.broken {
+		if f == g {
+			return
 		}
 	}
-	r := &repair{file: f, done: make(chan struct{})}
-	s.broken = append(s.broken, r)
+	s.broken = append(s.broken, f)
 	s.poke()
-	return r
 }
 
 // trim asks to drop the segments of a queue that lie below its floor.
@@ -91,7 +69,7 @@ func (s *sealer) trim(q *Queue) {
 	}
 }
 
-func (s *sealer) take() (files []*logFile, broken []*repair, dirty []*Queue) {
+func (s *sealer) take() (files, broken []*logFile, dirty []*Queue) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	files, broken, dirty = s.files, s.broken, s.dirty
@@ -130,11 +108,10 @@ func (s *sealer) work(checkpoint bool) {
 		}
 		checkpoint = true
 	}
-	for _, r := range broken {
-		if r.err = s.l.rebuildIndex(r.file); r.err != nil {
-			s.l.log.Warn("rebuild index", "log", s.l.id, "file", r.file.name, "error", r.err)
+	for _, f := range broken {
+		if err := s.l.rebuildIndex(f); err != nil {
+			s.l.log.Warn("rebuild index", "log", s.l.id, "file", f.name, "error", err)
 		}
-		close(r.done)
 	}
 	for _, q := range dirty {
 		q.trimming.Store(false)

@@ -1,0 +1,79 @@
+package crash
+
+import (
+	"encoding/binary"
+	"errors"
+	"hash/crc64"
+	"math/rand/v2"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/skeinmq/skein/test/crash/history"
+)
+
+// A value is
+//
+//	0          4        12       20
+//	+----------+--------+--------+-------+
+//	| producer | seq    | crc64  | noise |
+//	+----------+--------+--------+-------+
+//
+// where the checksum covers everything else: producer, seq, noise, key and headers.
+const (
+	seqAt      = 4
+	sumAt      = 12
+	noiseAt    = 20
+	minContent = noiseAt
+)
+
+var (
+	table     = crc64.MakeTable(crc64.ECMA)
+	errForged = errors.New("a record that no producer made")
+	errSpoilt = errors.New("a record whose bytes have changed")
+)
+
+// newContent makes the record seq of a producer, with size bytes of value at least.
+func newContent(rng *rand.Rand, producer int32, seq int64, size int) *kgo.Record {
+	v := make([]byte, max(size, minContent))
+	binary.BigEndian.PutUint32(v, uint32(producer))
+	binary.BigEndian.PutUint64(v[seqAt:], uint64(seq))
+	for i := noiseAt; i < len(v); i += 8 { // noise in the first byte of eight: it compresses, as real data does
+		v[i] = byte(rng.Uint32())
+	}
+	r := &kgo.Record{Value: v}
+	if seq%3 == 0 {
+		r.Key = binary.AppendVarint(nil, seq)
+	}
+	if seq%7 == 0 {
+		r.Headers = []kgo.RecordHeader{{Key: "h", Value: v[:seqAt]}, {Key: "empty"}}
+	}
+	binary.BigEndian.PutUint64(v[sumAt:], checksum(r))
+	return r
+}
+
+func checksum(r *kgo.Record) uint64 {
+	sum := crc64.Update(0, table, r.Value[:sumAt])
+	sum = crc64.Update(sum, table, r.Value[noiseAt:])
+	sum = crc64.Update(sum, table, r.Key)
+	for _, h := range r.Headers {
+		sum = crc64.Update(sum, table, []byte(h.Key))
+		sum = crc64.Update(sum, table, h.Value)
+	}
+	return sum
+}
+
+// readContent is what a record says about itself, if its bytes are those that were sent.
+func readContent(r *kgo.Record) (history.Record, error) {
+	if len(r.Value) < minContent {
+		return history.Record{}, errForged
+	}
+	rec := history.Record{
+		Producer: int32(binary.BigEndian.Uint32(r.Value)),
+		Seq:      int64(binary.BigEndian.Uint64(r.Value[seqAt:])),
+		Sum:      binary.BigEndian.Uint64(r.Value[sumAt:]),
+	}
+	if checksum(r) != rec.Sum {
+		return rec, errSpoilt
+	}
+	return rec, nil
+}

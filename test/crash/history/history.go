@@ -1,0 +1,294 @@
+// Package history records what clients of a broker were told, and finds where the broker's data contradicts it.
+//
+// Clients report as they run: records sent and acked, records that consumers saw, marks (high watermarks, log starts) and
+// committed offsets. In the end a full read of every partition is handed in, and Check lists every contradiction. The
+// package knows no network and no broker; it promises to find lost, doubled, reordered, vanished, changed and invented
+// records, gaps, and marks that moved back, and its tests plant each of them.
+package history
+
+import (
+	"fmt"
+	"sync"
+	"sync/atomic"
+)
+
+// Partition names one partition.
+type Partition struct {
+	Topic string
+	Index int32
+}
+
+func (p Partition) String() string { return fmt.Sprintf("%s-%d", p.Topic, p.Index) }
+
+// Record is what a record says about itself. Seq counts a producer's records in one partition from 0; Sum is a checksum
+// of all that was sent (key, value, headers).
+type Record struct {
+	Producer int32
+	Seq      int64
+	Sum      uint64
+}
+
+func (r Record) String() string {
+	return fmt.Sprintf("producer %d #%d (%016x)", r.Producer, r.Seq, r.Sum)
+}
+
+// Kind is the kind of a contradiction.
+type Kind string
+
+// What Check and the recording methods find.
+const (
+	Lost      Kind = "lost"      // acked, but not at its offset
+	Doubled   Kind = "doubled"   // there twice, though its producer is idempotent
+	Reordered Kind = "reordered" // a producer's records are not in the order in which it sent them
+	Vanished  Kind = "vanished"  // a consumer saw it, and it is gone
+	Changed   Kind = "changed"   // an offset holds another record than before
+	Invented  Kind = "invented"  // nobody sent it
+	Gap       Kind = "gap"       // offsets are not contiguous
+	Moved     Kind = "moved back"
+	Early     Kind = "early" // acked or committed, but a mark asked for afterwards is below it
+	Refused   Kind = "refused"
+)
+
+// Violation is one contradiction.
+type Violation struct {
+	Kind      Kind
+	Partition Partition
+	Text      string
+}
+
+func (v Violation) String() string { return fmt.Sprintf("%s: %s: %s", v.Kind, v.Partition, v.Text) }
+
+// maxViolations bounds the list: what comes after is counted only.
+const maxViolations = 200
+
+// History collects. Its methods may be called from any goroutine.
+type History struct {
+	clock atomic.Int64
+
+	mu         sync.Mutex
+	idempotent map[int32]bool
+	parts      map[Partition]*partition
+	found      []Violation
+	dropped    int
+}
+
+// partition is what is known about one partition.
+type partition struct {
+	sent  map[int32]int64 // by producer: number of records sent
+	acked []ack
+	top   []topAck // rising acked offsets with the time of their ack
+	seen  []seen   // by offset
+	next  map[string]int64
+	marks map[string]int64
+	final []entry
+	start int64
+	end   int64
+	ended bool
+}
+
+type ack struct {
+	offset int64
+	rec    Record
+}
+
+type topAck struct{ at, offset int64 }
+
+type seen struct {
+	rec  Record
+	some bool
+}
+
+type entry struct {
+	offset int64
+	rec    Record
+}
+
+// Names of the marks, before who observed them.
+const (
+	highMark      = "high watermark of "
+	startMark     = "log start of "
+	committedMark = "committed offset of "
+)
+
+// New returns an empty history.
+func New() *History {
+	return &History{idempotent: make(map[int32]bool), parts: make(map[Partition]*partition)}
+}
+
+// Now is a moment of the history: what is recorded later has a later one. Ask for it before sending a request for marks.
+func (h *History) Now() int64 { return h.clock.Add(1) }
+
+// Producer declares a producer. An idempotent one must find each of its records exactly once.
+func (h *History) Producer(id int32, idempotent bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.idempotent[id] = idempotent
+}
+
+func (h *History) part(p Partition) *partition {
+	x := h.parts[p]
+	if x == nil {
+		x = &partition{sent: make(map[int32]int64), next: make(map[string]int64), marks: make(map[string]int64)}
+		h.parts[p] = x
+	}
+	return x
+}
+
+// report notes a violation; mu is held.
+func (h *History) report(kind Kind, p Partition, format string, args ...any) {
+	if len(h.found) >= maxViolations {
+		h.dropped++
+		return
+	}
+	h.found = append(h.found, Violation{kind, p, fmt.Sprintf(format, args...)})
+}
+
+// Fail notes a violation that the caller found: a refusal that no client can survive, damaged bytes.
+func (h *History) Fail(kind Kind, p Partition, format string, args ...any) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.report(kind, p, format, args...)
+}
+
+// Sent notes that a producer is about to send its next record and returns that record's Seq.
+func (h *History) Sent(p Partition, producer int32) int64 {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	x := h.part(p)
+	seq := x.sent[producer]
+	x.sent[producer] = seq + 1
+	return seq
+}
+
+// Acked notes that the broker has promised rec at offset.
+func (h *History) Acked(p Partition, rec Record, offset int64) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	x := h.part(p)
+	x.acked = append(x.acked, ack{offset, rec})
+	if n := len(x.top); n == 0 || offset > x.top[n-1].offset {
+		x.top = append(x.top, topAck{h.clock.Add(1), offset})
+	}
+}
+
+// Saw notes that a consumer was given rec at offset. Consumers named ordered read each partition from some offset on
+// without a jump; for others the name is empty.
+func (h *History) Saw(ordered string, p Partition, rec Record, offset int64) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	x := h.part(p)
+	if ordered != "" {
+		if want, ok := x.next[ordered]; ok && offset != want {
+			h.report(Gap, p, "%s was at %d and was given %d", ordered, want, offset)
+		}
+		x.next[ordered] = offset + 1
+	}
+	if offset < 0 || offset > 1<<32 {
+		h.report(Invented, p, "a record at offset %d", offset)
+		return
+	}
+	for int64(len(x.seen)) <= offset {
+		x.seen = append(x.seen, seen{})
+	}
+	if s := x.seen[offset]; s.some && s.rec != rec {
+		h.report(Changed, p, "offset %d was %v, now %v", offset, s.rec, rec)
+	}
+	x.seen[offset] = seen{rec, true}
+}
+
+// Acknowledged is the offset behind the highest one that has been acked.
+func (h *History) Acknowledged(p Partition) int64 {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if x := h.part(p); len(x.top) > 0 {
+		return x.top[len(x.top)-1].offset + 1
+	}
+	return 0
+}
+
+// HighWatermark notes that a request that was sent at the moment asked has been answered with this high watermark. The
+// requests of one observer are answered in the order in which they are noted.
+func (h *History) HighWatermark(observer string, p Partition, asked, value int64) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	x := h.part(p)
+	h.mark(x, p, highMark+observer, value)
+	for i := len(x.top) - 1; i >= 0; i-- {
+		if x.top[i].at < asked {
+			if x.top[i].offset >= value {
+				h.report(Early, p, "offset %d was acked, but then the high watermark was %d", x.top[i].offset, value)
+			}
+			break
+		}
+	}
+}
+
+// LogStart is HighWatermark for the log start.
+func (h *History) LogStart(observer string, p Partition, value int64) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.mark(h.part(p), p, startMark+observer, value)
+}
+
+// Committed notes that a group's commit of an offset was acked, or that a fetch of it was answered. The members of the
+// group only ever commit what rises.
+func (h *History) Committed(group string, p Partition, value int64) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	x := h.part(p)
+	if last, ok := x.marks[committedMark+group]; !ok || value > last {
+		x.marks[committedMark+group] = value
+	}
+}
+
+// CommittedFloor returns the highest committed offset that was noted. Read it before asking the broker, and hand the
+// answer to CommittedAfter.
+func (h *History) CommittedFloor(group string, p Partition) int64 {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	v, ok := h.part(p).marks[committedMark+group]
+	if !ok {
+		return -1
+	}
+	return v
+}
+
+// CommittedAfter notes the answer to a fetch that was sent when the floor was known: it must not be below.
+func (h *History) CommittedAfter(group string, p Partition, floor, value int64) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if value < floor {
+		h.report(Moved, p, "committed offset of %s was %d, now %d", group, floor, value)
+	}
+}
+
+// mark keeps a value that must never go back; mu is held.
+func (h *History) mark(x *partition, p Partition, what string, value int64) {
+	if last, ok := x.marks[what]; ok && value < last {
+		h.report(Moved, p, "%s was %d, now %d", what, last, value)
+		return
+	}
+	x.marks[what] = value
+}
+
+// Read hands in the next record of the full read at the end.
+func (h *History) Read(p Partition, rec Record, offset int64) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	x := h.part(p)
+	x.final = append(x.final, entry{offset, rec})
+}
+
+// Ended hands in log start and high watermark of the full read.
+func (h *History) Ended(p Partition, start, end int64) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	x := h.part(p)
+	x.start, x.end, x.ended = start, end, true
+}
+
+// Totals are counts for a report.
+type Totals struct {
+	Sent, Acked, Seen, Read int64
+	Doubles                 int64 // records of producers that are not idempotent that are there more than once
+}

@@ -1,0 +1,193 @@
+package crash
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/skeinmq/skein/test/crash/history"
+)
+
+// Topic is a topic of the load.
+type Topic struct {
+	Name       string
+	Partitions int32
+}
+
+// Topics are the topics of the load.
+var Topics = []Topic{{"crash-one", 1}, {"crash-few", 4}, {"crash-many", 12}}
+
+// Group is the consumer group of the load.
+const Group = "crash-group"
+
+// Load runs clients against a broker that comes and goes.
+type Load struct {
+	Addr string
+	Seed uint64
+	H    *history.History
+
+	acked   atomic.Int64
+	commits atomic.Int64
+	cancel  context.CancelFunc // ends consumers and observers
+	stop    context.CancelFunc // ends producers
+	produce sync.WaitGroup
+	observe sync.WaitGroup
+
+	mu       sync.Mutex
+	problems []error // of the clients' set-up: the load did not run as it should
+}
+
+// producerKind is one producer of the load.
+type producerKind struct {
+	idempotent bool
+	burst      int // records at a time, at most
+	size       int // bytes of a value, at most
+	opts       []kgo.Opt
+}
+
+func producerKinds() []producerKind {
+	return []producerKind{
+		{idempotent: true, burst: 20, size: 300},
+		{idempotent: true, burst: 60, size: 2000, opts: []kgo.Opt{
+			kgo.ProducerLinger(4 * time.Millisecond), kgo.ProducerBatchMaxBytes(16 << 10), kgo.ProducerBatchCompression(kgo.Lz4Compression())}},
+		{idempotent: true, burst: 3, size: 60_000, opts: []kgo.Opt{kgo.ProducerBatchCompression(kgo.NoCompression())}},
+		{burst: 20, size: 500, opts: []kgo.Opt{kgo.ProducerBatchCompression(kgo.NoCompression())}},
+		{burst: 40, size: 1000, opts: []kgo.Opt{
+			kgo.ProducerLinger(2 * time.Millisecond), kgo.ProducerBatchCompression(kgo.ZstdCompression())}},
+	}
+}
+
+// Clients come back fast: the broker is away for a fraction of a second.
+func (l *Load) client(opts ...kgo.Opt) (*kgo.Client, error) {
+	base := []kgo.Opt{
+		kgo.SeedBrokers(l.Addr),
+		kgo.RetryBackoffFn(func(tries int) time.Duration { return time.Duration(min(tries, 5)) * 8 * time.Millisecond }),
+		kgo.MetadataMinAge(20 * time.Millisecond),
+		kgo.MetadataMaxAge(2 * time.Second),
+		kgo.DialTimeout(2 * time.Second),
+		kgo.AlwaysRetryEOF(), // a kill before the first answer is no sign of TLS
+		kgo.RequestTimeoutOverhead(5 * time.Second),
+	}
+	return kgo.NewClient(append(base, opts...)...)
+}
+
+// Create makes the topics; the broker must be up.
+func (l *Load) Create(ctx context.Context) error {
+	cl, err := l.client()
+	if err != nil {
+		return err
+	}
+	defer cl.Close()
+	for _, t := range Topics {
+		rs, err := kadm.NewClient(cl).CreateTopic(ctx, t.Partitions, 1, nil, t.Name)
+		if err = errors.Join(err, rs.Err); err != nil {
+			return fmt.Errorf("create %s: %w", t.Name, err)
+		}
+	}
+	return nil
+}
+
+// Begin starts producers, consumers and observers.
+func (l *Load) Begin() error {
+	observing, cancel := context.WithCancel(context.Background())
+	producing, stop := context.WithCancel(observing)
+	l.cancel, l.stop = cancel, stop
+	for i, kind := range producerKinds() {
+		id := int32(i)
+		l.H.Producer(id, kind.idempotent)
+		opts := append([]kgo.Opt{
+			kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.RequiredAcks(kgo.AllISRAcks()), kgo.UnknownTopicRetries(-1),
+			kgo.StopProducerOnDataLossDetected(), kgo.MaxBufferedRecords(500),
+		}, kind.opts...)
+		if !kind.idempotent {
+			opts = append(opts, kgo.DisableIdempotentWrite())
+		}
+		cl, err := l.client(opts...)
+		if err != nil {
+			return fmt.Errorf("producer %d: %w", id, err)
+		}
+		l.produce.Go(func() { l.runProducer(producing, cl, id, kind) })
+	}
+	for _, run := range []func(context.Context) error{
+		l.tail("tail 1"), l.tail("tail 2"), l.rereads, l.member, l.member, l.marks,
+	} {
+		l.observe.Go(func() {
+			if err := run(observing); err != nil {
+				l.problem(err)
+			}
+		})
+	}
+	return nil
+}
+
+// Finish ends the load; the broker must be up. Producers flush first, consumers stop last.
+func (l *Load) Finish() error {
+	l.stop()
+	l.produce.Wait()
+	l.cancel()
+	l.observe.Wait()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return errors.Join(l.problems...)
+}
+
+func (l *Load) problem(err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.problems = append(l.problems, err)
+}
+
+// Acked is the number of records that have been acked so far.
+func (l *Load) Acked() int64 { return l.acked.Load() }
+
+// patience is how long clients may take to finish once the broker stays up.
+const patience = 30 * time.Second
+
+// Commits is the number of offset commits that have been acked so far.
+func (l *Load) Commits() int64 { return l.commits.Load() }
+
+func (l *Load) runProducer(ctx context.Context, cl *kgo.Client, id int32, kind producerKind) {
+	defer cl.Close()
+	rng := rand.New(rand.NewPCG(l.Seed, uint64(id)))
+	beat := time.NewTicker(5 * time.Millisecond)
+	defer beat.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			flush, done := context.WithTimeout(context.Background(), patience)
+			defer done()
+			if err := cl.Flush(flush); err != nil {
+				l.problem(fmt.Errorf("producer %d: %d records not acked %v after the last kill", id, cl.BufferedProduceRecords(), patience))
+			}
+			return
+		case <-beat.C:
+		}
+		t := Topics[rng.IntN(len(Topics))]
+		p := history.Partition{Topic: t.Name, Index: rng.Int32N(t.Partitions)}
+		for range 1 + rng.IntN(kind.burst) {
+			l.send(cl, rng, p, id, kind)
+		}
+	}
+}
+
+// send hands one record to the client; it blocks while too many are on their way.
+func (l *Load) send(cl *kgo.Client, rng *rand.Rand, p history.Partition, id int32, kind producerKind) {
+	r := newContent(rng, id, l.H.Sent(p, id), 20+rng.IntN(kind.size))
+	r.Topic, r.Partition = p.Topic, p.Index
+	rec, _ := readContent(r)
+	cl.Produce(context.Background(), r, func(r *kgo.Record, err error) {
+		if err != nil {
+			l.H.Fail(history.Refused, p, "%v: %v", rec, err)
+			return
+		}
+		l.H.Acked(p, rec, r.Offset)
+		l.acked.Add(1)
+	})
+}

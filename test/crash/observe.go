@@ -1,0 +1,255 @@
+package crash
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/skeinmq/skein/test/crash/history"
+)
+
+// names lists the topics of the load.
+func names() []string {
+	var out []string
+	for _, t := range Topics {
+		out = append(out, t.Name)
+	}
+	return out
+}
+
+// from is every partition at one offset.
+func from(o kgo.Offset) map[string]map[int32]kgo.Offset {
+	out := make(map[string]map[int32]kgo.Offset)
+	for _, t := range Topics {
+		out[t.Name] = make(map[int32]kgo.Offset)
+		for i := range t.Partitions {
+			out[t.Name][i] = o
+		}
+	}
+	return out
+}
+
+// tail reads all partitions from the start on and then whatever comes, without a jump, through all kills.
+func (l *Load) tail(name string) func(context.Context) error {
+	return func(ctx context.Context) error {
+		cl, err := l.client(kgo.ConsumePartitions(from(kgo.NewOffset().AtStart())),
+			kgo.ConsumeResetOffset(kgo.NoResetOffset()), kgo.FetchMaxWait(50*time.Millisecond))
+		if err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+		defer cl.Close()
+		for ctx.Err() == nil {
+			l.take(name, cl.PollFetches(ctx))
+		}
+		return nil
+	}
+}
+
+// take hands what a consumer was given to the history.
+func (l *Load) take(name string, fs kgo.Fetches) {
+	fs.EachPartition(func(ft kgo.FetchTopicPartition) {
+		p := history.Partition{Topic: ft.Topic, Index: ft.Partition}
+		if err := ft.Err; err != nil {
+			var lost *kgo.ErrDataLoss
+			if errors.As(err, &lost) || errors.Is(err, kerr.OffsetOutOfRange) || errors.Is(err, kerr.CorruptMessage) {
+				l.H.Fail(history.Vanished, p, "a consumer was told: %v", err)
+			}
+			return
+		}
+		for _, r := range ft.Records {
+			rec, err := readContent(r)
+			if err != nil {
+				l.H.Fail(history.Changed, p, "at offset %d: %v", r.Offset, err)
+				continue
+			}
+			l.H.Saw(name, p, rec, r.Offset)
+		}
+		if name != "" && ft.HighWatermark >= 0 {
+			l.H.HighWatermark(name, p, 0, ft.HighWatermark)
+			l.H.LogStart(name, p, ft.LogStartOffset)
+		}
+	})
+}
+
+// rereads reads for a moment from random offsets, again and again: what is there must be what was seen.
+func (l *Load) rereads(ctx context.Context) error {
+	rng := rand.New(rand.NewPCG(l.Seed, 1<<32))
+	for ctx.Err() == nil {
+		start := from(kgo.NewOffset())
+		for topic, parts := range start {
+			for i := range parts {
+				next := l.H.Acknowledged(history.Partition{Topic: topic, Index: i})
+				parts[i] = kgo.NewOffset().At(rng.Int64N(next + 1))
+			}
+		}
+		cl, err := l.client(kgo.ConsumePartitions(start), kgo.ConsumeResetOffset(kgo.NoResetOffset()), kgo.FetchMaxBytes(1<<20))
+		if err != nil {
+			return fmt.Errorf("reread: %w", err)
+		}
+		poll, done := context.WithTimeout(ctx, 300*time.Millisecond)
+		for poll.Err() == nil {
+			l.take("", cl.PollFetches(poll))
+		}
+		done()
+		cl.Close()
+	}
+	return nil
+}
+
+// member is one member of the group: it reads and commits.
+func (l *Load) member(ctx context.Context) error {
+	cl, err := l.client(kgo.ConsumerGroup(Group), kgo.ConsumeTopics(names()...), kgo.DisableAutoCommit(),
+		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.FetchMaxWait(50*time.Millisecond),
+		kgo.BlockRebalanceOnPoll(), kgo.HeartbeatInterval(200*time.Millisecond), kgo.RebalanceTimeout(10*time.Second))
+	if err != nil {
+		return fmt.Errorf("group member: %w", err)
+	}
+	defer cl.CloseAllowingRebalance()
+	for ctx.Err() == nil {
+		poll, done := context.WithTimeout(ctx, 100*time.Millisecond)
+		fs := cl.PollFetches(poll)
+		done()
+		l.take("", fs)
+		if fs.NumRecords() > 0 {
+			l.commit(ctx, cl, fs)
+		}
+		cl.AllowRebalance()
+	}
+	return nil
+}
+
+// commit commits what was polled and notes it if the broker says so.
+func (l *Load) commit(ctx context.Context, cl *kgo.Client, fs kgo.Fetches) {
+	limit, done := context.WithTimeout(ctx, 2*time.Second)
+	defer done()
+	if cl.CommitRecords(limit, fs.Records()...) != nil {
+		return // unknown
+	}
+	fs.EachPartition(func(ft kgo.FetchTopicPartition) {
+		if n := len(ft.Records); n > 0 {
+			l.commits.Add(1)
+			l.H.Committed(Group, history.Partition{Topic: ft.Topic, Index: ft.Partition}, ft.Records[n-1].Offset+1)
+		}
+	})
+}
+
+// marks asks for log starts, high watermarks and committed offsets.
+func (l *Load) marks(ctx context.Context) error {
+	cl, err := l.client(kgo.RetryTimeout(time.Second))
+	if err != nil {
+		return fmt.Errorf("marks: %w", err)
+	}
+	defer cl.Close()
+	adm := kadm.NewClient(cl)
+	beat := time.NewTicker(40 * time.Millisecond)
+	defer beat.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-beat.C:
+		}
+		ask, done := context.WithTimeout(ctx, 2*time.Second)
+		l.askMarks(ask, adm)
+		done()
+	}
+}
+
+func (l *Load) askMarks(ctx context.Context, adm *kadm.Client) {
+	asked := l.H.Now()
+	if ends, err := adm.ListEndOffsets(ctx, names()...); err == nil {
+		ends.Each(func(o kadm.ListedOffset) {
+			if o.Err == nil && o.Offset >= 0 {
+				l.H.HighWatermark("marks", history.Partition{Topic: o.Topic, Index: o.Partition}, asked, o.Offset)
+			}
+		})
+	}
+	if starts, err := adm.ListStartOffsets(ctx, names()...); err == nil {
+		starts.Each(func(o kadm.ListedOffset) {
+			if o.Err == nil && o.Offset >= 0 {
+				l.H.LogStart("marks", history.Partition{Topic: o.Topic, Index: o.Partition}, o.Offset)
+			}
+		})
+	}
+	floors := make(map[history.Partition]int64)
+	for topic, parts := range from(kgo.NewOffset()) {
+		for i := range parts {
+			p := history.Partition{Topic: topic, Index: i}
+			floors[p] = l.H.CommittedFloor(Group, p)
+		}
+	}
+	offsets, err := adm.FetchOffsets(ctx, Group)
+	if err != nil {
+		return
+	}
+	for p, floor := range floors {
+		value := int64(-1)
+		if o, ok := offsets.Lookup(p.Topic, p.Index); ok {
+			if o.Err != nil {
+				continue
+			}
+			value = o.At
+		}
+		l.H.CommittedAfter(Group, p, floor, value)
+		l.H.Committed(Group, p, value)
+	}
+}
+
+// ReadAll reads every partition from its log start to its high watermark and hands it to the history.
+func (l *Load) ReadAll(ctx context.Context) error {
+	cl, err := l.client(kgo.ConsumePartitions(from(kgo.NewOffset().AtStart())), kgo.ConsumeResetOffset(kgo.NoResetOffset()))
+	if err != nil {
+		return err
+	}
+	defer cl.Close()
+	adm := kadm.NewClient(cl)
+	starts, err := adm.ListStartOffsets(ctx, names()...)
+	if err = errors.Join(err, starts.Error()); err != nil {
+		return fmt.Errorf("list log starts: %w", err)
+	}
+	ends, err := adm.ListEndOffsets(ctx, names()...)
+	if err = errors.Join(err, ends.Error()); err != nil {
+		return fmt.Errorf("list high watermarks: %w", err)
+	}
+	at := make(map[history.Partition]int64)
+	left := make(map[history.Partition]int64)
+	ends.Each(func(o kadm.ListedOffset) {
+		p := history.Partition{Topic: o.Topic, Index: o.Partition}
+		start, _ := starts.Lookup(o.Topic, o.Partition)
+		l.H.Ended(p, start.Offset, o.Offset)
+		if at[p] = start.Offset; start.Offset < o.Offset {
+			left[p] = o.Offset
+		}
+	})
+	for len(left) > 0 {
+		fs := cl.PollFetches(ctx)
+		if ctx.Err() != nil {
+			return fmt.Errorf("read everything: stuck at %v, ends are %v: %w", at, left, ctx.Err())
+		}
+		fs.EachPartition(func(ft kgo.FetchTopicPartition) {
+			p := history.Partition{Topic: ft.Topic, Index: ft.Partition}
+			if ft.Err != nil {
+				l.H.Fail(history.Lost, p, "read everything: %v", ft.Err)
+				delete(left, p)
+				return
+			}
+			for _, r := range ft.Records {
+				rec, err := readContent(r)
+				if err != nil {
+					l.H.Fail(history.Changed, p, "at offset %d: %v", r.Offset, err)
+				}
+				l.H.Read(p, rec, r.Offset)
+				if at[p] = r.Offset + 1; at[p] >= left[p] {
+					delete(left, p)
+				}
+			}
+		})
+	}
+	return nil
+}

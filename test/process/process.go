@@ -1,0 +1,258 @@
+// Package process runs the real binary for the process tests: it builds it once, starts a broker on fixed ports, waits
+// for its ready line, kills it, reads its memory from /proc and keeps what it printed. It knows nothing of Kafka.
+package process
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+)
+
+// Build returns the path of the binary: that of the environment variable SKEIN_BIN, or one that it builds into dir from
+// the module that holds the working directory.
+func Build(dir string) (string, error) {
+	if bin := os.Getenv("SKEIN_BIN"); bin != "" {
+		return filepath.Abs(bin)
+	}
+	out, err := exec.Command("go", "env", "GOMOD").Output()
+	if err != nil {
+		return "", fmt.Errorf("find the module: %w", err)
+	}
+	bin := filepath.Join(dir, "skein")
+	cmd := exec.Command("go", "build", "-o", bin, "./cmd/skein")
+	cmd.Dir = filepath.Dir(strings.TrimSpace(string(out)))
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("build skein: %w: %s", err, out)
+	}
+	return bin, nil
+}
+
+// Ports returns n addresses on loopback that are free now and below the range from which the kernel gives ports to
+// clients, so that a broker that is down for a moment does not lose its port. SKEIN_TEST_PORTS=LOW-HIGH sets the range.
+func Ports(n int) ([]string, error) {
+	low, high := 18000, 31000
+	if s := os.Getenv("SKEIN_TEST_PORTS"); s != "" {
+		if _, err := fmt.Sscanf(s, "%d-%d", &low, &high); err != nil || low >= high {
+			return nil, fmt.Errorf("SKEIN_TEST_PORTS=%s: want LOW-HIGH", s)
+		}
+	}
+	var out []string
+	for i, at := 0, os.Getpid()*7; i < high-low && len(out) < n; i++ {
+		addr := net.JoinHostPort("127.0.0.1", strconv.Itoa(low+(at+i)%(high-low)))
+		l, err := net.Listen("tcp", addr)
+		if err != nil {
+			continue
+		}
+		l.Close()
+		out = append(out, addr)
+	}
+	if len(out) < n {
+		return nil, fmt.Errorf("find %d free ports in %d-%d", n, low, high)
+	}
+	return out, nil
+}
+
+// Broker describes how to start one.
+type Broker struct {
+	Bin    string
+	Data   []string
+	Listen string
+	HTTP   string
+	Args   []string // further arguments
+	Env    []string // further environment
+}
+
+// Process is a running broker.
+type Process struct {
+	Ready   time.Duration // from exec to the ready line
+	Line    string        // the ready line
+	cmd     *exec.Cmd
+	done    chan struct{} // closed when the process has ended
+	err     error         // of Wait; valid after done
+	readyAt chan string
+
+	signalled atomic.Bool
+
+	mu  sync.Mutex
+	log bytes.Buffer
+}
+
+// maxLog bounds what is kept of a broker's log.
+const maxLog = 8 << 20
+
+// Write collects the broker's log.
+func (p *Process) Write(b []byte) (int, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if room := maxLog - p.log.Len(); room > 0 {
+		p.log.Write(b[:min(room, len(b))])
+	}
+	return len(b), nil
+}
+
+// Log is what the broker has written to standard error.
+func (p *Process) Log() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.log.String()
+}
+
+// Spawn starts a broker and does not wait until it serves.
+func (b Broker) Spawn() (*Process, error) {
+	args := append([]string{"serve", "--data", strings.Join(b.Data, ","), "--listen", b.Listen, "--http", b.HTTP}, b.Args...)
+	p := &Process{done: make(chan struct{}), readyAt: make(chan string, 1)}
+	p.cmd = exec.Command(b.Bin, args...)
+	own := func(kv string) bool { return strings.HasPrefix(kv, "SKEIN_") } // ours, not the broker's
+	p.cmd.Env = append(slices.DeleteFunc(os.Environ(), own), b.Env...)
+	p.cmd.Stderr = p
+	out, err := p.cmd.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	if err := p.cmd.Start(); err != nil {
+		return nil, fmt.Errorf("start broker: %w", err)
+	}
+	go func() {
+		r := bufio.NewReader(out)
+		for {
+			line, err := r.ReadString('\n')
+			if strings.HasPrefix(line, "ready ") {
+				p.readyAt <- strings.TrimSpace(line)
+				break
+			}
+			if err != nil {
+				break
+			}
+		}
+		io.Copy(io.Discard, r)
+		p.err = p.cmd.Wait()
+		close(p.done)
+	}()
+	return p, nil
+}
+
+// Start starts a broker and waits until it serves. On failure the process has ended.
+func (b Broker) Start(patience time.Duration) (*Process, error) {
+	begin := time.Now()
+	p, err := b.Spawn()
+	if err != nil {
+		return nil, err
+	}
+	select {
+	case p.Line = <-p.readyAt:
+		p.Ready = time.Since(begin)
+		return p, nil
+	case <-p.done:
+		return nil, fmt.Errorf("broker ended before it was ready: %w\n%s", p.err, p.Log())
+	case <-time.After(patience):
+		p.cmd.Process.Signal(syscall.SIGQUIT) // Go prints every goroutine
+		select {
+		case <-p.done:
+		case <-time.After(5 * time.Second):
+			p.Kill()
+		}
+		return nil, fmt.Errorf("broker not ready after %v\n%s", patience, p.Log())
+	}
+}
+
+// Pid is the process id.
+func (p *Process) Pid() int { return p.cmd.Process.Pid }
+
+// Done is closed when the process has ended.
+func (p *Process) Done() <-chan struct{} { return p.done }
+
+// Err is how the process ended; nil while it runs and after exit code 0.
+func (p *Process) Err() error {
+	select {
+	case <-p.done:
+		return p.err
+	default:
+		return nil
+	}
+}
+
+// Kill ends the process with SIGKILL and waits for its end. It reports an error if it had ended before by itself.
+func (p *Process) Kill() error {
+	select {
+	case <-p.done:
+		return fmt.Errorf("broker had ended by itself: %w\n%s", p.err, p.Log())
+	default:
+	}
+	p.cmd.Process.Kill()
+	<-p.done
+	var exit *exec.ExitError
+	if errors.As(p.err, &exit) {
+		if st, ok := exit.Sys().(syscall.WaitStatus); ok && st.Signaled() && st.Signal() == syscall.SIGKILL {
+			return nil
+		}
+	}
+	return fmt.Errorf("broker ended by itself: %w\n%s", p.err, p.Log())
+}
+
+// Signal sends SIGTERM and does not wait.
+func (p *Process) Signal() {
+	p.signalled.Store(true)
+	p.cmd.Process.Signal(syscall.SIGTERM)
+}
+
+// Signalled reports whether the process was asked to stop, so that its end is no surprise.
+func (p *Process) Signalled() bool { return p.signalled.Load() }
+
+// Stop sends SIGTERM; the process must exit with code 0 in time. It returns how long that took.
+func (p *Process) Stop(patience time.Duration) (time.Duration, error) {
+	begin := time.Now()
+	p.Signal()
+	select {
+	case <-p.done:
+		if p.err != nil {
+			return time.Since(begin), fmt.Errorf("broker after SIGTERM: %w\n%s", p.err, p.Log())
+		}
+		return time.Since(begin), nil
+	case <-time.After(patience):
+		p.cmd.Process.Signal(syscall.SIGQUIT)
+		select {
+		case <-p.done:
+		case <-time.After(5 * time.Second):
+			p.cmd.Process.Kill()
+			<-p.done
+		}
+		return time.Since(begin), fmt.Errorf("broker still there %v after SIGTERM\n%s", patience, p.Log())
+	}
+}
+
+// Memory returns resident memory, its peak, and the number of open descriptors.
+func (p *Process) Memory() (rss, peak int64, descriptors int, err error) {
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.Pid()))
+	if err != nil {
+		return 0, 0, 0, err
+	}
+	for line := range strings.Lines(string(status)) {
+		f := strings.Fields(line)
+		if len(f) < 2 {
+			continue
+		}
+		kib, _ := strconv.ParseInt(f[1], 10, 64)
+		switch f[0] {
+		case "VmRSS:":
+			rss = kib << 10
+		case "VmHWM:":
+			peak = kib << 10
+		}
+	}
+	fds, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", p.Pid()))
+	return rss, peak, len(fds), err
+}
