@@ -41,6 +41,7 @@ func (s *saramaClient) config() *sarama.Config {
 	c.Producer.RequiredAcks = sarama.WaitForAll
 	c.Producer.Partitioner = sarama.NewManualPartitioner
 	c.Producer.Flush.Frequency = 20 * time.Millisecond
+	c.Metadata.AllowAutoTopicCreation = false // or a look at a deleted topic makes it again
 	c.Consumer.Return.Errors = true
 	c.Consumer.Offsets.Initial = sarama.OffsetOldest
 	c.Consumer.Offsets.AutoCommit.Enable = false
