@@ -19,7 +19,12 @@ var deleteGroups = handler{
 func (b *Broker) handleDeleteGroups(ctx context.Context, rq *request) kmsg.Response {
 	req := rq.body.(*kmsg.DeleteGroupsRequest)
 	resp := req.ResponseKind().(*kmsg.DeleteGroupsResponse)
+	seen := make(map[string]bool, len(req.Groups))
 	for _, name := range req.Groups {
+		if seen[name] {
+			continue // named twice is answered once
+		}
+		seen[name] = true
 		resp.Groups = append(resp.Groups, kmsg.DeleteGroupsResponseGroup{
 			Group: name, ErrorCode: errorCode(b.groups.Delete(ctx, name)),
 		})
