@@ -177,7 +177,9 @@ func (b *Broker) findOpen(m *queuemapper.Map, rec *queuemapper.Topic, p *partiti
 	}
 	q, err := host.log.Queue(run.Generation.Group, p.id())
 	if err != nil || q.Generation() != run.Generation {
-		return nil // only prepared as yet: who activates it refreshes
+		// Only prepared as yet: who activates it refreshes. Until then a move within this broker goes on reading, and
+		// being named as the leader, where it was; appends there are refused.
+		return p.open.Load()
 	}
 	return &openRun{log: host, queue: q, gen: run.Generation}
 }
