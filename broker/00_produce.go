@@ -10,6 +10,7 @@ import (
 	"github.com/skeinmq/skein/commitlog"
 	"github.com/skeinmq/skein/internal/ident"
 	"github.com/skeinmq/skein/protocol"
+	"github.com/skeinmq/skein/protocol/record"
 )
 
 // Produce (key 0), v0 to v13.
@@ -46,8 +47,8 @@ type produceJob struct {
 	req  protocol.ProduceRequest
 	resp protocol.ProduceResponse
 	logs []produceLog
-	// made are buffers of batches that had to be rewritten; they live as long as the request.
-	made []*buffer
+	// rules are those of the batch being checked.
+	rules record.Rules
 
 	left   atomic.Int32 // logs that have not called back, and one for the reading goroutine
 	done   atomic.Bool
@@ -267,11 +268,6 @@ func (j *produceJob) nameLeaders() {
 // release gives the job, its request and its memory back.
 func (j *produceJob) release() {
 	j.conn.letGo(j.in)
-	for _, buf := range j.made {
-		buf.release()
-	}
-	clear(j.made)
-	j.made = j.made[:0]
 	for i := range j.logs {
 		l := &j.logs[i]
 		clear(l.append.Batches)

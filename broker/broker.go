@@ -113,6 +113,10 @@ func New(cfg Config) (*Broker, error) {
 	if conf.QueuedMaxRequestBytes > 0 {
 		cfg.MemoryBytes = conf.QueuedMaxRequestBytes
 	}
+	b.cfg.MaxConnections = min(cfg.MaxConnections, int(conf.MaxConnections))
+	if conf.QueuedMaxRequestBytes >= 0 {
+		cfg.MemoryBytes = conf.QueuedMaxRequestBytes
+	}
 	b.memory.limit = max(cfg.MemoryBytes, int64(b.maxRequest)) // any request that is allowed must fit
 	b.gone.wake = make(chan struct{}, 1)
 	b.server = &server{b: b, conns: make(map[*conn]struct{})}

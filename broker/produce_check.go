@@ -19,11 +19,12 @@ const (
 // check validates the records for one partition against the topic's configs and returns the batch to append. If they
 // are refused, or there is nothing to append, out says so and ok is false.
 func (j *produceJob) check(conf *topicConfig, records []byte, out *protocol.ProduceResponsePartition, slot *produceSlot, now int64) (batch commitlog.Batch, ok bool) {
-	rules := conf.rules
+	rules := &j.rules // in the job, as it escapes
+	*rules = conf.rules
 	rules.Now = now
 	rules.OldFormats = j.version < produceFormat2
 	rules.AllowZstd = j.version >= produceZstd
-	checked, err := record.Validate(records, &rules)
+	checked, err := record.Validate(records, rules)
 	if errors.Is(err, record.ErrEmpty) { // nothing to append, which is fine
 		out.BaseOffset = -1
 		return commitlog.Batch{}, false

@@ -4,6 +4,8 @@ import (
 	"context"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/skeinmq/skein/commitlog"
 	"github.com/skeinmq/skein/internal/ident"
 	"github.com/skeinmq/skein/protocol"
@@ -24,8 +26,13 @@ func (b *Broker) keepRetention(ctx context.Context) error {
 	}
 }
 
+// retainAtOnce is how many partitions move their log starts at the same time: the log writes them down together.
+const retainAtOnce = 64
+
 // retain goes over all partitions once.
 func (b *Broker) retain(ctx context.Context, now int64) {
+	var moves errgroup.Group
+	moves.SetLimit(retainAtOnce)
 	for t := range b.topics() {
 		conf := t.conf.Load()
 		for _, p := range t.partitions() {
@@ -33,20 +40,27 @@ func (b *Broker) retain(ctx context.Context, now int64) {
 			if run == nil || ctx.Err() != nil {
 				continue
 			}
-			start := run.queue.LogStart()
-			if conf.Delete {
-				to, err := b.retainFrom(p, run, conf, now)
-				if err == nil && to > start {
-					_, err = b.moveLogStart(ctx, p, run, to)
-					b.metrics.retained.Inc()
-				}
-				if err != nil && ctx.Err() == nil {
+			b.floorOlder(p, run)
+			if !conf.Delete {
+				continue
+			}
+			to, err := b.retainFrom(p, run, conf, now)
+			if err != nil {
+				b.log.Warn("judge retention", "topic", t.name, "partition", p.index, "error", err)
+			}
+			if to <= run.queue.LogStart() {
+				continue
+			}
+			moves.Go(func() error {
+				if _, err := b.moveLogStart(ctx, p, run, to); err != nil && ctx.Err() == nil {
 					b.log.Warn("apply retention", "topic", t.name, "partition", p.index, "error", err)
 				}
-			}
-			b.floorOlder(p, run)
+				b.metrics.retained.Inc()
+				return nil
+			})
 		}
 	}
+	moves.Wait() // the functions return no errors
 }
 
 // retainFrom returns the offset before which the partition's records have expired: by segments, as Kafka counts them,

@@ -36,11 +36,7 @@ func (c *cluster) dial() *wire {
 func (w *wire) send(req kmsg.Request) int32 {
 	w.t.Helper()
 	w.next++
-	h := protocol.RequestHeader{Key: protocol.APIKey(req.Key()), Version: req.GetVersion(), CorrelationID: w.next, ClientID: "test"}
-	frame := h.AppendTo(protocol.AppendFrameSize(nil))
-	frame = req.AppendTo(frame)
-	protocol.EndFrame(frame, 0)
-	w.write(frame)
+	w.write(frameOf(req, w.next))
 	return w.next
 }
 
@@ -181,6 +177,28 @@ func until(t testing.TB, what string, ok func() bool) {
 	for end := time.Now().Add(20 * time.Second); !ok(); <-tick.C {
 		if time.Now().After(end) {
 			t.Fatalf("never happened: %s", what)
+		}
+	}
+}
+
+// frameOf encodes a request in its version.
+func frameOf(req kmsg.Request, id int32) []byte {
+	h := protocol.RequestHeader{Key: protocol.APIKey(req.Key()), Version: req.GetVersion(), CorrelationID: id, ClientID: "test"}
+	frame := req.AppendTo(h.AppendTo(protocol.AppendFrameSize(nil)))
+	protocol.EndFrame(frame, 0)
+	return frame
+}
+
+// roundTrip returns a function that sends a frame and reads the answer, without allocating.
+func (w *wire) roundTrip(frame []byte) func() {
+	answer := make([]byte, 64<<10)
+	return func() {
+		w.nc.Write(frame)
+		if _, err := io.ReadFull(w.nc, answer[:4]); err != nil {
+			w.t.Fatal(err)
+		}
+		if _, err := io.ReadFull(w.nc, answer[:binary.BigEndian.Uint32(answer)]); err != nil {
+			w.t.Fatal(err)
 		}
 	}
 }

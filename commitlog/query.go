@@ -2,6 +2,7 @@ package commitlog
 
 import (
 	"context"
+	"errors"
 	"iter"
 
 	"github.com/skeinmq/skein/internal/ident"
@@ -64,9 +65,18 @@ func (q *Queue) findInSegment(ctx context.Context, seg *segment, from ident.Offs
 	defer f.unpin()
 	row := seg.row(q)
 	e, ok, err := f.index.Load().findTime(&row, from, ts)
-	if err != nil {
-		l.sealer.rebuild(f)
-		return place{}, false, err
+	if errors.Is(err, ErrCorrupt) {
+		if err = l.sealer.rebuild(ctx, f); err != nil {
+			return place{}, false, err
+		}
+		fresh := q.segmentAt(seg.first)
+		if fresh == nil {
+			return place{}, false, nil
+		}
+		row = fresh.row(q)
+		if e, ok, err = f.index.Load().findTime(&row, from, ts); err != nil {
+			return place{}, false, err
+		}
 	}
 	return e, ok, ctx.Err()
 }
@@ -120,11 +130,15 @@ func (q *Queue) maxTime(ctx context.Context, from ident.Offset) (Stamp, bool, er
 // maxInSegment is the greatest timestamp of a segment's batches from an offset on.
 func (q *Queue) maxInSegment(ctx context.Context, seg *segment, from ident.Offset) (int64, error) {
 	best := int64(-1 << 63)
-	_, err := q.sealedPlaces(ctx, from, func(_ *logFile, p *place) bool {
-		best = max(best, p.maxTime)
-		return p.end() < seg.end
-	})
-	return best, err
+	for {
+		_, err := q.sealedPlaces(ctx, from, func(_ *logFile, p *place) bool {
+			best = max(best, p.maxTime)
+			return p.end() < seg.end
+		})
+		if !errors.Is(err, errAgain) {
+			return best, err
+		}
+	}
 }
 
 // segments is Queue.Segments.

@@ -51,7 +51,7 @@ func (q *Queue) read(ctx context.Context, opt ReadOptions, dst *Records) error {
 // locate appends the places that a read returns.
 func (q *Queue) locate(ctx context.Context, opt ReadOptions, to ident.Offset, out []located) ([]located, error) {
 	next, bytes := opt.From, 0
-	for next < to {
+	for tries := 0; next < to && tries < 3; tries++ {
 		before := len(out)
 		full := false
 		err := q.places(ctx, next, func(f *logFile, p *place) bool {
@@ -76,8 +76,11 @@ func (q *Queue) locate(ctx context.Context, opt ReadOptions, to ident.Offset, ou
 		if err != nil {
 			return out, err
 		}
-		if full || len(out) == before {
+		if full {
 			break
+		}
+		if len(out) > before {
+			tries = 0
 		}
 	}
 	if len(out) == 0 && bytes == 0 && q.hole(opt.From) {
@@ -101,6 +104,10 @@ func (q *Queue) places(ctx context.Context, off ident.Offset, yield func(*logFil
 			return nil
 		}
 		found, err := q.sealedPlaces(ctx, off, yield)
+		if errors.Is(err, errAgain) {
+			// What was yielded before the bad page is right: the caller asks for the rest.
+			return nil
+		}
 		if found || err != nil {
 			return err
 		}

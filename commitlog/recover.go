@@ -133,15 +133,15 @@ func (s *scan) accept(f *logFile, h *blockHeader, payload []byte) error {
 // the log ends here.
 func (s *scan) resume(i int, off int64) (int, int64, error) {
 	for k := i + 1; k < len(s.files) && s.chained; k++ {
-		b, err := s.buf.view(s.files[k], fileHeaderSize, blockHeaderSize)
-		if err != nil {
-			return 0, 0, err
-		}
-		h, err := decodeBlockHeader(b, s.files[k].first+fileHeaderSize)
-		if errors.Is(err, ErrVersion) {
+		h, err := s.files[k].firstBlock()
+		if err != nil && !errors.Is(err, errBad) {
 			return 0, 0, err
 		}
 		if err == nil && h.prevEnd == s.end && h.prevCRC == s.crc {
+			return k, fileHeaderSize, nil
+		}
+		if err == nil && h.prevEnd > s.end && !holds(s.files, h.prevEnd) {
+			s.chained = false // the file between was reclaimed
 			return k, fileHeaderSize, nil
 		}
 	}
@@ -274,6 +274,12 @@ func (l *Log) listFiles() ([]*logFile, error) {
 		var h fileHeader
 		if err == nil {
 			h, err = decodeFileHeader(head[:])
+		}
+		if errors.Is(err, errBad) {
+			// Its identity is lost, its blocks are not: they carry their positions.
+			l.log.Error("header of log file is not readable", "log", l.id, "file", path, "error", err)
+			h = fileHeader{cluster: l.cluster, log: l.id, first: first, align: l.align}
+			h.size, err = r.Size()
 		}
 		if err == nil && (h.log != l.id || h.cluster != l.cluster || h.first != first) {
 			err = fmt.Errorf("header of log %s, position %d, cluster %q", h.log, h.first, h.cluster)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"slices"
 
@@ -79,41 +80,34 @@ func (l *Log) openIndexes(files []*logFile) {
 }
 
 // replayFiles reads what has to be read: everything from the first file without an index
-// on, and from the checkpoint on.
+// on, and from the checkpoint on. A state is of use only when every file with later blocks
+// is still there; where files were reclaimed since, the log itself has a newer one.
 func (l *Log) replayFiles(ctx context.Context, files []*logFile) (*replay, *scan, error) {
-	now := l.cfg.Now().UnixMilli()
-	state := l.loadState()
-	for again := true; ; {
+	gone, err := newestGone(files)
+	if err != nil {
+		return nil, nil, err
+	}
+	state, inLog := l.loadState(), false
+	for {
 		rp := newReplay(l)
-		rp.index = true
 		if len(state) > 0 {
-			at, err := rp.decodeSnapshot(state, now)
+			at, err := rp.decodeSnapshot(state, l.cfg.Now().UnixMilli())
+			if err == nil && at < gone {
+				err = fmt.Errorf("it is of position %d, files up to %d are gone: %w", at, gone, errSnapshot)
+			}
 			if err != nil {
 				l.log.Warn("state is not usable, reading the log instead", "log", l.id, "error", err)
-				state, rp = nil, newReplay(l)
-				rp.index = true
-			} else {
-				rp.from = at
+				state, rp, at = nil, newReplay(l), 0
 			}
+			rp.from = at
 		}
-		sc := &scan{
-			files: files,
-			from:  firstToRead(files, rp.from, len(state) > 0),
-			block: func(f *logFile, h *blockHeader, payload []byte) error {
-				if err := ctx.Err(); err != nil {
-					return err
-				}
-				return rp.block(f, h, payload)
-			},
-			salvage: func(f *logFile, fr *frame) { rp.apply(f, fr, now) },
-		}
-		if err := sc.run(); err != nil {
+		rp.index = true
+		sc, err := l.scanFiles(ctx, files, rp, len(state) > 0)
+		if err != nil {
 			return nil, nil, err
 		}
-		// Without a checkpoint, and with the oldest files gone, the log itself has the
-		// state that those held.
-		if again && len(state) == 0 && len(files) > 0 && files[0].first > 0 && rp.state != nil {
-			state, again = rp.state, false
+		if rp.from < gone && rp.state != nil && !inLog {
+			state, inLog = rp.state, true
 			for _, f := range files {
 				f.touched, f.end = nil, 0
 			}
@@ -122,11 +116,60 @@ func (l *Log) replayFiles(ctx context.Context, files []*logFile) (*replay, *scan
 		if err := rp.done(); err != nil {
 			l.log.Warn("frames that make no sense", "log", l.id, "error", err)
 		}
+		if rp.from < gone {
+			sc.damage = append(sc.damage, CorruptError{File: l.logDir, From: rp.from, To: gone, Reason: "files are absent"})
+		}
 		if sc.end < rp.from {
 			l.missing(sc, rp.from)
 		}
 		return rp, sc, nil
 	}
+}
+
+func (l *Log) scanFiles(ctx context.Context, files []*logFile, rp *replay, haveState bool) (*scan, error) {
+	now := l.cfg.Now().UnixMilli()
+	sc := &scan{
+		files: files,
+		from:  firstToRead(files, rp.from, haveState),
+		block: func(f *logFile, h *blockHeader, payload []byte) error {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			return rp.block(f, h, payload)
+		},
+		salvage: func(f *logFile, fr *frame) { rp.apply(f, fr, now) },
+	}
+	return sc, sc.run()
+}
+
+// newestGone is the highest position of a block that the chain names and that no file
+// holds: files were reclaimed up to there. 0: everything is here.
+func newestGone(files []*logFile) (ident.Position, error) {
+	var gone ident.Position
+	for _, f := range files {
+		h, err := f.firstBlock()
+		if err != nil && !errors.Is(err, errBad) {
+			return 0, err
+		}
+		if err == nil && h.prevEnd > gone && !holds(files, h.prevEnd) {
+			gone = h.prevEnd
+		}
+	}
+	return gone, nil
+}
+
+// firstBlock reads the header of a file's first block.
+func (f *logFile) firstBlock() (blockHeader, error) {
+	var b [blockHeaderSize]byte
+	if _, err := f.r.ReadAt(b[:], fileHeaderSize); err != nil && !errors.Is(err, io.EOF) {
+		return blockHeader{}, fmt.Errorf("read %s: %w", f.name, err)
+	}
+	return decodeBlockHeader(b[:], f.first+fileHeaderSize)
+}
+
+// holds reports whether the block that ends at a position lies in one of the files.
+func holds(files []*logFile, end ident.Position) bool {
+	return slices.ContainsFunc(files, func(f *logFile) bool { return f.first < end && end <= f.limit() })
 }
 
 // missing records that the log ends before what a checkpoint knows to have been durable.

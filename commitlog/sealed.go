@@ -58,7 +58,17 @@ func (q *Queue) sealedHas(off ident.Offset) bool { return q.segmentAt(off) != ni
 
 // addSegment publishes one more segment. Only the sealer and recovery call it.
 func (q *Queue) addSegment(s segment) {
-	next := append(q.sealedSegments(), s)
+	old := q.sealedSegments()
+	n := len(old)
+	for n > 0 && old[n-1].first > s.first { // an index that was lost is made late
+		n--
+	}
+	var next []segment
+	if n == len(old) {
+		next = append(old, s) // beyond what readers see
+	} else {
+		next = slices.Insert(slices.Clone(old), n, s)
+	}
 	q.segs.Store(&next)
 }
 
@@ -83,6 +93,9 @@ func (q *Queue) trimSegments(floor ident.Offset, files *fileSet) {
 	}
 }
 
+// errAgain: an index was bad and is made anew. Ask again.
+var errAgain = errors.New("index rebuilt")
+
 // sealedPlaces yields the places of the first segment that ends after off. It reports
 // false when there is no such segment.
 func (q *Queue) sealedPlaces(ctx context.Context, off ident.Offset, yield func(*logFile, *place) bool) (bool, error) {
@@ -100,7 +113,9 @@ func (q *Queue) sealedPlaces(ctx context.Context, off ident.Offset, yield func(*
 	for e, err := range f.index.Load().entries(&row, off) {
 		if err != nil {
 			if errors.Is(err, ErrCorrupt) {
-				l.sealer.rebuild(f)
+				if err = l.sealer.rebuild(ctx, f); err == nil {
+					err = errAgain
+				}
 			}
 			return true, err
 		}

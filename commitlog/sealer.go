@@ -1,6 +1,7 @@
 package commitlog
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -19,7 +20,7 @@ type sealer struct {
 
 	mu     sync.Mutex
 	files  []*logFile // full, oldest first
-	broken []*logFile // whose index is damaged
+	broken []*repair  // files whose index is damaged
 	dirty  []*Queue   // whose floor passed a segment
 
 	// Owned by the sealing goroutine.
@@ -43,17 +44,38 @@ func (s *sealer) queue(f *logFile) {
 	s.poke()
 }
 
-// rebuild asks for a new index of a file.
-func (s *sealer) rebuild(f *logFile) {
+// repair is a new index in the making.
+type repair struct {
+	file *logFile
+	done chan struct{} // closed when it is over
+	err  error         // set before
+}
+
+// rebuild asks for a new index of a file and waits for it.
+func (s *sealer) rebuild(ctx context.Context, f *logFile) error {
+	r := s.order(f)
+	select {
+	case <-r.done:
+		return r.err
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-s.l.stopped:
+		return ErrClosed
+	}
+}
+
+func (s *sealer) order(f *logFile) *repair {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, g := range s.broken {
-		if f == g {
-			return
+	for _, r := range s.broken {
+		if r.file == f {
+			return r
 		}
 	}
-	s.broken = append(s.broken, f)
+	r := &repair{file: f, done: make(chan struct{})}
+	s.broken = append(s.broken, r)
 	s.poke()
+	return r
 }
 
 // trim asks to drop the segments of a queue that lie below its floor.
@@ -69,7 +91,7 @@ func (s *sealer) trim(q *Queue) {
 	}
 }
 
-func (s *sealer) take() (files, broken []*logFile, dirty []*Queue) {
+func (s *sealer) take() (files []*logFile, broken []*repair, dirty []*Queue) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	files, broken, dirty = s.files, s.broken, s.dirty
@@ -108,10 +130,11 @@ func (s *sealer) work(checkpoint bool) {
 		}
 		checkpoint = true
 	}
-	for _, f := range broken {
-		if err := s.l.rebuildIndex(f); err != nil {
-			s.l.log.Warn("rebuild index", "log", s.l.id, "file", f.name, "error", err)
+	for _, r := range broken {
+		if r.err = s.l.rebuildIndex(r.file); r.err != nil {
+			s.l.log.Warn("rebuild index", "log", s.l.id, "file", r.file.name, "error", r.err)
 		}
+		close(r.done)
 	}
 	for _, q := range dirty {
 		q.trimming.Store(false)

@@ -1,0 +1,70 @@
+package commitlog
+
+import (
+	"context"
+	"io"
+	"strings"
+	"testing"
+
+	"github.com/skeinmq/skein/internal/ident"
+	"github.com/skeinmq/skein/internal/vfs"
+)
+
+func TestInspectAndVerify(t *testing.T) {
+	ctx := context.Background()
+	mem := vfs.NewMem()
+	m := newModel()
+	if err := story(mem, m); err != nil {
+		t.Fatal(err)
+	}
+	in, err := Inspect(ctx, mem, "data")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if in.Identity.ClusterID != "c" || in.Epoch != 2 || len(in.Damage) != 0 || len(in.Files) == 0 {
+		t.Fatalf("inspection %+v", in)
+	}
+	ends := map[ident.Partition]ident.Offset{}
+	for _, q := range in.Queues {
+		ends[q.Partition] = max(ends[q.Partition], q.End)
+	}
+	for p, part := range m.parts {
+		if want := ident.Offset(part.acked * part.perBatch); !part.dropped && ends[modelPartition(p)] != want {
+			t.Errorf("partition %d ends at %d, want %d", p, ends[modelPartition(p)], want)
+		}
+	}
+	var told int64
+	v, err := Verify(ctx, mem, "data", func(done, total int64) { told = done })
+	if err != nil || len(v.Problems) != 0 || v.Batches == 0 || told != v.Bytes {
+		t.Fatalf("verification %+v, %v", v, err)
+	}
+
+	// A bit of a batch, then a bit of an index entry that stays sound by its CRC.
+	name := in.Files[0].Name
+	flip(t, mem, name, 8*(fileHeaderSize+blockHeaderSize+20))
+	if v, err = Verify(ctx, mem, "data", nil); err != nil || len(v.Problems) == 0 {
+		t.Fatalf("a flipped bit goes unseen: %+v, %v", v, err)
+	}
+	flip(t, mem, name, 8*(fileHeaderSize+blockHeaderSize+20))
+
+	idx := strings.TrimSuffix(name, logSuffix) + indexSuffix
+	f, err := mem.Open(idx, vfs.OpenOptions{Write: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	page := make([]byte, indexPage)
+	if _, err := f.ReadAt(page, indexPage); err != nil && err != io.EOF {
+		t.Fatal(err)
+	}
+	page[indexBody+16] ^= 1 // where the first batch lies
+	sealIndexPage(page, in.Files[0].First, 1)
+	if _, err := f.WriteAt(page, indexPage); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if v, err = Verify(ctx, mem, "data", nil); err != nil || len(v.Problems) != 1 {
+		t.Fatalf("an index entry that points elsewhere goes unseen: %+v, %v", v, err)
+	}
+}
