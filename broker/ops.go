@@ -2,6 +2,7 @@ package broker
 
 import (
 	"bufio"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -121,7 +122,7 @@ func (b *Broker) serveTopicMap(w http.ResponseWriter, rq *http.Request) {
 		http.Error(w, fmt.Sprintf("topic %q: not found", rq.PathValue("topic")), http.StatusNotFound)
 		return
 	}
-	v := TopicMapView{Name: t.Name, ID: t.ID.String()}
+	v := TopicMapView{Name: t.Name, ID: base64.RawURLEncoding.EncodeToString(t.ID[:])}
 	first, last := 0, len(t.Partitions)
 	if s := rq.URL.Query().Get("partition"); s != "" {
 		n, err := strconv.Atoi(s)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"maps"
@@ -79,7 +80,7 @@ func topicList(f *kafkaFlags) *cobra.Command {
 				rows := []row{}
 				for _, t := range topics.Sorted() {
 					if internal || !t.IsInternal {
-						rows = append(rows, row{t.Topic, t.ID.String(), len(t.Partitions), t.IsInternal})
+						rows = append(rows, row{t.Topic, topicID(t.ID), len(t.Partitions), t.IsInternal})
 					}
 				}
 				if f.json {
@@ -169,7 +170,7 @@ func describeTopics(ctx context.Context, adm *kadm.Client, topics []string) ([]t
 	}
 	var views []topicView
 	for _, t := range details.Sorted() {
-		v := topicView{Name: t.Topic, ID: t.ID.String(), Configs: map[string]string{}}
+		v := topicView{Name: t.Topic, ID: topicID(t.ID), Configs: map[string]string{}}
 		for _, p := range t.Partitions.Sorted() {
 			start, _ := starts.Lookup(t.Topic, p.Partition)
 			end, _ := ends.Lookup(t.Topic, p.Partition)
@@ -273,6 +274,9 @@ func topicDelete(f *kafkaFlags) *cobra.Command {
 		},
 	}
 }
+
+// topicID renders a topic id as Kafka's tools do.
+func topicID(id kadm.TopicID) string { return base64.RawURLEncoding.EncodeToString(id[:]) }
 
 // parseConfigs reads NAME=VALUE pairs.
 func parseConfigs(list []string) (map[string]*string, error) {
