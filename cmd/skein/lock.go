@@ -6,14 +6,18 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
 )
 
-// lockDirs takes every data directory, making those that are missing. The lock is DIR/pid: the
-// kernel lets go of it when the process ends, however it ends. It holds the process id for whoever
-// wonders.
+// pidName is the lock file in a data directory.
+const pidName = "pid"
+
+// lockDirs takes every data directory, making those that are missing once all others are taken. The lock
+// is DIR/pid: the kernel lets go of it when the process ends, however it ends. It holds the process id
+// for whoever wonders.
 func lockDirs(dirs []string) (unlock func(), err error) {
 	var held []*os.File
 	unlock = func() {
@@ -22,17 +26,22 @@ func lockDirs(dirs []string) (unlock func(), err error) {
 		}
 	}
 	var problems []error
-	for _, d := range dirs {
-		f, err := lockDir(d)
-		if err != nil {
-			problems = append(problems, err)
-			continue
+	missing := func(d string) bool { _, err := os.Stat(d); return errors.Is(err, os.ErrNotExist) }
+	there := slices.DeleteFunc(slices.Clone(dirs), missing)
+	rest := slices.DeleteFunc(slices.Clone(dirs), func(d string) bool { return slices.Contains(there, d) })
+	for _, list := range [][]string{there, rest} {
+		for _, d := range list {
+			f, err := lockDir(d)
+			if err != nil {
+				problems = append(problems, err)
+				continue
+			}
+			held = append(held, f)
 		}
-		held = append(held, f)
-	}
-	if len(problems) > 0 {
-		unlock()
-		return nil, errors.Join(problems...)
+		if len(problems) > 0 {
+			unlock()
+			return nil, errors.Join(problems...)
+		}
 	}
 	return unlock, nil
 }
@@ -41,7 +50,7 @@ func lockDir(dir string) (*os.File, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, fmt.Errorf("data %s: %w", dir, err)
 	}
-	f, err := os.OpenFile(filepath.Join(dir, "pid"), os.O_RDWR|os.O_CREATE, 0o644)
+	f, err := os.OpenFile(filepath.Join(dir, pidName), os.O_RDWR|os.O_CREATE, 0o644)
 	if err != nil {
 		return nil, fmt.Errorf("data %s: %w", dir, err)
 	}

@@ -61,6 +61,7 @@ configuration, data directories).`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
+	root.Args, root.RunE = noArgs, func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.AddCommand(serveCommand(), versionCommand(), topicCommand(), groupCommand(), mapCommand(), metaCommand(), benchCommand())
 	return root

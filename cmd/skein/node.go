@@ -195,9 +195,6 @@ func (n *node) advertised() (host string, port int32, err error) {
 	if num == 0 {
 		num = uint64(n.claim.kafka.Addr().(*net.TCPAddr).Port)
 	}
-	if ip := net.ParseIP(host); ip != nil && ip.IsUnspecified() {
-		return "", 0, fmt.Errorf("listen %s: clients cannot be told an unspecified address: give --advertise", addr)
-	}
 	return host, int32(num), nil
 }
 

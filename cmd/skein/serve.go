@@ -6,6 +6,8 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -96,10 +98,13 @@ func claimPlace(s settings) (*claim, error) {
 	if c.identities, err = readIdentities(s.data); err != nil {
 		problems = append(problems, err)
 	}
-	if len(problems) == 0 {
-		if c.unlock, err = lockDirs(s.data); err != nil {
-			problems = append(problems, err)
-		}
+	// With a problem at hand nothing may be made: only what is there is tried.
+	dirs := s.data
+	if len(problems) > 0 {
+		dirs = slices.DeleteFunc(slices.Clone(dirs), func(d string) bool { _, err := os.Stat(filepath.Join(d, pidName)); return err != nil })
+	}
+	if c.unlock, err = lockDirs(dirs); err != nil {
+		problems = append(problems, err)
 	}
 	if len(problems) > 0 {
 		c.release()

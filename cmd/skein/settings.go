@@ -132,6 +132,11 @@ func (s settings) check() error {
 		}
 		seen[abs] = d
 	}
+	if host, _, err := net.SplitHostPort(s.listen); err == nil && s.advertise == "" {
+		if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
+			problems = append(problems, fmt.Errorf("listen %s: clients cannot be told an unspecified address: give --advertise", s.listen))
+		}
+	}
 	if s.listen != "" && s.listen == s.http && !strings.HasSuffix(s.listen, ":0") {
 		problems = append(problems, fmt.Errorf("listen and http are both %s", s.listen))
 	}
