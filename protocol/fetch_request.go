@@ -94,7 +94,7 @@ func (q *FetchRequest) Decode(body []byte, version int16) error {
 		q.Rack = ""
 	}
 	q.decodeTags(&r, version)
-	return r.End("fetch request", version)
+	return r.Err("fetch request", version)
 }
 
 func (q *FetchRequest) decodeTopics(r *Reader, version int16) {

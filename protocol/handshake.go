@@ -22,7 +22,7 @@ func (q *ApiVersionsRequest) Decode(body []byte, version int16) error {
 	} else {
 		q.SoftwareName, q.SoftwareVersion = "", ""
 	}
-	return r.End("api versions request", version)
+	return r.Err("api versions request", version)
 }
 
 // SaslHandshakeRequest names the mechanism that the client wants to log in with, v0 and v1. After v0 the tokens follow
@@ -38,7 +38,7 @@ func (q *SaslHandshakeRequest) Decode(body []byte, version int16) error {
 	}
 	r := NewReader(body, false)
 	r.reuseString(&q.Mechanism)
-	return r.End("sasl handshake request", version)
+	return r.Err("sasl handshake request", version)
 }
 
 // SaslAuthenticateRequest carries one token of the mechanism, v0 to v2 (v2 is flexible).
@@ -55,5 +55,5 @@ func (q *SaslAuthenticateRequest) Decode(body []byte, version int16) error {
 	r := NewReader(body, KeySaslAuthenticate.Flexible(version))
 	q.Auth = r.Bytes()
 	r.SkipTags()
-	return r.End("sasl authenticate request", version)
+	return r.Err("sasl authenticate request", version)
 }

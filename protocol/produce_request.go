@@ -115,5 +115,5 @@ func (q *ProduceRequest) Decode(body []byte, version int16) error {
 		}
 	}
 	r.SkipTags()
-	return r.End("produce request", version)
+	return r.Err("produce request", version)
 }

@@ -54,14 +54,6 @@ func (r *Reader) Err(message string, version int16) error {
 	return r.err
 }
 
-// End is Err that also refuses bytes after the message, as Kafka does.
-func (r *Reader) End(message string, version int16) error {
-	if n := r.Len(); n > 0 {
-		r.Fail("bytes after the end of the message", int64(n))
-	}
-	return r.Err(message, version)
-}
-
 // take returns the next n bytes, or nil after recording a failure.
 func (r *Reader) take(n int) []byte {
 	if n > len(r.buf)-r.off {

@@ -32,13 +32,14 @@ func Walk(key APIKey, version int16, body []byte) (cost int, err error) {
 	if limit := decodeCostFree + decodeCostPerByte*len(body); w.cost > limit {
 		w.r.Fail("decoded form exceeds the limit, bytes", int64(w.cost))
 	}
-	if w.r.Ok() && w.r.Len() == 0 {
+	if w.r.Ok() {
 		return w.cost, nil
 	}
-	return 0, w.r.End(key.String()+" request", version)
+	return 0, w.r.Err(key.String()+" request", version)
 }
 
-// DecodeRequest walks the body and then decodes it with kmsg. Bytes after the end are refused, as Kafka does. Strings
+// DecodeRequest walks the body and then decodes it with kmsg. Bytes after the end are ignored, as Kafka does
+// (librdkafka sends some). Strings
 // of the result are copies; byte fields alias body and must be copied by whoever keeps them.
 func DecodeRequest(h *RequestHeader, body []byte) (kmsg.Request, error) {
 	if _, err := Walk(h.Key, h.Version, body); err != nil {

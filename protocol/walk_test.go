@@ -65,7 +65,7 @@ func eachRequest(f func(key APIKey, version int16)) {
 	}
 }
 
-func TestWalkAcceptsWhatKmsgWritesAndNothingShorterOrLonger(t *testing.T) {
+func TestWalkAcceptsWhatKmsgWritesAndNothingShorter(t *testing.T) {
 	rng := rand.New(rand.NewPCG(3, 4))
 	eachRequest(func(key APIKey, v int16) {
 		if withoutLayout[key] {
@@ -88,8 +88,9 @@ func TestWalkAcceptsWhatKmsgWritesAndNothingShorterOrLonger(t *testing.T) {
 			if err != nil || !bytes.Equal(got.AppendTo(nil), body) {
 				t.Errorf("%v v%d: decoded differently, %v", key, v, err)
 			}
-			if _, err := Walk(key, v, append(body, 0)); !errors.Is(err, ErrMalformed) {
-				t.Errorf("%v v%d: a byte more: %v", key, v, err)
+			longer := append(body[:len(body):len(body)], 1, 0, 0)
+			if got, err := DecodeRequest(&RequestHeader{Key: key, Version: v}, longer); err != nil || !bytes.Equal(got.AppendTo(nil), body) {
+				t.Errorf("%v v%d: bytes after its end, which Kafka ignores: %v", key, v, err)
 			}
 			for i := range body {
 				if _, err := Walk(key, v, body[:i]); !errors.Is(err, ErrMalformed) {
