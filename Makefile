@@ -19,7 +19,7 @@ run: build ## one broker on embedded defaults, data in ./skein-data
 
 test: ## every Go test, with the race detector
 	CGO_ENABLED=$(if $(RACE),1,0) go test $(RACE) -shuffle=on ./...
-	go test -tags skeinplant -run TestPlanted ./queuemapper # planted mistakes that the tests must catch
+	go test -tags skeinplant -run TestPlanted ./queuemapper ./commitlog # planted mistakes that the tests must catch
 
 lint: ## gofmt, vet, staticcheck, govulncheck (where its database can be reached)
 	@out=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$out" ]; then echo "gofmt would change:"; echo "$$out"; exit 1; fi

@@ -127,13 +127,18 @@ func (l *Log) planBegin(named []MapGeneration) (beginPlan, error) {
 		switch {
 		case r == nil && m.Open:
 			errs = append(errs, fmt.Errorf("begin log: the disk does not have generation %s", m.Generation))
+		case r == nil && m.Gap: // nothing was written before its disk went away
 		case r == nil:
 			p.absent = append(p.absent, m)
 		case m.Open && r.is(runSealed):
 			errs = append(errs, fmt.Errorf("begin log: generation %s was sealed on this disk", m.Generation))
 		case m.Open:
+			r.bound(m.Ceiling)
 			p.open = append(p.open, r)
 		default:
+			if m.Gap {
+				m.Ends = r.endsWithin(m.Ends)
+			}
 			p.seal = append(p.seal, m)
 		}
 	}
@@ -216,7 +221,9 @@ func (l *Log) prepare(ctx context.Context, openings []Opening) ([]ident.Frame, e
 			out[next] = gen.Frame
 			s.openingUpdates(gen, openings[next].State)
 			// A snapshot as of a later position must find it.
-			s.adopt(l.addPrepared(gen, openings[next].State, s.nowMs))
+			r := l.addPrepared(gen, openings[next].State, s.nowMs)
+			r.bound(openings[next].Ceiling)
+			s.adopt(r)
 		}
 		s.onCommit(done)
 		return true

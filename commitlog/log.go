@@ -114,6 +114,7 @@ type Log struct {
 	inbox     *inbox
 	blocks    blockPool
 	seq       *sequencer // owned by its goroutine once Run has begun
+	low       lowCeilings
 
 	reads     chan struct{} // slots of concurrent preads
 	order     chan *block   // dispatched blocks, in order, to the completer
@@ -156,8 +157,13 @@ type RecoveredGeneration struct {
 type MapGeneration struct {
 	Generation ident.Generation
 	Open       bool
+	// Ceiling of an open generation: no batch of it ends beyond. 0: no bound.
+	Ceiling ident.Offset
 	// Ends of a sealed generation. A partition that is absent ended where it started.
 	Ends map[ident.Partition]ident.Offset
+	// Gap: Ends are its ceiling, as nobody knew better. What the disk has of it is all that there is; it is
+	// cut nowhere, and that it ends earlier is no loss.
+	Gap bool
 }
 
 // CorruptError names a damaged range of the log.
@@ -194,6 +200,8 @@ type Opening struct {
 	Group ident.Group
 	Epoch ident.Epoch
 	State []ident.PartitionState
+	// Ceiling, as MapGeneration.Ceiling. It is not written to the disk: the map keeps it.
+	Ceiling ident.Offset
 }
 
 // Prepare writes opening frames, durable and witnessed, and returns their names in order.

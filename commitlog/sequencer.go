@@ -142,6 +142,10 @@ func (s *sequencer) admit(b *Batch) bool {
 			return true
 		}
 	}
+	if end := q.next + ident.Offset(b.Records); end > q.run.limit.soft && !s.pass(q.run, end) {
+		b.Result.Err = fmt.Errorf("append to %s: offsets up to %d are reserved, more are being asked for: %w", q.run.gen, q.run.limit.at, ErrFrozen)
+		return true
+	}
 	if !s.reserve(frameHeaderSize + len(b.Data)) {
 		return false
 	}

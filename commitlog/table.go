@@ -25,13 +25,14 @@ type run struct {
 	gen    ident.Generation
 	state  atomic.Int32 // runState; moves forward only
 	frozen bool         // owned by the sequencer
+	limit  ceiling      // owned by the sequencer, and by Begin before it
 
 	mu     sync.RWMutex
 	queues map[ident.Partition]*Queue
 }
 
 func newRun(l *Log, gen ident.Generation) *run {
-	return &run{log: l, gen: gen, queues: map[ident.Partition]*Queue{}}
+	return &run{log: l, gen: gen, limit: noCeiling, queues: map[ident.Partition]*Queue{}}
 }
 
 func (r *run) is(s runState) bool { return runState(r.state.Load()) == s }

@@ -117,19 +117,21 @@ type groupJSON struct {
 }
 
 type generationJSON struct {
-	Epoch  ident.Epoch             `json:"epoch"`
-	Log    string                  `json:"log"`
-	Frame  string                  `json:"frame"`
-	Sealed bool                    `json:"sealed"`
-	Ends   map[string]ident.Offset `json:"ends,omitempty"`
-	Lost   map[string][]Range      `json:"lost,omitempty"`
+	Epoch   ident.Epoch             `json:"epoch"`
+	Log     string                  `json:"log"`
+	Frame   string                  `json:"frame"`
+	Ceiling ident.Offset            `json:"ceiling,omitempty"`
+	Sealed  bool                    `json:"sealed"`
+	Gap     bool                    `json:"gap,omitempty"`
+	Ends    map[string]ident.Offset `json:"ends,omitempty"`
+	Lost    map[string][]Range      `json:"lost,omitempty"`
 }
 
 func describeGroup(g *Group) groupJSON {
 	out := groupJSON{Starts: named(g.Starts), Generations: []generationJSON{}}
 	for _, gen := range g.Generations {
 		out.Generations = append(out.Generations, generationJSON{
-			gen.Epoch, gen.Log.String(), gen.Frame.String(), gen.Sealed, named(gen.Ends), named(gen.Lost),
+			gen.Epoch, gen.Log.String(), gen.Frame.String(), gen.Ceiling, gen.Sealed, gen.Gap, named(gen.Ends), named(gen.Lost),
 		})
 	}
 	return out

@@ -32,7 +32,8 @@ const (
 	kindBroker  = 'B'
 	kindConfigs = 'D'
 
-	formatVersion = 1 // of every kind
+	formatVersion      = 1 // of every kind but
+	groupFormatVersion = 2 // of groups: 2 brought ceilings and gaps
 
 	headerSize = 2
 	crcSize    = 4
@@ -55,7 +56,15 @@ var (
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-func begin(kind byte) []byte { return append(make([]byte, 0, 128), kind, formatVersion) }
+func begin(kind byte) []byte { return append(make([]byte, 0, 128), kind, versionOf(kind)) }
+
+// versionOf is the newest version of a kind, which is written.
+func versionOf(kind byte) byte {
+	if kind == kindGroup {
+		return groupFormatVersion
+	}
+	return formatVersion
+}
 
 func finish(b []byte) []byte {
 	return binary.LittleEndian.AppendUint32(b, crc32.Checksum(b, castagnoli))
@@ -144,8 +153,8 @@ func decodeTopic(name string, v []byte, revision int64) (*Topic, error) {
 // encodeGroup: the id is in the key.
 //
 //	starts: table   uvarint generations { uvarint length  generation }
-//	generation: uvarint epoch  id log  uvarint frame epoch  uvarint frame position  sealed (1)
-//	            [sealed: ends: table   lost: table of ranges]
+//	generation: uvarint epoch  id log  uvarint frame epoch  uvarint frame position  state (1)
+//	            [open: uvarint ceiling]  [sealed: ends: table   lost: table of ranges]
 //	table: uvarint topics { id  uvarint n { uvarint index step  uvarint offset } }
 //
 // An index step is the index for the first, then the difference to the one before. In the
@@ -166,15 +175,30 @@ func encodeGroup(g *Group) []byte {
 	return finish(b)
 }
 
+// States of a generation. Version 1 had the first two.
+const (
+	genOpen    = 0
+	genSealed  = 1
+	genBounded = 2 // open, with a ceiling
+	genGap     = 3 // sealed at its ceiling
+)
+
 func appendGeneration(b []byte, g *Generation) []byte {
 	b = binary.AppendUvarint(b, uint64(g.Epoch))
 	b = append(b, g.Log[:]...)
 	b = binary.AppendUvarint(b, uint64(g.Frame.Epoch))
 	b = binary.AppendUvarint(b, uint64(g.Frame.Position))
-	if !g.Sealed {
-		return append(b, 0)
+	switch {
+	case g.Gap:
+		b = append(b, genGap)
+	case g.Sealed:
+		b = append(b, genSealed)
+	case g.Ceiling > 0:
+		return binary.AppendUvarint(append(b, genBounded), uint64(g.Ceiling))
+	default:
+		return append(b, genOpen)
 	}
-	b = appendTable(append(b, 1), g.Ends, appendOffset)
+	b = appendTable(b, g.Ends, appendOffset)
 	return appendTable(b, g.Lost, appendRanges)
 }
 
@@ -261,7 +285,14 @@ func decodeGeneration(outer *reader, raw []byte) Generation {
 	r.id((*[16]byte)(&g.Log))
 	g.Frame.Epoch = ident.LogEpoch(r.num(math.MaxInt64))
 	g.Frame.Position = ident.Position(r.num(math.MaxInt64))
-	if g.Sealed = r.num(1) == 1; g.Sealed {
+	state := r.num(genGap)
+	g.Sealed, g.Gap = state == genSealed || state == genGap, state == genGap
+	if state == genBounded {
+		if g.Ceiling = r.offset(); g.Ceiling == 0 && r.err == nil {
+			r.fail("ceiling 0")
+		}
+	}
+	if g.Sealed {
 		g.Ends = decodeTable(r, (*reader).offset)
 		g.Lost = decodeTable(r, (*reader).ranges)
 	}
@@ -418,8 +449,8 @@ func open(kind byte, v []byte) *reader {
 		r.fail("%d bytes", len(v))
 	case v[0] != kind:
 		r.fail("kind %q", v[0])
-	case v[1] > formatVersion:
-		r.err = fmt.Errorf("decode %q value: %w: %d, newest known %d", kind, ErrVersion, v[1], formatVersion)
+	case v[1] > versionOf(kind):
+		r.err = fmt.Errorf("decode %q value: %w: %d, newest known %d", kind, ErrVersion, v[1], versionOf(kind))
 	case v[1] == 0:
 		r.fail("version 0")
 	default:

@@ -40,6 +40,15 @@ func samples() map[string][]byte {
 				{Epoch: 4, Log: logID(0xbb), Frame: ident.Frame{Epoch: 1, Position: 4096}},
 			},
 		}),
+		"group-gap": encodeGroup(&Group{
+			Generations: []Generation{
+				{
+					Epoch: 3, Log: logID(0xaa), Frame: ident.Frame{Epoch: 2, Position: 8192}, Sealed: true, Gap: true,
+					Ends: map[ident.Partition]ident.Offset{part(orders, 0): 1 << 24},
+				},
+				{Epoch: 4, Log: logID(0xbb), Frame: ident.Frame{Epoch: 1, Position: 4096}, Ceiling: 1 << 25},
+			},
+		}),
 		"group-empty": encodeGroup(&Group{}),
 		"log": encodeLog(&Log{
 			Host: 2, Epoch: 258, State: LogSealed, Witnesses: []Witness{{Broker: 1, Incarnation: 1 << 40}, {Broker: 3, Incarnation: 2}},

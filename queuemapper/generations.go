@@ -60,6 +60,21 @@ func (g *Group) trimmed(keep ident.Epoch, m *Map) *Group {
 	return fresh
 }
 
+// RaiseCeiling moves the ceiling of the open generation up, comparing the group's revision: from when it
+// returns on, offsets below it may be given. It never comes down.
+func (s *Store) RaiseCeiling(ctx context.Context, g *Group, to ident.Offset) (*Group, error) {
+	if cur := g.Current(); cur == nil || cur.Ceiling == 0 || to <= cur.Ceiling {
+		return nil, fmt.Errorf("raise ceiling of group %d to %d: %w: it is open and bounded below that only", g.ID, to, ErrInvalid)
+	}
+	fresh := g.clone()
+	last := len(fresh.Generations) - 1
+	fresh.Generations[last].Ceiling = to
+	if last < len(fresh.raw) {
+		fresh.raw[last] = nil
+	}
+	return s.swapGroup(ctx, "raise", fresh)
+}
+
 // MarkLost notes ranges of a sealed generation that its disk no longer has, for good. It adds
 // to what is noted already, and compares the group's revision. Ranges are half open and lie
 // below the generation's ends.

@@ -43,6 +43,7 @@ func (s stay) run(i int, before, end ident.Offset) Run {
 		Log:        gen.Log,
 		Start:      max(before, s.From),
 		End:        min(end, s.to),
+		Gap:        gen.Gap,
 	}
 }
 

@@ -107,10 +107,16 @@ type Group struct {
 
 // Generation is one period of a group on one log (O2).
 type Generation struct {
-	Epoch  ident.Epoch
-	Log    ident.Log
-	Frame  ident.Frame // the opening frame that the record names
-	Sealed bool
+	Epoch ident.Epoch
+	Log   ident.Log
+	Frame ident.Frame // the opening frame that the record names
+	// Ceiling bounds an open generation: no partition of it is given an offset at or past it (ADR 10).
+	// 0: the record was written before there were ceilings; there is no bound.
+	Ceiling ident.Offset
+	Sealed  bool
+	// Gap says that the generation was sealed at its ceiling, because nobody could tell the exact ends. What
+	// lies between what its disk holds and Ends was never written: a hole, no loss.
+	Gap bool
 	// Ends of a sealed generation; a partition that is absent ended where it started.
 	Ends map[ident.Partition]ident.Offset
 	// Lost marks ranges that the disk no longer has (never refilled).
@@ -166,6 +172,7 @@ type Run struct {
 	Start      ident.Offset
 	End        ident.Offset // exclusive; meaningless when Open
 	Open       bool
+	Gap        bool // it may hold less than its end says: see Generation
 }
 
 // Revision is the etcd revision that the snapshot reflects.

@@ -26,6 +26,11 @@ type Publication struct {
 	// Ends of the generation that ends; a partition that is absent, or did not move, ended
 	// where it started.
 	Ends map[ident.Partition]ident.Offset
+	// Gap seals the old generation at its ceiling, as its exact ends are out of reach: every partition that
+	// may have records in it must be in Ends, with the ceiling. It takes the proof of O22.
+	Gap bool
+	// Ceiling of the generation that begins: nothing in it may be given an offset at or past it. 0: no bound.
+	Ceiling ident.Offset
 }
 
 // guard is one log in one state at one epoch: what a transaction demands of it. A change of
@@ -86,6 +91,9 @@ func (p *Publication) prepare() (prepared, error) {
 	case p.Frame.Epoch != p.Target.Epoch || p.Frame.Position < 0:
 		return bad("opening frame %s is not of the target's epoch %d", p.Frame, p.Target.Epoch)
 	}
+	if err := p.checkCeilings(current); err != nil {
+		return prepared{}, err
+	}
 	fresh := p.Group.clone()
 	out := prepared{group: p.Group.ID, revision: p.Group.Revision}
 	if current != nil {
@@ -100,7 +108,7 @@ func (p *Publication) prepare() (prepared, error) {
 			}
 		}
 		last := &fresh.Generations[len(fresh.Generations)-1]
-		last.Sealed, last.Ends = true, ends
+		last.Sealed, last.Ends, last.Gap, last.Ceiling = true, ends, p.Gap, 0
 		fresh.raw = fresh.raw[:min(len(fresh.raw), len(fresh.Generations)-1)]
 		if !plants.noSource {
 			out.guards = append(out.guards, guardOf(p.Source)) // O13
@@ -109,9 +117,33 @@ func (p *Publication) prepare() (prepared, error) {
 	if !plants.noTarget {
 		out.guards = append(out.guards, guardOf(p.Target)) // O13
 	}
-	fresh.Generations = append(fresh.Generations, Generation{Epoch: p.Epoch, Log: p.Target.ID, Frame: p.Frame})
+	fresh.Generations = append(fresh.Generations, Generation{Epoch: p.Epoch, Log: p.Target.ID, Frame: p.Frame, Ceiling: p.Ceiling})
 	out.value = encodeGroup(fresh)
 	return out, nil
+}
+
+// checkCeilings checks what the publication says about the ceilings of both generations.
+func (p *Publication) checkCeilings(current *Generation) error {
+	bad := func(format string, args ...any) error {
+		return fmt.Errorf("%w: group %d: %s", ErrInvalid, p.Group.ID, fmt.Sprintf(format, args...))
+	}
+	switch {
+	case p.Ceiling < 0:
+		return bad("ceiling %d", p.Ceiling)
+	case p.Gap && (current == nil || current.Ceiling == 0):
+		return bad("no ceiling to seal at")
+	}
+	for q, end := range p.Ends {
+		switch {
+		case p.Gap && end != current.Ceiling:
+			return bad("%s ends at %d, not at the ceiling %d", q, end, current.Ceiling)
+		case !p.Gap && current != nil && current.Ceiling > 0 && end > current.Ceiling:
+			return bad("%s ends at %d, beyond the ceiling %d", q, end, current.Ceiling)
+		case p.Ceiling > 0 && end > p.Ceiling:
+			return bad("%s starts at %d, beyond the next ceiling %d", q, end, p.Ceiling)
+		}
+	}
+	return nil
 }
 
 // Publish applies publications. The errors, by index, are nil, ErrConflict, ErrUnknown (settle
@@ -324,6 +356,8 @@ func (sp *Split) prepare() (groups [2]prepared, topic *Topic, err error) {
 		err = fmt.Errorf("%w: group %d is not open", ErrInvalid, source.ID)
 	case sp.Target.Epoch <= current.Epoch:
 		err = fmt.Errorf("%w: epoch %d does not follow %d of the group it leaves", ErrInvalid, sp.Target.Epoch, current.Epoch) // O20
+	case sp.Target.Ceiling > 0 && sp.Source.Ends[ident.Partition{Topic: sp.Topic.ID, Index: sp.Index}] > sp.Target.Ceiling:
+		err = fmt.Errorf("%w: the partition is beyond the target's ceiling %d", ErrInvalid, sp.Target.Ceiling)
 	}
 	if err != nil {
 		return groups, nil, err
