@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"maps"
@@ -274,9 +273,6 @@ func topicDelete(f *kafkaFlags) *cobra.Command {
 		},
 	}
 }
-
-// topicID renders a topic id as Kafka's tools do.
-func topicID(id kadm.TopicID) string { return base64.RawURLEncoding.EncodeToString(id[:]) }
 
 // parseConfigs reads NAME=VALUE pairs.
 func parseConfigs(list []string) (map[string]*string, error) {
