@@ -39,7 +39,7 @@ type sequencer struct {
 // run is the sequencing goroutine. It returns when ctx ended and everything that
 // was taken is dispatched, or when the log is poisoned.
 func (s *sequencer) run(ctx context.Context) {
-	stop := ctx.Done()
+	stop, stopping := ctx.Done(), false
 	for {
 		s.nowMs = s.l.cfg.Now().UnixMilli()
 		if s.next == len(s.pend) {
@@ -60,10 +60,10 @@ func (s *sequencer) run(ctx context.Context) {
 		case <-s.l.inbox.wake:
 		case <-stop:
 			s.l.inbox.close(ErrClosed)
-			stop = nil
+			stop, stopping = nil, true
 			s.l.inbox.poke()
 		}
-		if stop == nil && s.idle() {
+		if stopping && s.idle() {
 			s.release()
 			return
 		}
