@@ -31,9 +31,15 @@ type scan struct {
 	buf window
 }
 
-// window reads a file through one buffer.
+// window reads files through one buffer.
 type window struct {
-	f   *logFile
+	// direct, when set, is used to read past the page cache: after a crash the scan looks at all of an almost empty file,
+	// and giving the kernel's memory to its zeroes costs many times what reading them does.
+	direct vfs.FS
+	opened *logFile // whose direct handle src is
+	src    vfs.File // nil: f.r
+
+	f   *logFile // whose bytes buf holds
 	buf []byte
 	off int64 // of buf[0] in f
 	n   int
@@ -47,20 +53,60 @@ func (w *window) view(f *logFile, off int64, n int) ([]byte, error) {
 	if n = int(min(int64(n), f.size-off)); n <= 0 {
 		return nil, nil
 	}
-	if w.f == f && off >= w.off && off+int64(n) <= w.off+int64(w.n) {
-		return w.buf[off-w.off:][:n], nil
+	if w.f != f || off < w.off || off+int64(n) > w.off+int64(w.n) {
+		if err := w.fill(f, off, n); err != nil {
+			return nil, fmt.Errorf("read %s: %w", f.name, err)
+		}
 	}
-	if want := max(n, windowSize); len(w.buf) < want {
+	b := w.buf[min(off-w.off, int64(w.n)):w.n]
+	return b[:min(n, len(b))], nil
+}
+
+// fill reads whole pages around [off, off+n).
+func (w *window) fill(f *logFile, off int64, n int) error {
+	start := off &^ (vfs.PageSize - 1)
+	want := max(int(off-start)+n, windowSize)
+	want = (want + vfs.PageSize - 1) &^ (vfs.PageSize - 1)
+	if len(w.buf) < want {
 		w.buf = make([]byte, want)
 	}
-	w.f, w.off = f, off
-	got, err := f.r.ReadAt(w.buf[:min(int64(len(w.buf)), f.size-off)], off)
-	w.n = got
-	if err != nil && !errors.Is(err, io.EOF) {
-		w.f = nil
-		return nil, fmt.Errorf("read %s: %w", f.name, err)
+	w.f, w.off, w.n = nil, start, 0
+	src := w.source(f)
+	got, err := src.ReadAt(w.buf, start)
+	if err != nil && !errors.Is(err, io.EOF) && src != f.r {
+		got, err = f.r.ReadAt(w.buf, start)
 	}
-	return w.buf[:min(n, got)], nil
+	if err != nil && !errors.Is(err, io.EOF) {
+		return err
+	}
+	w.f, w.n = f, int(min(int64(got), f.size-start))
+	return nil
+}
+
+// source is the handle to read f through.
+func (w *window) source(f *logFile) vfs.File {
+	if w.direct == nil || !vfs.IsAligned(w.buf, vfs.PageSize) {
+		return f.r
+	}
+	if w.opened != f {
+		w.close()
+		w.opened = f
+		if src, err := w.direct.Open(f.name, vfs.OpenOptions{Direct: true}); err == nil {
+			w.src = src
+		}
+	}
+	if w.src == nil {
+		return f.r
+	}
+	return w.src
+}
+
+// close closes the handle that the window opened; nothing was written through it.
+func (w *window) close() {
+	if w.src != nil {
+		w.src.Close()
+	}
+	w.opened, w.src = nil, nil
 }
 
 // read decodes the block at off. The payload is valid until the next read.
@@ -92,6 +138,7 @@ func (s *scan) run() error {
 	if s.from >= len(s.files) {
 		return nil
 	}
+	defer s.buf.close()
 	i, off := s.from, int64(fileHeaderSize)
 	for {
 		f := s.files[i]

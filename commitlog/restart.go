@@ -139,6 +139,9 @@ func (l *Log) scanFiles(ctx context.Context, files []*logFile, rp *replay, haveS
 		},
 		salvage: func(f *logFile, fr *frame) { rp.apply(f, fr, now) },
 	}
+	if l.direct.Available {
+		sc.buf.direct = l.fs
+	}
 	return sc, sc.run()
 }
 
