@@ -115,7 +115,7 @@ var brokerGroupDefs = []Def{
 		Doc: "Milliseconds after which a silent member of a streams group is removed."},
 	{Name: "offset.metadata.max.bytes", Type: Int, Default: "4096", check: anyNumber,
 		Doc: "Longest text that may accompany a committed offset, in bytes."},
-	{Name: "offsets.commit.timeout.ms", Type: Int, Default: "5000", check: atLeast(1),
+	{Name: "offsets.commit.timeout.ms", Type: Int, Default: "5000", check: atLeast(1), Effect: Stored, Note: "a commit is bounded by the replicated state machine's own timeout",
 		Doc: "Milliseconds that an offset commit may take before its client is told to try again."},
 	{Name: "offsets.load.buffer.size", Type: Int, Default: "5242880", check: atLeast(1), Effect: Stored, Note: noteSelf,
 		Doc: "Batch size in which the offsets topic is loaded."},
