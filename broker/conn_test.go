@@ -64,7 +64,6 @@ func TestMalformedRequestsCloseTheConnection(t *testing.T) {
 		"api versions of tags":  frame(0, 18, 0, 3, 0, 0, 0, 1, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0x0f),
 		"produce cut":           frame(0, 0, 0, 9, 0, 0, 0, 1, 0xff, 0xff, 0, 0, 0xff),
 		"fetch cut":             frame(0, 1, 0, 12, 0, 0, 0, 1, 0xff, 0xff, 0, 0, 0xff),
-		"bytes after the body":  frame(0, 18, 0, 0, 0, 0, 0, 1, 0xff, 0xff, 1, 2, 3),
 		"key that has no codec": frame(0, 4, 0, 0, 0, 0, 0, 1, 0xff, 0xff),
 	}
 	for name, b := range tests {
