@@ -3,6 +3,8 @@ package broker
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -253,4 +255,57 @@ func TestGroupAdmin(t *testing.T) {
 	if got, _ = adm.FetchOffsets(t.Context(), "simple"); len(got) != 0 {
 		t.Fatalf("offsets of a deleted group: %+v", got)
 	}
+}
+
+// TestGroupChurn: members come and go, the broker restarts, all at once. Every record is read
+// by somebody, and a committed offset never goes back.
+func TestGroupChurn(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds")
+	}
+	c := startCluster(t, 1, Config{Static: map[string]string{"num.partitions": "8", "group.initial.rebalance.delay.ms": "0"}})
+	produceN(t, c.client(), "orders", "first", 10)
+	const seed = 1
+	rnd := rand.New(rand.NewPCG(seed, 0))
+	var all, live []*groupReader
+	join := func() {
+		opts := []kgo.Opt{kgo.SessionTimeout(6 * time.Second), kgo.Balancers(kgo.CooperativeStickyBalancer(), kgo.RangeBalancer())}
+		if n := len(all); n%3 == 0 {
+			opts = append(opts, kgo.InstanceID(fmt.Sprint("i", n)))
+		}
+		r := c.reader("g", "orders", opts...)
+		all, live = append(all, r), append(live, r)
+	}
+	join()
+	high := map[int32]int64{}
+	total := 10
+	for step := range 10 {
+		if len(live) < 2 || len(live) < 5 && rnd.IntN(2) == 0 {
+			join()
+		} else {
+			i := rnd.IntN(len(live))
+			live[i].stop()
+			live = slices.Delete(live, i, i+1)
+		}
+		if step%4 == 3 {
+			if err := c.stop(); err != nil {
+				t.Fatal(err)
+			}
+			c.startAt(c.addr)
+		}
+		produceN(t, c.client(), "orders", fmt.Sprintf("s%d-", step), 100)
+		total += 100
+		os, err := kadm.NewClient(c.client()).FetchOffsets(t.Context(), "g")
+		if err != nil {
+			continue // it restarts
+		}
+		os.Each(func(o kadm.OffsetResponse) {
+			if o.Err == nil && o.At < high[o.Partition] {
+				t.Errorf("step %d: partition %d committed %d after %d", step, o.Partition, o.At, high[o.Partition])
+			}
+			high[o.Partition] = max(high[o.Partition], o.At)
+		})
+	}
+	eventually(t, "everything is read", func() bool { return len(readings(all...)) == total })
+	eventually(t, "everything is committed", func() bool { return committed(t, c, "g") == int64(total) })
 }

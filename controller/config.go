@@ -94,6 +94,9 @@ func (cfg Config) raft() *raft.Config {
 	rc.LocalID = serverID(cfg.ID)
 	rc.HeartbeatTimeout, rc.ElectionTimeout, rc.LeaderLeaseTimeout = cfg.Timeout, cfg.Timeout, cfg.Timeout
 	rc.CommitTimeout = min(rc.CommitTimeout, cfg.Timeout)
+	// A lone voter has nobody to ask first; and the timer of an election that begins with
+	// asking runs while the vote is being synced, which a slow disk would never win.
+	rc.PreVoteDisabled = cfg.Transport == nil
 	rc.BatchApplyCh = true
 	rc.MaxAppendEntries = 256
 	rc.SnapshotThreshold = cfg.SnapshotEntries

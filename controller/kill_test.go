@@ -77,7 +77,7 @@ func TestKill(t *testing.T) {
 	dir := t.TempDir()
 	acked := map[int32]ident.Offset{}
 	ids := map[int64]bool{}
-	for round := range 8 {
+	for round := range 6 {
 		cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestKillChild$")
 		cmd.Env = append(os.Environ(), killDirEnv+"="+dir)
 		out, err := cmd.StdoutPipe()
@@ -87,7 +87,7 @@ func TestKill(t *testing.T) {
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
-		lines, kill := 0, 200+rand.IntN(4000)
+		lines, kill := 0, 100+rand.IntN(1500)
 		timer := time.AfterFunc(20*time.Second, func() { cmd.Process.Kill() })
 		for s := bufio.NewScanner(out); s.Scan(); {
 			var what string

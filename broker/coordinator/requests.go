@@ -116,7 +116,7 @@ func (c *Coordinator) readable(ctx context.Context, name string, stable bool) (*
 	if c.cfg.Store == nil {
 		return nil, group.ErrCoordinatorNotAvailable
 	}
-	if !s.loaded.get() {
+	if !s.loaded.Load() {
 		select {
 		case <-c.done:
 			return nil, group.ErrNotCoordinator

@@ -3,6 +3,7 @@ package coordinator
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"time"
 
 	"github.com/skeinmq/skein/broker/group"
@@ -36,7 +37,7 @@ type shard struct {
 	// loadedOnce is closed when the first load is over; loaded says whether reads of
 	// committed offsets may be answered, for readers on other goroutines.
 	loadedOnce chan struct{}
-	loaded     flag
+	loaded     atomic.Bool
 
 	// What follows is owned by run.
 
@@ -265,7 +266,7 @@ func (u unit) answer(err error) {
 
 // unload stops believing what is in memory, and tells everybody who waits.
 func (s *shard) unload(err error) {
-	s.loaded.set(false)
+	s.loaded.Store(false)
 	if s.machine == nil {
 		return
 	}
@@ -315,6 +316,6 @@ func (s *shard) load() {
 		}
 	}
 	s.seq, s.machine = 0, m
-	s.loaded.set(true)
+	s.loaded.Store(true)
 	s.after()
 }
