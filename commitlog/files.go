@@ -22,6 +22,7 @@ type logFile struct {
 
 	w vfs.File // direct and synchronous; nil once nothing is written any more
 	r vfs.File // buffered, for reading
+	d vfs.File // direct, for large reads; nil: where the disk cannot
 
 	// end is where its last block ended, once the next file was begun.
 	end    ident.Position
@@ -63,6 +64,10 @@ func (f *logFile) closeHandles() error {
 	if f.r != nil {
 		errs = append(errs, f.r.Close())
 		f.r = nil
+	}
+	if f.d != nil {
+		errs = append(errs, f.d.Close())
+		f.d = nil
 	}
 	if x := f.index.Swap(nil); x != nil {
 		errs = append(errs, x.close())
@@ -162,8 +167,22 @@ func (l *Log) takeFile(ctx context.Context, first ident.Position) (*logFile, err
 		return nil, err
 	}
 	f.w, f.name = w, name
-	if f.r, err = l.fs.Open(name, vfs.OpenOptions{}); err != nil {
-		return nil, errors.Join(fmt.Errorf("open log file: %w", err), f.closeHandles())
+	if err := l.openReaders(f); err != nil {
+		return nil, errors.Join(err, f.closeHandles())
 	}
 	return f, nil
+}
+
+// openReaders opens what is missing of the handles that reads use.
+func (l *Log) openReaders(f *logFile) (err error) {
+	if f.r == nil {
+		f.r, err = l.fs.Open(f.name, vfs.OpenOptions{Random: true})
+	}
+	if err == nil && l.direct.Available {
+		f.d, err = l.fs.Open(f.name, vfs.OpenOptions{Direct: true})
+	}
+	if err != nil {
+		return fmt.Errorf("open log file: %w", err)
+	}
+	return nil
 }

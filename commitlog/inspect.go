@@ -121,7 +121,7 @@ func Inspect(ctx context.Context, fsys vfs.FS, dir string) (*Inspection, error) 
 		held[k].Batches++
 		held[k].Bytes += int64(len(fr.payload))
 	}
-	sc := &scan{files: files, salvage: count, block: func(f *logFile, h *blockHeader, payload []byte) error {
+	sc := &scan{files: files, sure: -1, salvage: count, block: func(f *logFile, h *blockHeader, payload []byte) error {
 		at[f].Blocks++
 		at[f].End = h.end()
 		for fr, err := range frames(payload, h.position+blockHeaderSize, h.frames) {
@@ -132,6 +132,7 @@ func Inspect(ctx context.Context, fsys vfs.FS, dir string) (*Inspection, error) 
 		}
 		return ctx.Err()
 	}}
+	defer sc.buf.close()
 	if err := sc.run(); err != nil {
 		return nil, fmt.Errorf("inspect log %s: %w", dir, err)
 	}
@@ -187,7 +188,7 @@ func Verify(ctx context.Context, fsys vfs.FS, dir string, progress func(done, to
 	for _, f := range files {
 		v.total += f.size
 	}
-	sc := &scan{files: files, salvage: func(f *logFile, fr *frame) { v.frame(f, fr) }}
+	sc := &scan{files: files, sure: -1, salvage: func(f *logFile, fr *frame) { v.frame(f, fr) }}
 	sc.block = func(f *logFile, h *blockHeader, payload []byte) error {
 		v.out.Blocks++
 		for fr, err := range frames(payload, h.position+blockHeaderSize, h.frames) {
@@ -200,6 +201,7 @@ func Verify(ctx context.Context, fsys vfs.FS, dir string, progress func(done, to
 		v.tell(int64(h.padded))
 		return ctx.Err()
 	}
+	defer sc.buf.close()
 	if err := sc.run(); err != nil {
 		return nil, fmt.Errorf("verify log %s: %w", dir, err)
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/skeinmq/skein/internal/ident"
@@ -15,6 +16,8 @@ import (
 type keeper struct {
 	l    *Log
 	wake chan struct{}
+
+	full atomic.Bool // the last try found no room
 
 	mu   sync.Mutex
 	file *logFile       // ready; nil: none
@@ -59,11 +62,14 @@ func (k *keeper) run(ctx context.Context) {
 			f, err := k.l.takeFile(ctx, first)
 			switch {
 			case err == nil:
+				k.full.Store(false)
 				k.put(f)
 				k.l.inbox.poke()
 			case ctx.Err() != nil:
 				return
 			case errors.Is(err, ErrFull):
+				k.full.Store(true)
+				k.l.inbox.poke()
 				k.l.log.Warn("no room for the next log file", "log", k.l.id, "error", err)
 				retry = time.After(fullRetry)
 			default:

@@ -49,6 +49,7 @@ func (c *chunk) unpin() {
 type memory struct {
 	chunkSize int
 	limit     int64
+	spares    int // free chunks that are kept
 
 	view atomic.Pointer[[]*chunk] // ordered by position; readers load it and never lock
 
@@ -59,7 +60,7 @@ type memory struct {
 }
 
 func newMemory(chunkSize int, limit int64) *memory {
-	m := &memory{chunkSize: chunkSize, limit: max(limit, int64(4*chunkSize))}
+	m := &memory{chunkSize: chunkSize, limit: max(limit, int64(4*chunkSize)), spares: 4}
 	m.view.Store(&[]*chunk{})
 	return m
 }
@@ -124,7 +125,7 @@ func (m *memory) put(c *chunk) {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if len(c.buf) == m.chunkSize && len(m.free) < 4 {
+	if len(c.buf) == m.chunkSize && len(m.free) < m.spares {
 		m.free = append(m.free, c)
 		return
 	}

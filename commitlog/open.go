@@ -88,7 +88,8 @@ func open(ctx context.Context, cfg Config) (*Log, error) {
 		return nil, fmt.Errorf("open log %s: %w", cfg.Dir, err)
 	}
 	l.mem = newMemory(max(4<<20, 4*cfg.MaxBlock), cfg.CacheBytes)
-	l.readMem = newMemory(readMax+frameHeaderSize, 0)
+	l.readMem = newMemory(readMax+2*vfs.PageSize, 0)
+	l.readMem.spares = min(cfg.ReadsInFlight, 32)
 	l.metrics = newMetrics(cfg.Registerer, l.id.String())
 	if err := l.recover(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("open log %s: %w", cfg.Dir, err), l.close())

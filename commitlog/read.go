@@ -7,6 +7,7 @@ import (
 	"io"
 
 	"github.com/skeinmq/skein/internal/ident"
+	"github.com/skeinmq/skein/internal/vfs"
 )
 
 // Bounds of one pread: places closer than readGap are fetched together, up to readMax.
@@ -188,23 +189,14 @@ func (q *Queue) fetchDisk(ctx context.Context, plan []located, dst *Records) err
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
-	c, err := l.readMem.get(size)
-	if err == nil {
-		var n int
-		n, err = f.r.ReadAt(c.buf[:size], int64(from-f.first))
-		if errors.Is(err, io.EOF) && n == size {
-			err = nil
-		}
-	}
+	c, b, err := l.pread(f, from, size, size >= directRead)
 	<-l.reads
 	if err != nil {
-		return fmt.Errorf("read %s: %w", f.name, err)
+		return err
 	}
-	c.refs.Store(1)
-	l.metrics.diskReads(size)
 	for i := range plan {
 		p := &plan[i]
-		b := c.buf[p.position-from:][:frameHeaderSize+int(p.size)]
+		b := b[p.position-from:][:frameHeaderSize+int(p.size)]
 		if err := q.prove(p, b); err != nil {
 			dst.hold(c)
 			return &CorruptError{File: f.name, From: p.position, To: p.position + ident.Position(len(b)), Reason: err.Error()}
@@ -213,6 +205,33 @@ func (q *Queue) fetchDisk(ctx context.Context, plan []located, dst *Records) err
 	}
 	dst.hold(c)
 	return nil
+}
+
+// directRead is the size from which a read goes past the page cache: it is large enough
+// for the device, and it would only push out what small reads share there.
+const directRead = 128 << 10
+
+// pread reads size bytes at a position into a buffer with one reference.
+func (l *Log) pread(f *logFile, at ident.Position, size int, direct bool) (*chunk, []byte, error) {
+	off := int64(at - f.first)
+	skip, want, h := 0, size, f.r
+	if direct && f.d != nil {
+		skip = int(off & (vfs.PageSize - 1))
+		want = (skip + size + vfs.PageSize - 1) &^ (vfs.PageSize - 1)
+		h = f.d
+	}
+	c, err := l.readMem.get(want)
+	if err != nil {
+		return nil, nil, err
+	}
+	c.refs.Store(1)
+	n, err := h.ReadAt(c.buf[:want], off-int64(skip))
+	if err != nil && !(errors.Is(err, io.EOF) && n >= skip+size) {
+		c.unpin()
+		return nil, nil, fmt.Errorf("read %s: %w", f.name, err)
+	}
+	l.metrics.diskReads(want)
+	return c, c.buf[skip : skip+size], nil
 }
 
 // prove checks that bytes from the disk are the batch that the index promised.

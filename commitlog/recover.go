@@ -28,21 +28,55 @@ type scan struct {
 	last    *logFile       // file of the last block
 	damage  []CorruptError
 
+	// sure is a position up to which the log is known to have been durable: a search for
+	// blocks beyond a hole goes on at least so far. Negative: nothing is known, search all.
+	sure ident.Position
+
 	buf window
 }
 
-// window reads files through one buffer.
-type window struct {
-	// direct, when set, is used to read past the page cache: after a crash the scan looks at all of an almost empty file,
-	// and giving the kernel's memory to its zeroes costs many times what reading them does.
-	direct vfs.FS
-	opened *logFile // whose direct handle src is
-	src    vfs.File // nil: f.r
+// searchAhead is how far beyond a hole, and beyond what is known to be durable, blocks are
+// looked for: further than writes in flight can reach.
+const searchAhead = 64 << 20
 
-	f   *logFile // whose bytes buf holds
-	buf []byte
-	off int64 // of buf[0] in f
+// window reads a file through one buffer, past the page cache where the disk can: what
+// counts is what is on the disk.
+type window struct {
+	fs     vfs.FS // nil: read through the file's own handle
+	direct bool
+
+	f   *logFile
+	h   vfs.File // open for f when fs is set
+	buf []byte   // off the heap, aligned
+	off int64    // of buf[0] in f
 	n   int
+}
+
+func (w *window) close() {
+	if w.h != nil {
+		_ = w.h.Close() // only read from
+	}
+	if w.buf != nil {
+		_ = vfs.FreeAligned(w.buf) // what AllocAligned gave cannot be refused
+	}
+	*w = window{fs: w.fs, direct: w.direct}
+}
+
+// handle returns what to read f with.
+func (w *window) handle(f *logFile) (vfs.File, error) {
+	if w.fs == nil {
+		return f.r, nil
+	}
+	if w.h != nil && w.f == f {
+		return w.h, nil
+	}
+	if w.h != nil {
+		_ = w.h.Close() // only read from
+		w.h = nil
+	}
+	var err error
+	w.h, err = w.fs.Open(f.name, vfs.OpenOptions{Direct: w.direct})
+	return w.h, err
 }
 
 const windowSize = 4 << 20
@@ -53,60 +87,31 @@ func (w *window) view(f *logFile, off int64, n int) ([]byte, error) {
 	if n = int(min(int64(n), f.size-off)); n <= 0 {
 		return nil, nil
 	}
-	if w.f != f || off < w.off || off+int64(n) > w.off+int64(w.n) {
-		if err := w.fill(f, off, n); err != nil {
-			return nil, fmt.Errorf("read %s: %w", f.name, err)
+	if w.f == f && off >= w.off && off+int64(n) <= w.off+int64(w.n) {
+		return w.buf[off-w.off:][:n], nil
+	}
+	h, err := w.handle(f)
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", f.name, err)
+	}
+	w.f, w.n = f, 0
+	w.off = off &^ (vfs.PageSize - 1)
+	skip := int(off - w.off)
+	if want := max(skip+n+vfs.PageSize, windowSize); len(w.buf) < want {
+		if w.buf != nil {
+			_ = vfs.FreeAligned(w.buf) // as in close
+		}
+		if w.buf, err = vfs.AllocAligned(want); err != nil {
+			w.buf = nil
+			return nil, err
 		}
 	}
-	b := w.buf[min(off-w.off, int64(w.n)):w.n]
-	return b[:min(n, len(b))], nil
-}
-
-// fill reads whole pages around [off, off+n).
-func (w *window) fill(f *logFile, off int64, n int) error {
-	start := off &^ (vfs.PageSize - 1)
-	want := max(int(off-start)+n, windowSize)
-	want = (want + vfs.PageSize - 1) &^ (vfs.PageSize - 1)
-	if len(w.buf) < want {
-		w.buf = make([]byte, want)
-	}
-	w.f, w.off, w.n = nil, start, 0
-	src := w.source(f)
-	got, err := src.ReadAt(w.buf, start)
-	if err != nil && !errors.Is(err, io.EOF) && src != f.r {
-		got, err = f.r.ReadAt(w.buf, start)
-	}
+	got, err := h.ReadAt(w.buf[:min(int64(len(w.buf))&^(vfs.PageSize-1), f.size-w.off)], w.off)
 	if err != nil && !errors.Is(err, io.EOF) {
-		return err
+		return nil, fmt.Errorf("read %s: %w", f.name, err)
 	}
-	w.f, w.n = f, int(min(int64(got), f.size-start))
-	return nil
-}
-
-// source is the handle to read f through.
-func (w *window) source(f *logFile) vfs.File {
-	if w.direct == nil || !vfs.IsAligned(w.buf, vfs.PageSize) {
-		return f.r
-	}
-	if w.opened != f {
-		w.close()
-		w.opened = f
-		if src, err := w.direct.Open(f.name, vfs.OpenOptions{Direct: true}); err == nil {
-			w.src = src
-		}
-	}
-	if w.src == nil {
-		return f.r
-	}
-	return w.src
-}
-
-// close closes the handle that the window opened; nothing was written through it.
-func (w *window) close() {
-	if w.src != nil {
-		w.src.Close()
-	}
-	w.opened, w.src = nil, nil
+	w.n = got
+	return w.buf[min(skip, got):min(skip+n, got)], nil
 }
 
 // read decodes the block at off. The payload is valid until the next read.
@@ -138,7 +143,6 @@ func (s *scan) run() error {
 	if s.from >= len(s.files) {
 		return nil
 	}
-	defer s.buf.close()
 	i, off := s.from, int64(fileHeaderSize)
 	for {
 		f := s.files[i]
@@ -221,7 +225,11 @@ func (s *scan) survey(i int, off int64) ([]surveyed, error) {
 	var found []surveyed
 	for ; i < len(s.files); i, off = i+1, fileHeaderSize {
 		f := s.files[i]
-		for off < f.size {
+		end := f.size
+		if s.sure >= 0 {
+			end = min(end, max(int64(s.sure-f.first), off)+searchAhead)
+		}
+		for off < end {
 			b, err := s.buf.view(f, off, blockHeaderSize)
 			if err != nil {
 				return nil, err
@@ -236,6 +244,7 @@ func (s *scan) survey(i int, off int64) ([]surveyed, error) {
 			if err == nil {
 				found = append(found, surveyed{blockHeader: h, file: i})
 				off += int64(h.padded)
+				end = max(end, min(f.size, off+searchAhead))
 				continue
 			}
 			off += int64(f.align)

@@ -138,10 +138,13 @@ func (l *Log) scanFiles(ctx context.Context, files []*logFile, rp *replay, haveS
 			return rp.block(f, h, payload)
 		},
 		salvage: func(f *logFile, fr *frame) { rp.apply(f, fr, now) },
+		sure:    -1,
+		buf:     window{fs: l.fs, direct: l.direct.Available},
 	}
-	if l.direct.Available {
-		sc.buf.direct = l.fs
+	if haveState {
+		sc.sure = rp.from
 	}
+	defer sc.buf.close()
 	return sc, sc.run()
 }
 
@@ -210,6 +213,9 @@ func (l *Log) sortOut(files []*logFile, sc *scan) (ident.Position, error) {
 		next = f.limit()
 		if f.index.Load() != nil || sc.last != nil && f.first <= sc.last.first {
 			f.recovered = true
+			if err := l.openReaders(f); err != nil {
+				return 0, err
+			}
 			l.files.add(f)
 			continue
 		}

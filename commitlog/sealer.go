@@ -209,7 +209,7 @@ func (l *Log) removeFile(f *logFile) error {
 func (l *Log) rebuildIndex(f *logFile) error {
 	places := map[*Queue][]place{}
 	sc := scan{
-		files: []*logFile{f},
+		files: []*logFile{f}, sure: -1,
 		block: func(_ *logFile, h *blockHeader, payload []byte) error {
 			for fr, err := range frames(payload, h.position+blockHeaderSize, h.frames) {
 				if err != nil {
@@ -221,6 +221,7 @@ func (l *Log) rebuildIndex(f *logFile) error {
 		},
 		salvage: func(_ *logFile, fr *frame) { l.collect(places, fr) },
 	}
+	defer sc.buf.close()
 	if err := sc.run(); err != nil {
 		return err
 	}

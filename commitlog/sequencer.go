@@ -110,7 +110,10 @@ func (s *sequencer) admitAll() {
 		sub := &s.pend[s.next]
 		if sub.a == nil {
 			if !sub.step(s) {
-				return
+				if !s.noRoom() {
+					return
+				}
+				sub.fail(fmt.Errorf("write to log: %w", ErrFull))
 			}
 			continue
 		}
@@ -123,6 +126,10 @@ func (s *sequencer) admitAll() {
 		s.cur.dones = append(s.cur.dones, sub.a)
 	}
 }
+
+// noRoom reports that the current block has no place because the disk is full: waiting
+// would be for ever.
+func (s *sequencer) noRoom() bool { return s.cur.n == 0 && s.l.keeper.full.Load() }
 
 // admit gives one batch its offset, or its refusal. It returns false, having changed
 // nothing, when there is no room at the moment.
@@ -147,6 +154,10 @@ func (s *sequencer) admit(b *Batch) bool {
 		return true
 	}
 	if !s.reserve(frameHeaderSize + len(b.Data)) {
+		if s.noRoom() {
+			b.Result.Err = fmt.Errorf("append to %s: %w", q.run.gen, ErrFull)
+			return true
+		}
 		return false
 	}
 	s.touch(q)
