@@ -9,6 +9,7 @@ package broker
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"math"
 	"net"
@@ -41,6 +42,11 @@ type Config struct {
 	// Logs are open for recovery only (Open has returned, Run is going): the broker reopens
 	// them through the map and begins them.
 	Logs []*commitlog.Log
+	// Unwitnessed says what becomes of groups whose log is in none of the directories; default UnwitnessedWait.
+	// UnwitnessedGap is for callers who know that no other process can be this broker.
+	Unwitnessed Unwitnessed
+	// ReserveOffsets is how many offsets are reserved at a time above a group's highest end; default 2^24.
+	ReserveOffsets int64
 
 	// Static are the broker's own configs by Kafka name, from the config file, flags and environment.
 	Static map[string]string
@@ -84,7 +90,8 @@ type Broker struct {
 	table  table
 	hosted map[ident.Log]*hostedLog // set by start-up, before the table; immutable then
 
-	moves moves
+	moves    moves
+	reserves reserves
 	// life ends with Run: for what must outlive the request that began it.
 	life    context.Context
 	endLife context.CancelFunc
@@ -104,6 +111,7 @@ func New(cfg Config) (*Broker, error) {
 	}
 	b.life, b.endLife = context.WithCancel(context.Background())
 	b.table.init()
+	b.reserves = reserves{first: ident.Offset(cfg.ReserveOffsets), by: make(map[ident.Group]reserve)}
 	conf := kconfig.Layers{Static: cfg.Static}.BrokerConfig()
 	b.current.Store(&conf)
 	b.maxRequest, b.fetchMaxBytes, b.idleTimeout = conf.SocketRequestMaxBytes, int(conf.FetchMaxBytes), conf.ConnectionsMaxIdle
@@ -137,6 +145,12 @@ func (c Config) validate() error {
 	if len(c.Logs) == 0 {
 		errs = append(errs, errors.New("check broker config: no log"))
 	}
+	if c.Unwitnessed != "" && c.Unwitnessed != UnwitnessedGap && c.Unwitnessed != UnwitnessedWait {
+		errs = append(errs, fmt.Errorf("check broker config: failover.unwitnessed %q: want gap or wait", c.Unwitnessed))
+	}
+	if c.ReserveOffsets < 0 {
+		errs = append(errs, errors.New("check broker config: reserved offsets are negative"))
+	}
 	if c.MemoryBytes < 0 {
 		errs = append(errs, errors.New("check broker config: memory budget is negative"))
 	}
@@ -146,6 +160,12 @@ func (c Config) validate() error {
 func (c Config) withDefaults() Config {
 	if c.MemoryBytes == 0 {
 		c.MemoryBytes = 512 << 20
+	}
+	if c.Unwitnessed == "" {
+		c.Unwitnessed = UnwitnessedWait
+	}
+	if c.ReserveOffsets == 0 {
+		c.ReserveOffsets = reserveDefault
 	}
 	if c.MaxConnections == 0 {
 		c.MaxConnections = 20_000

@@ -3,6 +3,7 @@ package broker
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	"github.com/skeinmq/skein/commitlog"
 	"github.com/skeinmq/skein/internal/ident"
@@ -66,7 +67,14 @@ func (j *fetchJob) fail(f *fetchPart, res *fetchResult, err error) {
 	res.out.Records = nil
 	res.out.Reset(f.index)
 	res.out.Code = codeOf(err)
-	j.urgent = true
+	if errors.Is(err, errAway) { // nothing that a client can do about: it need not come back sooner
+		if run := f.p.open.Load(); run != nil {
+			res.out.HighWatermark, res.out.LastStableOffset = int64(run.queue.HighWatermark()), int64(run.queue.LastStable())
+			res.out.LogStartOffset = int64(run.queue.LogStart())
+		}
+	} else {
+		j.urgent = true
+	}
 	if j.code == protocol.CodeNone {
 		j.code = res.out.Code
 	}
@@ -171,35 +179,55 @@ var noneAborted = []protocol.AbortedTransaction{}
 
 // readRun reads from the run that holds the offset: the open one, or an older one in a log of this broker.
 func (b *Broker) readRun(ctx context.Context, p *partition, open *openRun, opt commitlog.ReadOptions, dst *commitlog.Records) error {
-	if opt.From >= open.queue.Start() {
-		return open.queue.Read(ctx, opt, dst)
+	for upper := opt.To; opt.From < open.queue.Start(); {
+		run, ok := b.store.Map().Locate(p.topic.newest(), p.index, opt.From)
+		if !ok {
+			return commitlog.ErrOutOfRange
+		}
+		q, err := b.runQueue(p, run)
+		if err != nil {
+			return err
+		}
+		if run.Gap {
+			if opt.From = skipHole(q, run, opt.From); opt.From >= run.End {
+				continue
+			}
+		}
+		if opt.From >= upper {
+			return nil
+		}
+		opt.To = min(upper, run.End)
+		return q.Read(ctx, opt, dst)
 	}
-	q, end, err := b.olderRun(p, opt.From)
-	if err != nil {
-		return err
+	if opt.From >= opt.To {
+		return nil
 	}
-	opt.To = min(opt.To, end)
-	return q.Read(ctx, opt, dst)
+	return open.queue.Read(ctx, opt, dst)
 }
 
-// olderRun finds the sealed run that holds an offset, and its end.
-func (b *Broker) olderRun(p *partition, o ident.Offset) (*commitlog.Queue, ident.Offset, error) {
-	run, ok := b.store.Map().Locate(p.topic.newest(), p.index, o)
-	if !ok {
-		return nil, 0, commitlog.ErrOutOfRange
+// skipHole is the first offset from o on at which a run that was sealed at its ceiling may have a record; the run's end
+// when there is none. q is nil if the run has no records at all.
+func skipHole(q *commitlog.Queue, run queuemapper.Run, o ident.Offset) ident.Offset {
+	if q == nil || o >= q.HighWatermark() {
+		return run.End
 	}
-	q, err := b.runQueue(p, run)
-	return q, run.End, err
+	return max(o, q.Start(), q.LogStart())
 }
 
-// runQueue returns the physical queue of a run. A run in a log that is not here is a storage error: the bytes exist,
+// errAway: the record exists, in a log that is in none of the directories.
+var errAway = refuse(protocol.CodeKafkaStorageError, "the log is not available")
+
+// runQueue returns the physical queue of a run, nil for one that was sealed at its ceiling and has no records. A run in a log that is not here is a storage error: the bytes exist,
 // but not within reach.
 func (b *Broker) runQueue(p *partition, run queuemapper.Run) (*commitlog.Queue, error) {
 	host := b.hosted[run.Log]
 	if host == nil {
-		return nil, refuse(protocol.CodeKafkaStorageError, "log %s is not available", run.Log)
+		return nil, fmt.Errorf("log %s: %w", run.Log, errAway)
 	}
 	q, ok := host.log.Sealed(run.Generation, p.id())
+	if !ok && run.Gap {
+		return nil, nil
+	}
 	if !ok {
 		return nil, refuse(protocol.CodeKafkaStorageError, "log %s does not hold %s of %s", run.Log, run.Generation, p.id())
 	}

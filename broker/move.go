@@ -53,7 +53,8 @@ func (b *Broker) moveGroup(ctx context.Context, group ident.Group, to ident.Log)
 	pub := queuemapper.Publication{
 		Group: g, Source: m.Log(from.id), Target: m.Log(to), Epoch: last.Epoch + 1, Ends: endsOf(state),
 	}
-	frames, err := target.log.Prepare(ctx, []commitlog.Opening{{Group: group, Epoch: pub.Epoch, State: state}})
+	pub.Ceiling = b.reserves.ceiling(group, topOf(state))
+	frames, err := target.log.Prepare(ctx, []commitlog.Opening{{Group: group, Epoch: pub.Epoch, State: state, Ceiling: pub.Ceiling}})
 	if err != nil {
 		v.Error = errors.Join(fmt.Errorf("prepare: %w", err), from.log.Thaw(group)).Error()
 		return v
@@ -164,7 +165,7 @@ func (b *Broker) splitFrozen(ctx context.Context, m *queuemapper.Map, t *queuema
 	isIt := func(p ident.PartitionState) bool { return p.Partition == id }
 	going := slices.DeleteFunc(slices.Clone(src.state), func(p ident.PartitionState) bool { return !isIt(p) })
 	staying := slices.DeleteFunc(slices.Clone(src.state), isIt)
-	err = errors.Join(src.prepare(ctx, src.epoch()+1, staying), dst.prepare(ctx, v.Epoch, append(slices.Clone(dst.state), going...)))
+	err = errors.Join(src.prepare(ctx, b, src.epoch()+1, staying), dst.prepare(ctx, b, v.Epoch, append(slices.Clone(dst.state), going...)))
 	published := false
 	if err == nil {
 		err = b.store.SplitPartition(ctx, queuemapper.Split{Topic: t, Index: index, Source: src.pub, Target: dst.pub})
@@ -203,9 +204,10 @@ func (f *frozenGroup) epoch() ident.Epoch { return f.old.Epoch }
 func (f *frozenGroup) thaw() error { return f.log.log.Thaw(f.old.Group) }
 
 // prepare writes the opening frame of the next generation.
-func (f *frozenGroup) prepare(ctx context.Context, epoch ident.Epoch, state []ident.PartitionState) error {
-	slices.SortFunc(state, func(a, b ident.PartitionState) int { return a.Partition.Compare(b.Partition) })
-	frames, err := f.log.log.Prepare(ctx, []commitlog.Opening{{Group: f.old.Group, Epoch: epoch, State: state}})
+func (f *frozenGroup) prepare(ctx context.Context, b *Broker, epoch ident.Epoch, state []ident.PartitionState) error {
+	sortState(state)
+	f.pub.Ceiling = b.reserves.ceiling(f.old.Group, topOf(state))
+	frames, err := f.log.log.Prepare(ctx, []commitlog.Opening{{Group: f.old.Group, Epoch: epoch, State: state, Ceiling: f.pub.Ceiling}})
 	if err != nil {
 		return fmt.Errorf("prepare: %w", err)
 	}

@@ -29,7 +29,7 @@ type LogView struct {
 	ID        string       `json:"id"`
 	Broker    ident.Broker `json:"broker"`
 	Epoch     int64        `json:"epoch"`
-	State     string       `json:"state"` // open, sealed
+	State     string       `json:"state"` // open, sealed, absent (it is this broker's, but in none of its directories)
 	Here      bool         `json:"here"`  // in a directory of the answering broker
 	Groups    int          `json:"groups"`
 	DiskBytes int64        `json:"diskBytes,omitempty"`
@@ -68,6 +68,8 @@ type RunView struct {
 	End   ident.Offset `json:"end"`
 	Bytes int64        `json:"bytes"`
 	State string       `json:"state"` // open, sealed, unavailable (its log is not mounted here)
+	// Hole is where the next run begins, if this one has no records from End on: it was sealed without its log (ADR 10).
+	Hole ident.Offset `json:"hole,omitempty"`
 }
 
 // OpsHandler serves the operators' API under /v1/. It has no authentication: it belongs on loopback.
@@ -109,6 +111,8 @@ func (b *Broker) viewMap() MapView {
 		if h := b.hosted[l.ID]; h != nil {
 			st := h.log.Stats()
 			lv.Here, lv.DiskBytes, lv.FreeBytes = true, st.DiskBytes, st.FreeBytes
+		} else if l.Host == b.cfg.ID {
+			lv.State = "absent"
 		}
 		v.Logs = append(v.Logs, lv)
 	}
@@ -152,7 +156,11 @@ func (b *Broker) viewPartition(m *queuemapper.Map, t *queuemapper.Topic, index i
 			rv.Bytes = q.Size()
 			if r.Open {
 				rv.End = q.HighWatermark()
+			} else if r.Gap && q.HighWatermark() < r.End {
+				rv.End, rv.Hole = q.HighWatermark(), r.End
 			}
+		} else if r.Gap {
+			rv.End, rv.Hole = r.Start, r.End
 		}
 		v.Runs = append(v.Runs, rv)
 	}

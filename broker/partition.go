@@ -67,7 +67,11 @@ func (b *Broker) runsFrom(p *partition, open *openRun, from ident.Offset) iter.S
 				if run.Open || run.Generation == open.gen || run.End <= from {
 					continue
 				}
-				if q, err := b.runQueue(p, run); !yield(q, err) || err != nil {
+				q, err := b.runQueue(p, run)
+				if q == nil && err == nil {
+					continue
+				}
+				if !yield(q, err) || err != nil {
 					return
 				}
 			}

@@ -19,6 +19,9 @@ func (b *Broker) Run(ctx context.Context) error {
 		return err
 	}
 	b.refresh()
+	if err := b.learnStarts(ctx); err != nil {
+		return fmt.Errorf("move log starts to where a log that is back has them: %w", err)
+	}
 	err := b.store.RegisterBroker(ctx, queuemapper.Broker{
 		ID: b.cfg.ID, Incarnation: b.cfg.Incarnation, Host: b.cfg.Host, Port: b.cfg.Port, Rack: b.cfg.Rack,
 		Roles: []string{"broker", "controller"},
@@ -32,6 +35,9 @@ func (b *Broker) Run(ctx context.Context) error {
 	defer stop()
 	for _, loop := range []func(context.Context) error{b.followMap, b.keepRetention, b.dropDeleted} {
 		g.Go(func() error { return loop(work) })
+	}
+	for _, h := range b.hosted {
+		g.Go(func() error { return b.keepCeilings(work, h) })
 	}
 	// Parked requests are answered as soon as the broker ends, or they would hold up its draining.
 	g.Go(func() error { return b.groups.Run(gctx) })

@@ -21,6 +21,9 @@ func (b *Broker) takeLogs(ctx context.Context) error {
 		}
 		records[i] = rec
 	}
+	if err := b.passAbsent(ctx, records); err != nil {
+		return err
+	}
 	return b.openNewGroups(ctx, records)
 }
 
@@ -54,7 +57,9 @@ func namedGenerations(m *queuemapper.Map, id ident.Log) []commitlog.MapGeneratio
 			named = append(named, commitlog.MapGeneration{
 				Generation: ident.Generation{Group: g.ID, Epoch: gen.Epoch, Frame: gen.Frame},
 				Open:       !gen.Sealed,
+				Ceiling:    gen.Ceiling,
 				Ends:       gen.Ends,
+				Gap:        gen.Gap,
 			})
 		}
 	}
@@ -64,47 +69,58 @@ func namedGenerations(m *queuemapper.Map, id ident.Log) []commitlog.MapGeneratio
 // openNewGroups opens the first generation of every group that has none, spread evenly over the logs: prepared on the
 // disk, published in the map, then activated. Brokers that start together may both try; one wins each group.
 func (b *Broker) openNewGroups(ctx context.Context, logs []*queuemapper.Log) error {
-	perLog := make([][]*queuemapper.Group, len(logs))
+	perLog := make([][]nextGeneration, len(logs))
 	n := 0
 	for g := range b.store.Map().Groups() {
 		if len(g.Generations) == 0 {
-			perLog[n%len(logs)] = append(perLog[n%len(logs)], g)
+			ceiling := b.reserves.ceiling(g.ID, 0)
+			perLog[n%len(logs)] = append(perLog[n%len(logs)], nextGeneration{
+				opening: commitlog.Opening{Group: g.ID, Ceiling: ceiling},
+				pub:     queuemapper.Publication{Group: g, Ceiling: ceiling},
+			})
 			n++
 		}
 	}
-	for i, groups := range perLog {
-		if err := b.openFirst(ctx, logs[i], groups); err != nil {
+	for i, list := range perLog {
+		if err := b.openNext(ctx, logs[i], list); err != nil {
 			return fmt.Errorf("open new groups on log %s: %w", logs[i].ID, err)
 		}
 	}
 	return nil
 }
 
-// openFirst opens the first generations of groups on one log.
-func (b *Broker) openFirst(ctx context.Context, rec *queuemapper.Log, groups []*queuemapper.Group) error {
-	if len(groups) == 0 {
+// nextGeneration is a generation to be opened: its opening frame, and its publication but for target, epoch and frame.
+type nextGeneration struct {
+	opening commitlog.Opening
+	pub     queuemapper.Publication
+}
+
+// openNext opens generations on one log: prepared on the disk, published in the map, then activated.
+func (b *Broker) openNext(ctx context.Context, target *queuemapper.Log, list []nextGeneration) error {
+	if len(list) == 0 {
 		return nil
 	}
-	l := b.hosted[rec.ID].log
-	openings := make([]commitlog.Opening, len(groups))
-	for i, g := range groups {
-		openings[i] = commitlog.Opening{Group: g.ID}
+	l := b.hosted[target.ID].log
+	openings := make([]commitlog.Opening, len(list))
+	for i := range list {
+		openings[i] = list[i].opening
 	}
 	frames, err := l.Prepare(ctx, openings)
 	if err != nil {
 		return err
 	}
-	pubs := make([]queuemapper.Publication, len(groups))
-	for i, g := range groups {
-		pubs[i] = queuemapper.Publication{Group: g, Target: rec, Frame: frames[i]}
+	pubs := make([]queuemapper.Publication, len(list))
+	for i := range list {
+		pubs[i] = list[i].pub
+		pubs[i].Target, pubs[i].Epoch, pubs[i].Frame = target, openings[i].Epoch, frames[i]
 	}
 	var named []ident.Generation
 	for i, err := range b.store.Publish(ctx, pubs) {
-		g, err := b.published(ctx, groups[i].ID, err)
+		g, err := b.published(ctx, openings[i].Group, err)
 		if err != nil {
 			return err
 		}
-		if gen := g.Current(); gen != nil && gen.Log == rec.ID && gen.Frame == frames[i] {
+		if gen := g.Current(); gen != nil && gen.Log == target.ID && gen.Frame == frames[i] {
 			named = append(named, ident.Generation{Group: g.ID, Epoch: gen.Epoch, Frame: gen.Frame})
 		}
 	}

@@ -82,7 +82,11 @@ func printRuns(w io.Writer, v broker.TopicMapView) error {
 	t := newTable(w, "PARTITION", "GROUP", "EPOCH", "LOG", "OFFSETS", "BYTES", "STATE")
 	for _, p := range v.Partitions {
 		for _, r := range p.Runs {
-			t.row(p.Index, r.Group, r.Epoch, r.Log, fmt.Sprintf("%d..%d", r.Start, r.End), humanBytes(r.Bytes), r.State)
+			state := r.State
+			if r.Hole > 0 {
+				state += fmt.Sprintf(", nothing up to %d", r.Hole)
+			}
+			t.row(p.Index, r.Group, r.Epoch, r.Log, fmt.Sprintf("%d..%d", r.Start, r.End), humanBytes(r.Bytes), state)
 		}
 	}
 	return t.flush()

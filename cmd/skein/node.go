@@ -168,11 +168,16 @@ func (n *node) openBroker() error {
 	if err != nil {
 		return err
 	}
+	failover := n.settings.failover
+	if failover == "" && n.etcd != nil {
+		// The lock of the first directory, which has the etcd, proves that the broker that appended last is dead (O22).
+		failover = broker.UnwitnessedGap
+	}
 	static := maps.Clone(n.settings.kafka) // tools ask a broker where its data is
 	static["log.dirs"] = strings.Join(n.settings.data, ",")
 	n.broker, err = broker.New(broker.Config{
 		ID: n.settings.nodeID, Incarnation: time.Now().UnixNano(), Listener: n.claim.kafka, Host: host, Port: port,
-		Rack: n.settings.kafka["broker.rack"], Store: n.store, ProducerIDs: broker.IDsFrom(n.ctl), Controller: n.ctl, Logs: n.logs, Static: static,
+		Rack: n.settings.kafka["broker.rack"], Store: n.store, ProducerIDs: broker.IDsFrom(n.ctl), Controller: n.ctl, Logs: n.logs, Unwitnessed: failover, Static: static,
 		Logger: n.logger, Registerer: n.registry,
 	})
 	return err

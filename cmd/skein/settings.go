@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/pflag"
 	"go.yaml.in/yaml/v3"
 
+	"github.com/skeinmq/skein/broker"
 	"github.com/skeinmq/skein/internal/ident"
 )
 
@@ -26,7 +27,8 @@ type settings struct {
 	advertise string
 	http      string
 	nodeID    ident.Broker
-	etcd      []string          // endpoints; empty: embedded
+	etcd      []string // endpoints; empty: embedded
+	failover  broker.Unwitnessed
 	kafka     map[string]string // broker configs by Kafka name
 }
 
@@ -63,6 +65,15 @@ var options = []option{
 		}},
 	{name: "etcd", value: "embedded", usage: `where the map lives: "embedded", or the URLs of an etcd, separated by commas`,
 		set: func(s *settings, v string) (err error) { s.etcd, err = etcdEndpoints(v); return err }},
+	{name: "failover-unwitnessed", alias: "failover.unwitnessed", usage: `what becomes of partitions whose newest log is in none of the data directories: "gap" lets writes go on in another log, ` +
+		`leaving a hole in the offsets and forgetting idempotent producers once; "wait" refuses them until it is back; default: gap with the embedded etcd, else wait`,
+		set: func(s *settings, v string) error {
+			switch s.failover = broker.Unwitnessed(v); s.failover {
+			case "", broker.UnwitnessedGap, broker.UnwitnessedWait:
+				return nil
+			}
+			return fmt.Errorf("%q is neither \"gap\" nor \"wait\"", v)
+		}},
 }
 
 // validator checks broker configs by Kafka name; it joins all problems and names each key.

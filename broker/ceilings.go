@@ -1,0 +1,109 @@
+package broker
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/skeinmq/skein/internal/ident"
+)
+
+// How many offsets are reserved at a time above the highest end in a group (ADR 10). A group that comes back for more
+// soon gets twice as many the next time, so that what it has in hand lasts through an outage of the map's store.
+const (
+	reserveDefault = 1 << 24
+	reserveMax     = 1 << 40
+	reserveSoon    = 10 * time.Minute
+)
+
+// reserves remembers how many offsets each group is given at a time.
+type reserves struct {
+	mu    sync.Mutex
+	first ident.Offset
+	by    map[ident.Group]reserve
+}
+
+type reserve struct {
+	chunk ident.Offset
+	at    time.Time // when more was asked for last
+}
+
+// ceiling is the ceiling of a group whose highest end is top.
+func (r *reserves) ceiling(group ident.Group, top ident.Offset) ident.Offset {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return top + max(r.by[group].chunk, r.first)
+}
+
+// next is ceiling for a group that has asked for more.
+func (r *reserves) next(group ident.Group, top ident.Offset, now time.Time) ident.Offset {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	was, known := r.by[group]
+	chunk := max(was.chunk, r.first)
+	if known && now.Sub(was.at) < reserveSoon {
+		chunk = min(2*chunk, reserveMax)
+	}
+	r.by[group] = reserve{chunk: chunk, at: now}
+	return top + chunk
+}
+
+// sortState orders a state as opening frames have it.
+func sortState(state []ident.PartitionState) {
+	slices.SortFunc(state, func(a, b ident.PartitionState) int { return a.Partition.Compare(b.Partition) })
+}
+
+// topOf is the highest end in a state.
+func topOf(state []ident.PartitionState) ident.Offset {
+	top := ident.Offset(0)
+	for i := range state {
+		top = max(top, state[i].End)
+	}
+	return top
+}
+
+// keepCeilings raises the ceilings of the generations in one log before they are reached, until ctx ends.
+func (b *Broker) keepCeilings(ctx context.Context, h *hostedLog) error {
+	for {
+		select {
+		case <-h.log.LowCeilings():
+		case <-ctx.Done():
+			return nil
+		}
+		for _, low := range h.log.TakeLowCeilings() {
+			to := b.reserves.next(low.Generation.Group, low.End, time.Now())
+			for pause := 10 * time.Millisecond; ; pause = min(2*pause, time.Second) {
+				err := b.raiseCeiling(ctx, h, low.Generation, to)
+				if err == nil {
+					break
+				}
+				b.log.Warn("reserve more offsets", "group", low.Generation.Group, "err", err)
+				select {
+				case <-time.After(pause):
+				case <-ctx.Done():
+					return nil
+				}
+			}
+		}
+	}
+}
+
+// raiseCeiling raises one ceiling: in the map first, then in the log. A write whose answer was lost is settled by the
+// next one, as both compare the same revision; until then the log has what the map surely has.
+func (b *Broker) raiseCeiling(ctx context.Context, h *hostedLog, gen ident.Generation, to ident.Offset) error {
+	b.moves.mu.Lock() // a move compares the group's revision
+	defer b.moves.mu.Unlock()
+	g := b.store.Map().Group(gen.Group)
+	cur := g.Current()
+	if cur == nil || cur.Log != h.id || cur.Epoch != gen.Epoch || cur.Frame != gen.Frame || cur.Ceiling == 0 {
+		return nil // it moved on
+	}
+	if to > cur.Ceiling {
+		var err error
+		if g, err = b.store.RaiseCeiling(ctx, g, to); err != nil {
+			return err
+		}
+	}
+	return h.log.RaiseCeiling(gen, g.Current().Ceiling)
+}
