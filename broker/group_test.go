@@ -44,7 +44,7 @@ func (c *cluster) reader(group, topic string, opts ...kgo.Opt) *groupReader {
 		}
 	}
 	opts = append([]kgo.Opt{
-		kgo.ConsumerGroup(group), kgo.ConsumeTopics(topic), kgo.HeartbeatInterval(100 * time.Millisecond),
+		kgo.ConsumerGroup(group), kgo.ConsumeTopics(topic), kgo.HeartbeatInterval(100 * time.Millisecond), kgo.MetadataMinAge(50 * time.Millisecond),
 		kgo.OnPartitionsAssigned(change(true)), kgo.OnPartitionsRevoked(change(false)), kgo.OnPartitionsLost(change(false)),
 		kgo.AutoCommitInterval(100 * time.Millisecond), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
 	}, opts...)
@@ -279,7 +279,7 @@ func TestGroupChurn(t *testing.T) {
 	join()
 	high := map[int32]int64{}
 	total := 10
-	for step := range 10 {
+	for step := range 7 {
 		if len(live) < 2 || len(live) < 5 && rnd.IntN(2) == 0 {
 			join()
 		} else {
