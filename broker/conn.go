@@ -36,12 +36,11 @@ type conn struct {
 	cancel context.CancelCauseFunc
 
 	// Owned by the reading goroutine.
-	header      protocol.RequestHeader
-	next        [protocol.FrameSizeLen]byte // size of the next frame, as far as it was read
-	nextLen     int
-	readUntil   time.Time // read deadline in force
-	ahead       chan error
-	softwareLog bool
+	header    protocol.RequestHeader
+	next      [protocol.FrameSizeLen]byte // size of the next frame, as far as it was read
+	nextLen   int
+	readUntil time.Time // read deadline in force
+	ahead     chan error
 
 	// Owned by whoever writes: the reading goroutine while the pipeline is empty, else its writer.
 	writeUntil time.Time

@@ -135,24 +135,6 @@ func (s *fileSet) byNumber(no uint32) *logFile {
 	return view[i]
 }
 
-// at returns the file that holds a position, or nil.
-func (s *fileSet) at(p ident.Position) *logFile {
-	view := s.all()
-	i, ok := slices.BinarySearchFunc(view, p, func(f *logFile, p ident.Position) int {
-		switch {
-		case f.limit() <= p:
-			return -1
-		case f.first > p:
-			return 1
-		}
-		return 0
-	})
-	if !ok {
-		return nil
-	}
-	return view[i]
-}
-
 // takeFile gets the file that begins at a position from the pool: durable, with its name.
 func (l *Log) takeFile(ctx context.Context, first ident.Position) (*logFile, error) {
 	f := &logFile{fileHeader: fileHeader{

@@ -56,8 +56,6 @@ type scenario struct {
 	serial   int
 }
 
-var errScenario = errors.New("scenario over")
-
 func (s *scenario) failed() error {
 	s.m.mu.Lock()
 	defer s.m.mu.Unlock()

@@ -102,14 +102,14 @@ func TestWalkAcceptsWhatKmsgWritesAndNothingShorter(t *testing.T) {
 }
 
 // decodeBounded decodes body and reports how long that took and how much it allocated.
-func decodeBounded(key APIKey, v int16, body []byte) (error, time.Duration, uint64) {
+func decodeBounded(key APIKey, v int16, body []byte) (time.Duration, uint64, error) {
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
 	start := time.Now()
 	_, err := DecodeRequest(&RequestHeader{Key: key, Version: v}, body)
 	took := time.Since(start)
 	runtime.ReadMemStats(&after)
-	return err, took, after.TotalAlloc - before.TotalAlloc
+	return took, after.TotalAlloc - before.TotalAlloc, err
 }
 
 // TestHostileBodiesAreBounded sends runs of each small byte, which become counts, lengths and tag counts of all kinds.
@@ -122,7 +122,7 @@ func TestHostileBodiesAreBounded(t *testing.T) {
 		_, _ = Walk(key, v, nil) // derive the layout
 		for _, unit := range []string{"\x00", "\x01", "\x02", "\x7f", "\xff", "\xff\xff\xff\xff\x0f", "\x00\x01", "\xff\x7f\x00\x00", "\xff\xff\x00"} {
 			body := bytes.Repeat([]byte(unit), size/len(unit))
-			if _, took, bytes := decodeBounded(key, v, body); took > time.Second || bytes > 40*size+decodeCostFree {
+			if took, bytes, _ := decodeBounded(key, v, body); took > time.Second || bytes > 40*size+decodeCostFree {
 				t.Errorf("%v v%d of %x: %v, %d bytes", key, v, unit, took, bytes)
 			}
 		}
@@ -146,7 +146,7 @@ func FuzzDecodeRequest(f *testing.F) {
 			}
 			return
 		}
-		_, took, allocated := decodeBounded(APIKey(key), v, body)
+		took, allocated, _ := decodeBounded(APIKey(key), v, body)
 		if took > time.Second || allocated > uint64(2*cost+decodeCostFree) {
 			t.Errorf("%d bytes took %v and %d bytes, estimated %d", len(body), took, allocated, cost)
 		}

@@ -223,7 +223,7 @@ func TestReopenLog(t *testing.T) {
 		t.Errorf("second: %+v", l)
 	}
 	for range 3 { // and again, and again: no disk is stranded by crashes at that point
-		l = mustReopen(t, s, id, 1, 0)
+		mustReopen(t, s, id, 1, 0)
 	}
 	l = mustReopen(t, s, id, 1, 1)
 	began, err := s.BeganLog(t.Context(), l)

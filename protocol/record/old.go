@@ -201,7 +201,6 @@ type upConversion struct {
 	lo, hi  int64
 	builder Builder
 	bad     refusals
-	bytes   int
 }
 
 func (u *upConversion) add(m *message) error {
