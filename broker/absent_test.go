@@ -12,6 +12,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/skeinmq/skein/internal/ident"
+	"github.com/skeinmq/skein/protocol/record"
 	"github.com/skeinmq/skein/queuemapper"
 )
 
@@ -137,6 +138,7 @@ func TestAbsentLog(t *testing.T) {
 	})
 	h := newHistory("t", partitions)
 	h.produce(t, c, 80)
+	newHistory("idle", partitions).produce(t, c, 5)
 	both, away := c.dirs, c.logs[1].Recovered().ID
 	wasAway := make([]bool, partitions)
 	m := c.b.store.Map()
@@ -155,6 +157,9 @@ func TestAbsentLog(t *testing.T) {
 			h.produce(t, c, 5)
 		}
 		restart(t, c, both)
+		if n := c.checkIdleHole(t); n == 0 && round == 0 {
+			t.Error("no idle hole")
+		}
 		h.check(t, c, func(int) int { return 0 })
 		if round == 1 {
 			break
@@ -263,6 +268,30 @@ func (c *cluster) checkAway(t *testing.T, h *history, wasAway []bool, first int)
 		}
 		left -= fs.NumRecords()
 	}
+}
+
+// checkIdleHole reads where a hole is followed by nothing yet: an empty batch brings the reader to the high watermark.
+// The topic was written once and then left alone.
+func (c *cluster) checkIdleHole(t *testing.T) (checked int) {
+	t.Helper()
+	m := c.b.store.Map()
+	cl := c.client()
+	for p := range m.Topic("idle").Partitions {
+		runs := m.Runs(m.Topic("idle"), int32(p))
+		last := runs[len(runs)-1]
+		if len(runs) < 2 || !runs[len(runs)-2].Gap {
+			continue
+		}
+		checked++
+		for _, at := range []int64{5, int64(last.Start) - 1} { // 5 records were written
+			got := fetched(t, cl, c, "idle", int32(p), at)
+			h, err := record.ParseHeader(got.RecordBatches)
+			if err != nil || h.CRC != record.Checksum(got.RecordBatches[:h.Size()]) || h.Count != 0 || h.BaseOffset != at || h.LastOffset()+1 != got.HighWatermark || got.HighWatermark != int64(last.Start) {
+				t.Errorf("partition %d: fetch at %d: code %d, %+v, %v; high watermark %d", p, at, got.ErrorCode, h, err, got.HighWatermark)
+			}
+		}
+	}
+	return checked
 }
 
 // TestAbsentLogWait: with failover.unwitnessed=wait the groups have no owner until the log is back; then they go on where

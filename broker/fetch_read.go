@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 
 	"github.com/skeinmq/skein/commitlog"
 	"github.com/skeinmq/skein/internal/ident"
@@ -177,9 +178,24 @@ func (j *fetchJob) read(ctx context.Context, f *fetchPart, left int, res *fetchR
 // noneAborted is the list of aborted transactions of a read_committed answer while there are no transactions.
 var noneAborted = []protocol.AbortedTransaction{}
 
-// readRun reads from the run that holds the offset: the open one, or an older one in a log of this broker.
+// readRun reads from the run that holds the offset: the open one, or an older one in a log of this broker. Where nothing
+// was ever written, below the end of a run that was sealed at its ceiling, it goes on to what follows. When there is
+// nothing as yet, or it is out of reach, an empty batch brings the reader there.
 func (b *Broker) readRun(ctx context.Context, p *partition, open *openRun, opt commitlog.ReadOptions, dst *commitlog.Records) error {
-	for upper := opt.To; opt.From < open.queue.Start(); {
+	from := opt.From
+	err := b.readPast(ctx, p, open, &opt, dst)
+	if opt.From == from || dst.Bytes > 0 || err != nil && !errors.Is(err, errAway) {
+		return err
+	}
+	last := min(opt.From-1, from+math.MaxInt32)
+	dst.Slices = append(dst.Slices, record.AppendEmpty(nil, int64(from), int64(last), b.epochAt(p, open, last)))
+	dst.Bytes, dst.Next = len(dst.Slices[0]), last+1
+	return nil
+}
+
+// readPast is readRun without the empty batch. It moves opt.From past what holds nothing.
+func (b *Broker) readPast(ctx context.Context, p *partition, open *openRun, opt *commitlog.ReadOptions, dst *commitlog.Records) error {
+	for opt.From < open.queue.Start() {
 		run, ok := b.store.Map().Locate(p.topic.newest(), p.index, opt.From)
 		if !ok {
 			return commitlog.ErrOutOfRange
@@ -193,16 +209,17 @@ func (b *Broker) readRun(ctx context.Context, p *partition, open *openRun, opt c
 				continue
 			}
 		}
-		if opt.From >= upper {
+		if opt.From >= opt.To {
 			return nil
 		}
-		opt.To = min(upper, run.End)
-		return q.Read(ctx, opt, dst)
+		older := *opt
+		older.To = min(opt.To, run.End)
+		return q.Read(ctx, older, dst)
 	}
 	if opt.From >= opt.To {
 		return nil
 	}
-	return open.queue.Read(ctx, opt, dst)
+	return open.queue.Read(ctx, *opt, dst)
 }
 
 // skipHole is the first offset from o on at which a run that was sealed at its ceiling may have a record; the run's end

@@ -80,6 +80,16 @@ func (b *Builder) AppendBatch(dst []byte) []byte {
 	return dst
 }
 
+// AppendEmpty appends a batch without records that covers the offsets from base to last, as compaction leaves them
+// behind: who reads it goes on after last. last is at most 2³¹−1 beyond base.
+func AppendEmpty(dst []byte, base, last int64, leaderEpoch int32) []byte {
+	h := Header{
+		BaseOffset: base, LeaderEpoch: leaderEpoch, LastOffsetDelta: int32(last - base),
+		BaseTimestamp: -1, MaxTimestamp: -1, ProducerID: -1, ProducerEpoch: -1, BaseSequence: -1,
+	}
+	return appendBatch(dst, &h, nil)
+}
+
 // appendBatch appends a batch of magic 2 with these records, compressed as the attributes of h say, and completes h.
 func appendBatch(dst []byte, h *Header, records []byte) []byte {
 	start := len(dst)
