@@ -31,6 +31,8 @@ type Controller struct {
 
 	// raft is set before ready is closed.
 	raft atomic.Pointer[raft.Raft]
+	// over is closed when raft has shut down: what it has not answered by then it never will.
+	over chan struct{}
 	// done is closed when Run has ended.
 	done chan struct{}
 	// beside counts the goroutines of Run that wait for raft.
@@ -59,7 +61,7 @@ func Open(cfg Config) (*Controller, error) {
 	c := &Controller{
 		cfg: cfg, state: newState(), metrics: newMetrics(cfg.Registerer), snaps: snaps,
 		nudge: make(chan struct{}, 1), poison: make(chan error, 1),
-		ready: make(chan struct{}), done: make(chan struct{}),
+		ready: make(chan struct{}), over: make(chan struct{}), done: make(chan struct{}),
 		slots: make(chan struct{}, cfg.QueueEntries),
 	}
 	c.store = &logStore{WAL: w, stuck: cfg.StuckTimeout, poison: c.poison}
@@ -106,7 +108,7 @@ func (c *Controller) Run(ctx context.Context) (err error) {
 			// Everything committed before is applied when the barrier is. An error means
 			// deposed again.
 			c.beside.Go(func() {
-				if r.Barrier(0).Error() != nil {
+				if c.answer(r.Barrier(0)) != nil {
 					return
 				}
 				select {
@@ -154,10 +156,28 @@ func (c *Controller) start() (*raft.Raft, error) {
 // failure costs a longer log, nothing else.
 func (c *Controller) takeSnapshot(r *raft.Raft) {
 	c.beside.Go(func() {
-		if err := r.Snapshot().Error(); err != nil && !errors.Is(err, raft.ErrRaftShutdown) && !errors.Is(err, raft.ErrNothingNewToSnapshot) {
+		if err := c.answer(r.Snapshot()); err != nil && !errors.Is(err, raft.ErrRaftShutdown) && !errors.Is(err, raft.ErrNothingNewToSnapshot) {
 			c.cfg.Logger.Warn("snapshot not taken", "component", "controller", "error", err)
 		}
 	})
+}
+
+// answer waits for a future's answer or for the end of raft. A shutdown of raft 1.8 drops what lies between its loop and
+// that of the state machine, and nobody answers it: without the second way out, stop would wait for ever.
+func (c *Controller) answer(f raft.Future) error {
+	answered := make(chan error, 1)
+	go func() { answered <- f.Error() }() // left behind if the future was dropped
+	select {
+	case err := <-answered:
+		return err
+	case <-c.over:
+		select {
+		case err := <-answered:
+			return err
+		default:
+			return raft.ErrRaftShutdown
+		}
+	}
 }
 
 func (c *Controller) stop(r *raft.Raft) error {
@@ -168,6 +188,7 @@ func (c *Controller) stop(r *raft.Raft) error {
 		return nil
 	}
 	err := shutdown()
+	close(c.over)
 	c.beside.Wait()
 	// Whoever holds a slot has been answered by the shutdown; holding all of them is the proof,
 	// and lets nobody in any more.
@@ -231,7 +252,7 @@ func (c *Controller) Snapshot(ctx context.Context) error {
 	if err := c.awaitReady(ctx); err != nil {
 		return err
 	}
-	if err := c.raft.Load().Snapshot().Error(); err != nil && !errors.Is(err, raft.ErrNothingNewToSnapshot) {
+	if err := c.answer(c.raft.Load().Snapshot()); err != nil && !errors.Is(err, raft.ErrNothingNewToSnapshot) {
 		return fmt.Errorf("snapshot: %w", err)
 	}
 	return nil
@@ -284,7 +305,7 @@ func (c *Controller) apply(ctx context.Context, cmd []byte) (result, error) {
 			c.metrics.queueDepth.Dec()
 			c.metrics.applyTime.Observe(time.Since(start).Seconds())
 		}()
-		if err := future.Error(); err != nil {
+		if err := c.answer(future); err != nil {
 			answered <- answer{err: applyError(err)}
 			return
 		}
