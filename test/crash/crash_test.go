@@ -35,6 +35,7 @@ const stopPatience = 15 * time.Second
 
 var built struct {
 	once sync.Once
+	dir  string // to be removed
 	path string
 	err  error
 }
@@ -43,12 +44,9 @@ var built struct {
 func skein(t *testing.T) string {
 	t.Helper()
 	built.once.Do(func() {
-		dir, err := os.MkdirTemp("", "skein-crash-bin")
-		if err != nil {
-			built.err = err
-			return
+		if built.dir, built.err = os.MkdirTemp("", "skein-crash"); built.err == nil {
+			built.path, built.err = process.Build(built.dir)
 		}
-		built.path, built.err = process.Build(dir)
 	})
 	if built.err != nil {
 		t.Fatal(built.err)
@@ -58,9 +56,7 @@ func skein(t *testing.T) string {
 
 func TestMain(m *testing.M) {
 	code := m.Run()
-	if dir := filepath.Dir(built.path); strings.Contains(dir, "skein-crash-bin") {
-		os.RemoveAll(dir)
-	}
+	os.RemoveAll(built.dir)
 	os.Exit(code)
 }
 
@@ -130,12 +126,13 @@ func TestKill(t *testing.T) {
 		t.Fatal(err)
 	}
 	for r.kills < kills && !t.Failed() {
-		if r.kills == kills/2 && len(r.broker.Data) == 1 {
+		if r.kills >= kills/2 && len(r.broker.Data) == 1 {
 			r.stop(p)
 			r.broker.Data = append(r.broker.Data, filepath.Join(dir, "b"))
 			p = r.start()
 		}
 		p = r.round(p)
+		t.Logf("%d kills, %d acked, %d seen, %d commits, %d moved; ready after %v", r.kills, r.load.Acked(), r.load.Seen(), r.load.Commits(), r.moved, p.Ready)
 	}
 	r.finish(p)
 }
@@ -155,20 +152,26 @@ func (r *run) start() *process.Process {
 func (r *run) round(p *process.Process) *process.Process {
 	r.t.Helper()
 	moving := r.moveGroups()
-	before := r.load.Acked()
+	before, seen, commits := r.load.Acked(), r.load.Seen(), r.load.Commits()
 	switch n := r.rng.IntN(100); {
 	case n < 65: // under load
-		r.awaitAcks(before+1+r.rng.Int64N(400), p)
+		r.await(p, "acked", r.load.Acked, before+1+r.rng.Int64N(400))
+		if n < 40 {
+			r.await(p, "seen", r.load.Seen, seen+1)
+		}
+		if n < 15 {
+			r.await(p, "committed", r.load.Commits, commits+1)
+		}
 		r.pause(60)
 	case n < 85: // soon after it serves
 		r.pause(60)
 	case n < 93: // in order
-		r.awaitAcks(before+1, p)
+		r.await(p, "acked", r.load.Acked, before+1)
 		r.stop(p)
 		moving()
 		return r.start()
 	default: // while it stops
-		r.awaitAcks(before+1, p)
+		r.await(p, "acked", r.load.Acked, before+1)
 		p.Signal()
 		r.pause(30)
 	}
@@ -192,16 +195,16 @@ func (r *run) round(p *process.Process) *process.Process {
 // pause waits for a random time up to so many milliseconds: the moment of a kill is what is random here.
 func (r *run) pause(ms int) { time.Sleep(time.Duration(r.rng.IntN(ms*1000)) * time.Microsecond) }
 
-// awaitAcks waits until so many records have been acked; a broker that acks nothing for long fails the test.
-func (r *run) awaitAcks(n int64, p *process.Process) {
+// await waits until a count has reached n; a count that stands still for long fails the test.
+func (r *run) await(p *process.Process, what string, count func() int64, n int64) {
 	r.t.Helper()
 	deadline := time.Now().Add(patience)
-	for last := r.load.Acked(); r.load.Acked() < n; time.Sleep(time.Millisecond) {
-		if now := r.load.Acked(); now > last {
+	for last := count(); count() < n; time.Sleep(time.Millisecond) {
+		if now := count(); now > last {
 			last, deadline = now, time.Now().Add(patience)
 		}
 		if time.Now().After(deadline) {
-			r.t.Errorf("nothing acked for %v (%d so far)\n%s", patience, r.load.Acked(), p.Log())
+			r.t.Errorf("nothing %s for %v (%d so far)\n%s", what, patience, count(), p.Log())
 			return
 		}
 	}

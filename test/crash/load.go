@@ -35,6 +35,7 @@ type Load struct {
 
 	acked   atomic.Int64
 	commits atomic.Int64
+	seen    atomic.Int64
 	cancel  context.CancelFunc // ends consumers and observers
 	stop    context.CancelFunc // ends producers
 	produce sync.WaitGroup
@@ -149,6 +150,9 @@ func (l *Load) Acked() int64 { return l.acked.Load() }
 
 // patience is how long clients may take to finish once the broker stays up.
 const patience = 30 * time.Second
+
+// Seen is the number of records that consumers have been given so far.
+func (l *Load) Seen() int64 { return l.seen.Load() }
 
 // Commits is the number of offset commits that have been acked so far.
 func (l *Load) Commits() int64 { return l.commits.Load() }

@@ -69,6 +69,9 @@ func (l *Load) take(name string, fs kgo.Fetches) {
 				continue
 			}
 			l.H.Saw(name, p, rec, r.Offset)
+			if name != "" {
+				l.seen.Add(1)
+			}
 		}
 		if name != "" && ft.HighWatermark >= 0 {
 			l.H.HighWatermark(name, p, 0, ft.HighWatermark)
