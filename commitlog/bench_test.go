@@ -128,6 +128,8 @@ func benchAppend(b *testing.B, l *Log, qs []*Queue, size int) {
 		<-free
 	}
 	b.StopTimer()
+	// Positions skip what is left of a file, which is not written: close to exact.
+	b.ReportMetric(float64(l.committed.Load())/(float64(b.N)*float64(size)), "disk/payload")
 	gb := float64(b.N) * float64(size) / 1e9
 	b.ReportMetric((cpuSeconds()-cpu)/gb, "cpu-s/GB")
 	b.ReportMetric(gb*1000/time.Since(begun).Seconds(), "MBps")
@@ -147,4 +149,17 @@ func BenchmarkIdleQueues(b *testing.B) {
 	runtime.ReadMemStats(&after)
 	runtime.KeepAlive(qs)
 	b.ReportMetric(float64(after.HeapAlloc-before.HeapAlloc)/1e6, "MB/100k")
+}
+
+// BenchmarkWritesInFlight varies the number of writes and the size of blocks.
+func BenchmarkWritesInFlight(b *testing.B) {
+	for _, writes := range []int{1, 2, 4} {
+		for _, block := range []int{256 << 10, 1 << 20} {
+			b.Run(fmt.Sprintf("writes=%d/block=%d", writes, block), func(b *testing.B) {
+				l, stop := benchLog(b, Config{WritesInFlight: writes, MaxBlock: block})
+				defer stop()
+				benchAppend(b, l, benchQueues(b, l, 1000), 16<<10)
+			})
+		}
+	}
 }

@@ -223,7 +223,7 @@ func (p *filePool) take(ctx context.Context, first ident.Position, header []byte
 		}
 		prepared = p.cfg.FirstFill
 	}
-	f, err := p.fs.Open(path, vfs.OpenOptions{Write: true, Direct: p.cfg.Direct.Available, Dsync: true})
+	f, err := p.fs.Open(path, vfs.OpenOptions{Write: true, Direct: p.cfg.Direct.Available, Dsync: !plants.noDsync})
 	if err != nil {
 		return nil, "", fmt.Errorf("make log file: %w", err)
 	}

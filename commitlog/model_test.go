@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"sync"
-	"testing"
 
 	"github.com/skeinmq/skein/internal/ident"
 	"github.com/skeinmq/skein/internal/vfs"
@@ -288,8 +287,7 @@ func (m *model) read(l *Log, p int32, part *modelPart) (out [][]byte, start iden
 }
 
 // verify opens the disk that a crash left, checks it, writes on, and opens it once more.
-func (m *model) verify(t *testing.T, fs vfs.FS) {
-	t.Helper()
+func (m *model) verify(fs vfs.FS) error {
 	for round := range 2 {
 		err := session(fs, m, func(s *scenario) error {
 			if err := m.check(s.l); err != nil {
@@ -307,7 +305,8 @@ func (m *model) verify(t *testing.T, fs vfs.FS) {
 			return nil
 		})
 		if err != nil {
-			t.Fatalf("after the crash, round %d: %v", round, err)
+			return fmt.Errorf("after the crash, round %d: %w", round, err)
 		}
 	}
+	return nil
 }

@@ -4,5 +4,8 @@ package commitlog
 
 // plants are mistakes that the tests must catch: TestPlanted switches them on one by one.
 var plants struct {
-	noCeiling bool // ADR 10: an offset past the ceiling is given
+	writeErrors bool // a failed write counts as durable
+	noDsync     bool // writes are acked from the device's cache
+	anyBlock    bool // what a torn tail left behind is taken for log
+	noCeiling   bool // ADR 10: an offset past the ceiling is given
 }

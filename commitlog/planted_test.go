@@ -14,3 +14,25 @@ func TestPlanted(t *testing.T) {
 		t.Error("not caught")
 	}
 }
+
+// TestPlantedSweep proves that the fault sweep can fail: each of these mistakes breaks a
+// promise at some fault.
+func TestPlantedSweep(t *testing.T) {
+	for name, plant := range map[string]*bool{
+		"write errors": &plants.writeErrors, "no dsync": &plants.noDsync, "any block": &plants.anyBlock,
+	} {
+		t.Run(name, func(t *testing.T) {
+			*plant = true
+			defer func() { *plant = false }()
+			for n := 1; n < 300; n++ {
+				for _, rule := range sweepRules {
+					if _, err := sweepOne(rule, n); err != nil {
+						t.Logf("caught at change %d, %v: %v", n, rule.Effect, err)
+						return
+					}
+				}
+			}
+			t.Error("not caught")
+		})
+	}
+}

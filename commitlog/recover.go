@@ -264,7 +264,7 @@ func firstLegitimate(found []surveyed) int {
 	for i := range found {
 		// A block of a later epoch exists only because a recovery accepted what came
 		// before it: whatever is newest in epoch and chained is the log.
-		if found[i].end() <= durable[found[i].epoch] {
+		if found[i].end() <= durable[found[i].epoch] || plants.anyBlock {
 			return i
 		}
 	}

@@ -2,7 +2,6 @@ package commitlog
 
 import (
 	"errors"
-	"fmt"
 	"os"
 	"testing"
 
@@ -72,43 +71,49 @@ func TestStoryWithoutFaults(t *testing.T) {
 			t.Fatalf("partition %d: %d of %d acked", p, part.acked, len(part.sent))
 		}
 	}
-	m.verify(t, mem)
+	if err := m.verify(mem); err != nil {
+		t.Fatal(err)
+	}
 }
 
-// TestFaultSweep fails the n-th change of the disk, for every n, before or after its
-// effect or in the middle, then cuts the power and checks what was promised. The last
-// effect is the power cut itself: nothing succeeds from the n-th change on.
-func TestFaultSweep(t *testing.T) {
-	kinds := []vfs.Rule{
-		{Effect: vfs.FailBefore}, {Effect: vfs.FailAfter}, {Effect: vfs.Tear},
-		{Effect: vfs.Tear, Times: -1}, {Effect: vfs.FailBefore, Times: -1},
+// sweepRules are what happens to the n-th change of the disk: it fails before or after its
+// effect or in the middle. The last two are the power cut itself: nothing succeeds from
+// then on.
+var sweepRules = []vfs.Rule{
+	{Effect: vfs.FailBefore}, {Effect: vfs.FailAfter}, {Effect: vfs.Tear},
+	{Effect: vfs.Tear, Times: -1}, {Effect: vfs.FailBefore, Times: -1},
+}
+
+// sweepOne tells the story with one fault, cuts the power and checks what was promised.
+func sweepOne(rule vfs.Rule, n int) (fired []vfs.Op, err error) {
+	mem := vfs.NewMem()
+	faulty := vfs.NewFaulty(mem)
+	rule.Nth, rule.Seed = n, uint64(n)
+	fault := faulty.Inject(rule)
+	m := newModel()
+	if err := story(faulty, m); errors.Is(err, errBroken) {
+		return fault.Fired(), err
 	}
+	return fault.Fired(), m.verify(mem.Crash(uint64(n)))
+}
+
+// TestFaultSweep fails the n-th change of the disk, for every n. SKEIN_SWEEP=full applies
+// every rule to every change.
+func TestFaultSweep(t *testing.T) {
 	full := os.Getenv("SKEIN_SWEEP") == "full"
-	for n, silent := 1, 0; silent < len(kinds); n++ {
+	for n, silent := 1, 0; silent < len(sweepRules); n++ {
 		silent++
-		for i, rule := range kinds {
-			if !full && n%len(kinds) != i {
+		for i, rule := range sweepRules {
+			if !full && n%len(sweepRules) != i {
 				continue
 			}
-			rule.Nth, rule.Seed = n, uint64(n)
-			t.Run(fmt.Sprintf("%d/%v/%d", n, rule.Effect, rule.Times), func(t *testing.T) {
-				mem := vfs.NewMem()
-				faulty := vfs.NewFaulty(mem)
-				fault := faulty.Inject(rule)
-				m := newModel()
-				err := story(faulty, m)
-				if errors.Is(err, errBroken) {
-					t.Fatal(err)
-				}
-				if ops := fault.Fired(); len(ops) > 0 {
-					silent = 0
-					t.Logf("fired %v: %v", ops[0], err)
-				}
-				m.verify(t, mem.Crash(uint64(n)))
-			})
-		}
-		if t.Failed() {
-			return
+			fired, err := sweepOne(rule, n)
+			if len(fired) > 0 {
+				silent = 0
+			}
+			if err != nil {
+				t.Fatalf("change %d, %v, times %d, hit %v: %v", n, rule.Effect, rule.Times, fired, err)
+			}
 		}
 	}
 }
