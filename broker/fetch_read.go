@@ -45,8 +45,10 @@ func (j *fetchJob) look(ctx context.Context, f *fetchPart, left int) int {
 		left = 0 // a smaller answer, while the budget is spent
 	}
 	queue, err := j.read(ctx, f, left, res)
-	if err == nil && len(res.out.Records) == 0 && !res.out.Diverging.Known && queue != nil && f.watch(queue) {
-		queue, err = j.read(ctx, f, left, res) // it may have changed just before the watch began
+	// A watch that began only now may have missed a change, even a move to another queue: look again until what was
+	// looked at was being watched.
+	for err == nil && len(res.out.Records) == 0 && !res.out.Diverging.Known && queue != nil && f.watch(queue) {
+		queue, err = j.read(ctx, f, left, res)
 	}
 	if err != nil {
 		j.fail(f, res, err)
