@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"net/http"
 	"os"
@@ -25,6 +26,7 @@ const (
 	envKills = "SKEIN_CRASH_KILLS" // default 30
 	envSeed  = "SKEIN_CRASH_SEED"  // default random
 	envKeep  = "SKEIN_CRASH_KEEP"  // directory that is left behind
+	envLogs  = "SKEIN_CRASH_LOGS"  // data directories from the start; default 1, and 2 from half of the kills on
 )
 
 // startPatience is how long a broker may take to be ready. On a quiet machine it takes 0.1 s.
@@ -112,6 +114,9 @@ func TestKill(t *testing.T) {
 	r := &run{t: t, rng: rand.New(rand.NewPCG(seed, 0)), logs: make(map[string]int)}
 	r.broker = process.Broker{Bin: skein(t), Data: []string{filepath.Join(dir, "a")}, Listen: ports[0], HTTP: ports[1],
 		Args: []string{"--set", "group.initial.rebalance.delay.ms=0"}}
+	if number(t, envLogs, 1) > 1 {
+		r.broker.Data = append(r.broker.Data, filepath.Join(dir, "b"))
+	}
 	r.load = &Load{Addr: ports[0], Seed: seed, H: history.New()}
 
 	p := r.start()
@@ -205,9 +210,24 @@ func (r *run) await(p *process.Process, what string, count func() int64, n int64
 		}
 		if time.Now().After(deadline) {
 			r.t.Errorf("nothing %s for %v (%d so far)\n%s", what, patience, count(), p.Log())
+			r.autopsy()
 			return
 		}
 	}
+}
+
+// autopsy writes down what a broker that stands still is doing, and what a fresh client sees of it.
+func (r *run) autopsy() {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	if rq, err := http.NewRequestWithContext(ctx, "GET", "http://"+r.broker.HTTP+"/debug/pprof/goroutine?debug=1", nil); err == nil {
+		if rs, err := http.DefaultClient.Do(rq); err == nil {
+			text, _ := io.ReadAll(rs.Body)
+			rs.Body.Close()
+			r.t.Logf("goroutines:\n%s", text)
+		}
+	}
+	r.t.Logf("a fresh producer: %v", r.load.Probe(ctx))
 }
 
 func (r *run) kill(p *process.Process) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -137,6 +138,28 @@ func (l *Load) Finish() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return errors.Join(l.problems...)
+}
+
+// Probe tells what a fresh producer sees of each partition; its records carry no content and would be found by the
+// history, so that it is for a run that has failed already.
+func (l *Load) Probe(ctx context.Context) error {
+	var trace strings.Builder
+	cl, err := l.client(kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.DisableIdempotentWrite(), kgo.RecordRetries(20),
+		kgo.WithLogger(kgo.BasicLogger(&trace, kgo.LogLevelInfo, nil)))
+	if err != nil {
+		return err
+	}
+	defer cl.Close()
+	var errs []error
+	for _, t := range Topics {
+		for i := range t.Partitions {
+			if err := cl.ProduceSync(ctx, &kgo.Record{Topic: t.Name, Partition: i, Value: []byte("probe")}).FirstErr(); err != nil {
+				errs = append(errs, fmt.Errorf("%s-%d: %w", t.Name, i, err))
+			}
+		}
+	}
+	errs = append(errs, errors.New(trace.String()))
+	return errors.Join(errs...)
 }
 
 func (l *Load) problem(err error) {
