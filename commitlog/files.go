@@ -31,6 +31,8 @@ type logFile struct {
 	refs atomic.Int64 // 1 for the set, 1 for each reader
 	live atomic.Int64 // once sealed: queues that still have something to read in it
 
+	unused atomic.Int64 // bytes at its end that were given back
+
 	recovered bool     // held blocks when the log was opened
 	no        uint32   // counts the files of this process, in order of position
 	touched   []*Queue // owned by the completing goroutine, then by the sealer

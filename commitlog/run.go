@@ -99,7 +99,7 @@ func (l *Log) stats() Stats {
 			s.First = f.first
 		}
 		s.Files++
-		s.DiskBytes += f.size
+		s.DiskBytes += f.onDisk()
 	}
 	if sp, err := l.fs.Space(l.logDir); err == nil {
 		s.FreeBytes = sp.Available

@@ -103,6 +103,7 @@ func (s *sealer) take() (files []*logFile, broken []*repair, dirty []*Queue) {
 func (s *sealer) run(stop <-chan struct{}) {
 	tick := time.NewTicker(s.l.cfg.CheckpointEach)
 	defer tick.Stop()
+	s.shortenRecovered()
 	for {
 		due := false
 		select {
@@ -128,6 +129,7 @@ func (s *sealer) work(checkpoint bool) {
 			s.retry(files[i:])
 			break
 		}
+		s.shorten(f)
 		checkpoint = true
 	}
 	for _, r := range broken {

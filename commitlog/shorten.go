@@ -1,0 +1,54 @@
+package commitlog
+
+import (
+	"fmt"
+
+	"github.com/skeinmq/skein/internal/vfs"
+)
+
+// shortenFrom is the part of a file that must be unused before it is given back: what a roll leaves over stays, so that
+// the file can be recycled.
+const shortenFrom = 16
+
+// shorten gives back the unused end of a sealed file. Each start begins a new file, so without it each restart would
+// take a whole file of disk for the little that the process before had written. Positions do not change, and the cut is
+// repeated after the next start if a crash undoes it: nothing depends on it.
+func (l *Log) shorten(f *logFile) error {
+	used := int64(f.end - f.first)
+	if f.size-used < f.size/shortenFrom || len(l.damaged()) > 0 { // damage: what lies behind the end may be wanted
+		return nil
+	}
+	used = (used + vfs.PageSize - 1) &^ (vfs.PageSize - 1)
+	w, err := l.fs.Open(f.name, vfs.OpenOptions{Write: true})
+	if err != nil {
+		return fmt.Errorf("shorten log file: %w", err)
+	}
+	defer w.Close() // nothing was written through it
+	size, err := w.Size()
+	if err == nil && size > used {
+		err = w.Truncate(used)
+	}
+	if err != nil {
+		return fmt.Errorf("shorten log file: %w", err)
+	}
+	f.unused.Store(f.size - used)
+	return nil
+}
+
+// shortenRecovered does it for the files that earlier processes sealed.
+func (s *sealer) shortenRecovered() {
+	for _, f := range s.l.files.all() {
+		if f.recovered && f.sealed.Load() {
+			s.shorten(f)
+		}
+	}
+}
+
+func (s *sealer) shorten(f *logFile) {
+	if err := s.l.shorten(f); err != nil {
+		s.l.log.Warn("give unused disk back", "log", s.l.id, "file", f.name, "error", err)
+	}
+}
+
+// onDisk is how much of the disk a file takes.
+func (f *logFile) onDisk() int64 { return f.size - f.unused.Load() }
