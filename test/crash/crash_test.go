@@ -156,7 +156,7 @@ func (r *run) start() *process.Process {
 // round lets a broker serve for a moment, ends it somehow, and returns the next one.
 func (r *run) round(p *process.Process) *process.Process {
 	r.t.Helper()
-	moving := r.moveGroups()
+	moving := r.moveGroups(p)
 	before, seen, commits := r.load.Acked(), r.load.Seen(), r.load.Commits()
 	switch n := r.rng.IntN(100); {
 	case n < 65: // under load
@@ -269,7 +269,7 @@ func (r *run) readLog(p *process.Process) {
 
 // moveGroups moves groups between two logs, by turns all and spread out, until the broker is gone. The function that it
 // returns waits for the end.
-func (r *run) moveGroups() (wait func()) {
+func (r *run) moveGroups(p *process.Process) (wait func()) {
 	if len(r.broker.Data) < 2 {
 		return func() {}
 	}
@@ -278,8 +278,14 @@ func (r *run) moveGroups() (wait func()) {
 		for turn := 0; ; turn++ {
 			n, err := r.moveOnce(turn)
 			r.moved += n
-			if err != nil {
+			pause := time.Duration(0)
+			if err != nil { // it is gone, or has not noticed yet that a log came back
+				pause = 10 * time.Millisecond
+			}
+			select {
+			case <-p.Done():
 				return
+			case <-time.After(pause):
 			}
 		}
 	})
@@ -343,7 +349,7 @@ func logIDs(ctx context.Context, addr string) ([]string, error) {
 // finish ends the load, reads everything and judges.
 func (r *run) finish(p *process.Process) {
 	t := r.t
-	moving := r.moveGroups()
+	moving := r.moveGroups(p)
 	problems := r.load.Finish()
 	if problems != nil {
 		t.Errorf("%v\n%s", problems, p.Log())
