@@ -374,3 +374,24 @@ func TestCeilingsUnderLoad(t *testing.T) {
 	after := startLoad(t, c, "d", 1)
 	after.end(t)
 }
+
+// TestAbsentLogStart: a log start that only the absent log knows is known again when it is back.
+func TestAbsentLogStart(t *testing.T) {
+	c := startCluster(t, 2, Config{Static: map[string]string{"num.partitions": "4"}, Unwitnessed: UnwitnessedGap})
+	h := newHistory("t", 4)
+	h.produce(t, c, 10)
+	for p := range int32(4) {
+		if _, err := c.b.deleteRecords(t.Context(), c.b.topic("t").partition(p), 7); err != nil {
+			t.Fatal(err)
+		}
+	}
+	both := c.dirs
+	restart(t, c, both[:1])
+	restart(t, c, both)
+	for p, got := range listed(t, c.client(), "t", 4, timeEarliest) {
+		if got.ErrorCode != 0 || got.Offset != 7 {
+			t.Errorf("partition %d: earliest is %+v, want 7", p, got)
+		}
+	}
+	h.check(t, c, func(int) int { return 7 })
+}
