@@ -23,7 +23,7 @@ import (
 
 // The environment of a run; README.md says more.
 const (
-	envKills = "SKEIN_CRASH_KILLS" // default 30
+	envKills = "SKEIN_CRASH_KILLS" // default 100
 	envSeed  = "SKEIN_CRASH_SEED"  // default random
 	envKeep  = "SKEIN_CRASH_KEEP"  // directory that is left behind
 	envLogs  = "SKEIN_CRASH_LOGS"  // data directories from the start; default 1, and 2 from half of the kills on
@@ -95,7 +95,6 @@ type run struct {
 	load   *Load
 
 	kills, early, stops, productive int
-	moved                           int
 	restarts, stopTimes             []time.Duration
 	logs                            map[string]int // warning lines of the brokers, by message
 }
@@ -103,7 +102,7 @@ type run struct {
 // TestKill kills one broker over and over under load, in the second half with a second data directory and with
 // placement groups on the move, and compares what is there in the end with what its clients were told.
 func TestKill(t *testing.T) {
-	kills := int(number(t, envKills, 30))
+	kills := int(number(t, envKills, 100))
 	seed := number(t, envSeed, rand.Uint64()%1e9)
 	t.Logf("replay with %s=%d %s=%d go test -count=1 -v -run TestKill ./test/crash", envSeed, seed, envKills, kills)
 	ports, err := process.Ports(2)
@@ -137,7 +136,6 @@ func TestKill(t *testing.T) {
 			p = r.start()
 		}
 		p = r.round(p)
-		t.Logf("%d kills, %d acked, %d seen, %d commits, %d moved; ready after %v", r.kills, r.load.Acked(), r.load.Seen(), r.load.Commits(), r.moved, p.Ready)
 	}
 	r.finish(p)
 }
@@ -276,8 +274,7 @@ func (r *run) moveGroups(p *process.Process) (wait func()) {
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		for turn := 0; ; turn++ {
-			n, err := r.moveOnce(turn)
-			r.moved += n
+			err := r.moveOnce(turn)
 			pause := time.Duration(0)
 			if err != nil { // it is gone, or has not noticed yet that a log came back
 				pause = 10 * time.Millisecond
@@ -292,58 +289,53 @@ func (r *run) moveGroups(p *process.Process) (wait func()) {
 	return wg.Wait
 }
 
-func (r *run) moveOnce(turn int) (int, error) {
+func (r *run) moveOnce(turn int) error {
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
 	args := []string{"--spread"}
 	if turn%3 != 2 {
 		logs, err := logIDs(ctx, r.broker.HTTP)
 		if err != nil {
-			return 0, err
+			return err
 		}
 		if len(logs) < 2 {
-			return 0, fmt.Errorf("%d logs", len(logs))
+			return fmt.Errorf("%d logs", len(logs))
 		}
 		args = []string{"--all", "--from", logs[turn%2], "--to", logs[1-turn%2]}
 	}
-	cmd := exec.CommandContext(ctx, r.broker.Bin, append([]string{"map", "move", "--http", r.broker.HTTP, "--json"}, args...)...)
-	out, err := cmd.Output()
+	return exec.CommandContext(ctx, r.broker.Bin, append([]string{"map", "move", "--http", r.broker.HTTP, "--json"}, args...)...).Run()
+}
+
+// mapView is what the tests need of the operators' view of the map.
+type mapView struct {
+	Logs   []struct{ ID, State string }
+	Groups []struct{ Epoch int64 }
+}
+
+func readMap(ctx context.Context, addr string) (mapView, error) {
+	var view mapView
+	rq, err := http.NewRequestWithContext(ctx, "GET", "http://"+addr+"/v1/map", nil)
 	if err != nil {
-		return 0, err
+		return view, err
 	}
-	var result struct {
-		Moves []struct{ Error string }
+	rs, err := http.DefaultClient.Do(rq)
+	if err != nil {
+		return view, err
 	}
-	if err := json.Unmarshal(out, &result); err != nil {
-		return 0, err
-	}
-	return len(result.Moves), nil
+	defer rs.Body.Close()
+	return view, json.NewDecoder(rs.Body).Decode(&view)
 }
 
 // logIDs lists the open logs.
 func logIDs(ctx context.Context, addr string) ([]string, error) {
-	rq, err := http.NewRequestWithContext(ctx, "GET", "http://"+addr+"/v1/map", nil)
-	if err != nil {
-		return nil, err
-	}
-	rs, err := http.DefaultClient.Do(rq)
-	if err != nil {
-		return nil, err
-	}
-	defer rs.Body.Close()
-	var view struct {
-		Logs []struct{ ID, State string }
-	}
-	if err := json.NewDecoder(rs.Body).Decode(&view); err != nil {
-		return nil, err
-	}
+	view, err := readMap(ctx, addr)
 	var out []string
 	for _, l := range view.Logs {
 		if l.State == "open" {
 			out = append(out, l.ID)
 		}
 	}
-	return out, nil
+	return out, err
 }
 
 // finish ends the load, reads everything and judges.
@@ -360,6 +352,12 @@ func (r *run) finish(p *process.Process) {
 		t.Errorf("%v\n%s", err, p.Log())
 	}
 	rss, _, _, _ := p.Memory()
+	moved := int64(0)
+	if view, err := readMap(ctx, r.broker.HTTP); err == nil {
+		for _, g := range view.Groups {
+			moved += g.Epoch - 1
+		}
+	}
 	r.stop(p)
 	moving()
 	found, totals := r.load.H.Check()
@@ -368,7 +366,7 @@ func (r *run) finish(p *process.Process) {
 	}
 	r.verify()
 	t.Logf("%d kills (%d of a broker under load, %d of one that was starting), %d orderly stops, %d groups moved",
-		r.kills, r.productive, r.early, r.stops, r.moved)
+		r.kills, r.productive, r.early, r.stops, moved)
 	t.Logf("%d records sent, %d acked, %d read in the end, %d seen before; %d doubles of plain producers; %d commits",
 		totals.Sent, totals.Acked, totals.Read, totals.Seen, totals.Doubles, r.load.Commits())
 	t.Logf("ready after %s; exit after SIGTERM %s; resident memory in the end %d MiB", spread(r.restarts), spread(r.stopTimes), rss>>20)
