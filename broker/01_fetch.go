@@ -128,9 +128,9 @@ func (j *fetchJob) answer(c *conn, in inbound) error {
 		return err
 	}
 	held := int64(total)
-	c.b.memory.add(held)
+	c.b.answers.Add(held)
 	err = c.write(bufs)
-	c.b.memory.release(held)
+	c.b.answers.Add(-held)
 	j.enc.Release()
 	c.b.metrics.observe(keyFetch, j.code, time.Since(in.start))
 	return err

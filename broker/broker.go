@@ -72,10 +72,14 @@ type Broker struct {
 	ids   ProducerIDs
 	rows  *[maxKey + 1]handler // the dispatch table; through a field, as rows refer to methods that read it
 
-	memory   memory
-	server   *server
-	sessions *sessions
-	metrics  *metrics
+	memory memory // of requests
+	// answers is the bytes of records that are being sent. They have a budget of their own, so that clients that do not read
+	// what they asked for keep nobody from writing; beyond it a fetch is answered with one batch.
+	answers      atomic.Int64
+	answersLimit int64
+	server       *server
+	sessions     *sessions
+	metrics      *metrics
 
 	// Limits that hold from the start on.
 	maxRequest    int32
@@ -125,7 +129,8 @@ func New(cfg Config) (*Broker, error) {
 	if conf.QueuedMaxRequestBytes >= 0 {
 		cfg.MemoryBytes = conf.QueuedMaxRequestBytes
 	}
-	b.memory.limit = max(cfg.MemoryBytes, int64(b.maxRequest)) // any request that is allowed must fit
+	b.memory.limit = max(cfg.MemoryBytes/2, int64(b.maxRequest)) // any request that is allowed must fit
+	b.answersLimit = cfg.MemoryBytes / 2
 	b.gone.wake = make(chan struct{}, 1)
 	b.server = &server{b: b, conns: make(map[*conn]struct{})}
 	b.sessions = newSessions(int(conf.FetchSessionSlots))

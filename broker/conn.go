@@ -21,6 +21,9 @@ const (
 	// bodyPatience and bodyRate bound how long a body may take to arrive, as memory is reserved for it meanwhile.
 	bodyPatience = 30 * time.Second
 	bodyRate     = 128 << 10 // bytes a second
+	// bodyRateShort is asked of a body while others wait for memory; it is looked at each bodyLook.
+	bodyRateShort = 1 << 20
+	bodyLook      = 500 * time.Millisecond
 	// writePatience is how long a peer may take to read the next writeChunk bytes of an answer.
 	writePatience = 30 * time.Second
 	writeChunk    = 1 << 20
@@ -204,9 +207,8 @@ func (c *conn) stopReading() {
 func (c *conn) readBody(buf []byte, size int) error {
 	n, err := c.nc.Read(buf)
 	if n < size && err == nil {
-		c.setReadDeadline(bodyPatience + time.Duration(size/bodyRate)*time.Second)
 		var more int
-		more, err = io.ReadAtLeast(c.nc, buf[n:], size-n)
+		more, err = c.readRest(buf[n:], size-n)
 		n += more
 		c.readUntil = time.Time{} // the idle timeout is set again
 	}
@@ -218,6 +220,29 @@ func (c *conn) readBody(buf []byte, size int) error {
 	}
 	c.nextLen = copy(c.next[:], buf[size:n])
 	return nil
+}
+
+// errSlowBody ends a connection that holds memory for a request which it does not send, while others wait for memory.
+var errSlowBody = errors.New("request body comes too slowly while memory is short")
+
+// readRest reads want bytes or more. A slow peer has patience, but not while others wait for the memory that it holds.
+func (c *conn) readRest(buf []byte, want int) (n int, err error) {
+	begin := time.Now()
+	last := bodyPatience + time.Duration(want/bodyRate)*time.Second
+	for {
+		c.setReadDeadline(min(bodyLook, max(last-time.Since(begin), 0)))
+		more, err := io.ReadAtLeast(c.nc, buf[n:], want-n)
+		n += more
+		took := time.Since(begin)
+		switch {
+		case err == nil:
+			return n, nil
+		case !errors.Is(err, os.ErrDeadlineExceeded) || c.stopping.Load() || took >= last:
+			return n, err
+		case c.b.memory.waiting.Load() > 0 && int64(n) < int64(took.Seconds()*bodyRateShort):
+			return n, errSlowBody
+		}
+	}
 }
 
 // watchPeer has the next frame's size read while a request waits, so that a peer that goes away ends ctx. It is called

@@ -41,7 +41,7 @@ func (j *fetchJob) look(ctx context.Context, f *fetchPart, left int) int {
 	res.part = f
 	res.out.Records = nil
 	res.out.Reset(f.index)
-	if j.bytes > 0 && j.b.memory.used.Load() >= j.b.memory.limit {
+	if j.bytes > 0 && j.b.answers.Load() >= j.b.answersLimit {
 		left = 0 // a smaller answer, while the budget is spent
 	}
 	queue, err := j.read(ctx, f, left, res)

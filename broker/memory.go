@@ -8,7 +8,7 @@ import (
 	"sync/atomic"
 )
 
-// memory is the budget of bytes for requests and responses in flight. Bytes are reserved before a body is read; when
+// memory is the budget of bytes for requests in flight. Bytes are reserved before a body is read; when
 // the budget is spent the connection is simply not read, and the client sees TCP's back-pressure. Waiters are served
 // in the order they came, so that a large request is not starved by small ones.
 type memory struct {
@@ -66,9 +66,6 @@ func (m *memory) reserve(ctx context.Context, n int64) (int64, error) {
 	m.grant()
 	return 0, context.Cause(ctx)
 }
-
-// add reserves n bytes that are in use already, such as records that were read for an answer.
-func (m *memory) add(n int64) { m.used.Add(n) }
 
 // release returns n reserved bytes.
 func (m *memory) release(n int64) {

@@ -84,8 +84,8 @@ func newMetrics(reg prometheus.Registerer, b *Broker) *metrics {
 	}
 	gauge("skein_broker_connections", "Client connections.", func() float64 { return float64(b.server.len()) })
 	gauge("skein_broker_connections_limit", "Client connections that are allowed.", func() float64 { return float64(b.maxConnections()) })
-	gauge("skein_broker_memory_bytes", "Bytes reserved for requests and answers in flight.", func() float64 { return float64(b.memory.used.Load()) })
-	gauge("skein_broker_memory_limit_bytes", "The budget of those bytes.", func() float64 { return float64(b.memory.limit) })
+	gauge("skein_broker_memory_bytes", "Bytes reserved for requests and answers in flight.", func() float64 { return float64(b.memory.used.Load() + b.answers.Load()) })
+	gauge("skein_broker_memory_limit_bytes", "The budget of those bytes.", func() float64 { return float64(b.memory.limit + b.answersLimit) })
 	gauge("skein_broker_memory_waiting", "Connections that are not read because the budget is spent.", func() float64 { return float64(b.memory.waiting.Load()) })
 	gauge("skein_broker_fetch_sessions", "Fetch sessions.", func() float64 { n, _ := b.sessions.size(); return float64(n) })
 	gauge("skein_broker_fetch_session_partitions", "Partitions in all fetch sessions.", func() float64 { _, n := b.sessions.size(); return float64(n) })
