@@ -355,7 +355,7 @@ func (r *run) finish(p *process.Process) {
 	moved := int64(0)
 	if view, err := readMap(ctx, r.broker.HTTP); err == nil {
 		for _, g := range view.Groups {
-			moved += g.Epoch - 1
+			moved += g.Epoch
 		}
 	}
 	r.stop(p)

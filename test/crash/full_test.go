@@ -1,0 +1,142 @@
+package crash
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/skeinmq/skein/test/crash/history"
+	"github.com/skeinmq/skein/test/process"
+)
+
+// smallDisk is room for the log file in use, two that are ready, and a quarter of what the broker likes to have free.
+const smallDisk = 2600 << 20
+
+// smallFS mounts a small file system of its own, or skips the test and says why.
+func smallFS(t *testing.T) string {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("mounting a small tmpfs takes root")
+	}
+	dir := filepath.Join(t.TempDir(), "disk")
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Mount("skein-test", dir, "tmpfs", 0, fmt.Sprintf("size=%d", smallDisk)); err != nil {
+		t.Skipf("mount a small tmpfs: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := syscall.Unmount(dir, syscall.MNT_DETACH); err != nil {
+			t.Errorf("unmount: %v", err)
+		}
+	})
+	return dir
+}
+
+// fill takes the room of a file system but for what is to be left, and returns what gives it back.
+func fill(t *testing.T, dir string, left int64) (empty func()) {
+	t.Helper()
+	name := filepath.Join(dir, "ballast")
+	f, err := os.Create(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	for at := int64(0); ; {
+		var st syscall.Statfs_t
+		if err := syscall.Statfs(dir, &st); err != nil {
+			t.Fatal(err)
+		}
+		room := int64(st.Bavail)*st.Bsize - left
+		if room <= 0 {
+			break
+		}
+		if err := syscall.Fallocate(int(f.Fd()), 0, at, room); errors.Is(err, syscall.ENOSPC) {
+			continue // somebody else took some
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		at += room
+	}
+	return func() {
+		if err := os.Remove(name); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// TestDiskFull fills the disk below a broker under load: writes are refused with a retriable code and nothing else suffers;
+// a kill and a start on the full disk work; when there is room again everything goes on, and nothing was lost.
+func TestDiskFull(t *testing.T) {
+	disk := smallFS(t)
+	ports, err := process.Ports(2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	seed := number(t, envSeed, rand.Uint64()%1e9)
+	t.Logf("replay with %s=%d", envSeed, seed)
+	r := &run{t: t, rng: rand.New(rand.NewPCG(seed, 0)), logs: make(map[string]int)}
+	r.broker = process.Broker{Bin: skein(t), Data: []string{filepath.Join(disk, "a")}, Listen: ports[0], HTTP: ports[1],
+		Args: []string{"--set", "group.initial.rebalance.delay.ms=0"}}
+	r.load = &Load{Addr: ports[0], Seed: seed, H: history.New()}
+	p := r.start()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	if err := errors.Join(r.load.Create(ctx), r.load.Begin()); err != nil {
+		p.Kill()
+		t.Fatal(err)
+	}
+	r.await(p, "acked", r.load.Acked, 500)
+
+	empty := fill(t, disk, 64<<20)
+	r.awaitRefusal()
+	r.kill(p)
+	p = r.start()
+	r.awaitRefusal()
+	empty()
+	r.await(p, "acked", r.load.Acked, r.load.Acked()+500)
+
+	empty = fill(t, disk, 0) // not a byte for anybody, the map and the coordinators included
+	r.awaitRefusal()
+	r.pause(2000)
+	empty()
+	select {
+	case <-p.Done():
+		t.Logf("the broker gave up on a disk without a byte: %v\n%s", p.Err(), p.Log())
+		p = r.start()
+	default:
+	}
+	r.await(p, "acked", r.load.Acked, r.load.Acked()+500)
+	r.finish(p)
+}
+
+// awaitRefusal waits until a produce is refused for want of room.
+func (r *run) awaitRefusal() {
+	r.t.Helper()
+	cl, err := r.load.client(kgo.RecordRetries(0), kgo.DisableIdempotentWrite(), kgo.AllowAutoTopicCreation())
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	defer cl.Close()
+	for end := time.Now().Add(patience); ; {
+		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+		err := cl.ProduceSync(ctx, &kgo.Record{Topic: "probe", Value: []byte("is there room?")}).FirstErr()
+		cancel()
+		if errors.Is(err, kerr.KafkaStorageError) {
+			return
+		}
+		if time.Now().After(end) {
+			r.t.Errorf("no refusal on a full disk: the last answer was %v", err)
+			return
+		}
+	}
+}
