@@ -3,6 +3,7 @@ package commitlog
 import (
 	"encoding/binary"
 	"math/rand/v2"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -111,7 +112,7 @@ func TestMemoryReadersNeverSeeOtherBytes(t *testing.T) {
 	m := newMemory(memoryTestChunk, 4*memoryTestChunk)
 	var end atomic.Int64
 	var readers sync.WaitGroup
-	var hits atomic.Int64
+	var hits, tries atomic.Int64
 	for seed := range uint64(4) {
 		readers.Go(func() {
 			rng := rand.New(rand.NewPCG(seed, 1))
@@ -125,6 +126,7 @@ func TestMemoryReadersNeverSeeOtherBytes(t *testing.T) {
 				}
 				at := ident.Position(max(last-rng.Int64N(6*memoryTestChunk)-512, 0)) &^ 7
 				c, b := m.pin(at, 256)
+				tries.Add(1)
 				if c == nil {
 					continue
 				}
@@ -145,6 +147,10 @@ func TestMemoryReadersNeverSeeOtherBytes(t *testing.T) {
 		fillChunk(c)
 		end.Store((i + 1) * memoryTestChunk) // published: as a commit does
 		c.unpin()
+		// A writer that the readers cannot keep up with would prove nothing.
+		for seen := tries.Load(); tries.Load() == seen; {
+			runtime.Gosched()
+		}
 	}
 	end.Store(-1)
 	readers.Wait()
