@@ -36,10 +36,13 @@ import (
 
 // filePoolConfig configures a pool; the zero value of a field means its default.
 type filePoolConfig struct {
-	FileSize  int64        // bytes; required
-	Ready     int          // files kept ready; default 2
-	FirstFill int64        // bytes zeroed before a file that is needed at once is handed out; default 16 MiB
-	FillRate  int64        // bytes a second that the background may write; default 128 MiB
+	FileSize  int64 // bytes; required
+	Ready     int   // files kept ready; default 2
+	FirstFill int64 // bytes zeroed before a file that is needed at once is handed out; default 4 MiB
+	FillRate  int64 // bytes a second that the background may write; default 128 MiB
+	// YieldRate: while the log itself writes more than this many bytes a second, nothing is zeroed; default 48 MiB.
+	// What is not zeroed by then is only reserved: its writes wait longer, but no byte goes to the disk twice.
+	YieldRate int64
 	Direct    vfs.DirectIO // of the directory
 
 	// Free bytes (ready files included) below which the disk is at a level.
@@ -53,11 +56,14 @@ func (c filePoolConfig) withDefaults(total int64) filePoolConfig {
 		c.Ready = 2
 	}
 	if c.FirstFill == 0 {
-		c.FirstFill = 16 << 20
+		c.FirstFill = 4 << 20
 	}
 	c.FirstFill = min(c.FirstFill, c.FileSize)
 	if c.FillRate == 0 {
 		c.FillRate = 128 << 20
+	}
+	if c.YieldRate == 0 {
+		c.YieldRate = 48 << 20
 	}
 	if c.Refuse == 0 {
 		c.Refuse = max(2*c.FileSize, min(total/50, 4<<30))
@@ -78,6 +84,7 @@ const (
 	poolReady       = ".ready" // prepared and durable
 	poolFillChunk   = 1 << 20
 	poolLevelPeriod = time.Second
+	poolYieldPeriod = 250 * time.Millisecond
 )
 
 // filePool prepares files in one directory.
@@ -86,8 +93,9 @@ type filePool struct {
 	dir string
 	cfg filePoolConfig
 
-	room atomic.Int32  // Level
-	wake chan struct{} // something for run to do
+	room  atomic.Int32  // Level
+	wrote atomic.Int64  // bytes that the log has written through files of the pool
+	wake  chan struct{} // something for run to do
 
 	mu      sync.Mutex
 	ready   []string    // paths, oldest first
@@ -228,7 +236,7 @@ func (p *filePool) take(ctx context.Context, first ident.Position, header []byte
 		return nil, "", fmt.Errorf("make log file: %w", err)
 	}
 	name := filepath.Join(p.dir, logFileName(first))
-	out := &poolFile{File: f, size: p.cfg.FileSize}
+	out := &poolFile{File: f, size: p.cfg.FileSize, wrote: &p.wrote}
 	out.safe.Store(prepared)
 	if err := p.publish(f, path, name, header); err != nil {
 		err = errors.Join(err, f.Close())
@@ -353,8 +361,20 @@ func (p *filePool) run(ctx context.Context) error {
 	tick := time.NewTicker(poolLevelPeriod)
 	defer tick.Stop()
 	defer p.stop()
+	load := loadMeter{wrote: &p.wrote, at: time.Now()}
 	for {
 		start := time.Now()
+		if load.rate(start) > p.cfg.YieldRate {
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-time.After(poolYieldPeriod):
+			}
+			if err := p.measure(); err != nil {
+				return err
+			}
+			continue
+		}
 		n, err := p.step()
 		if err != nil {
 			return fmt.Errorf("prepare log files: %w", err)
@@ -375,6 +395,23 @@ func (p *filePool) run(ctx context.Context) error {
 			}
 		}
 	}
+}
+
+// loadMeter measures how fast the log writes, over periods of at least poolYieldPeriod.
+type loadMeter struct {
+	wrote *atomic.Int64
+	at    time.Time
+	seen  int64
+	last  int64 // bytes a second in the last whole period
+}
+
+func (m *loadMeter) rate(now time.Time) int64 {
+	if took := now.Sub(m.at); took >= poolYieldPeriod {
+		wrote := m.wrote.Load()
+		m.last = int64(float64(wrote-m.seen) / took.Seconds())
+		m.at, m.seen = now, wrote
+	}
+	return m.last
 }
 
 // wakeUnless keeps the rate: work under way is not hastened by more of it.

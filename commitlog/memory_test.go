@@ -138,7 +138,7 @@ func TestMemoryReadersNeverSeeOtherBytes(t *testing.T) {
 			}
 		})
 	}
-	for i := range int64(800) {
+	for i := range int64(100) {
 		c, err := m.open(ident.Position(i*memoryTestChunk), 100)
 		if err != nil {
 			t.Error(err)
