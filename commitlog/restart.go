@@ -9,7 +9,6 @@ import (
 	"slices"
 
 	"github.com/skeinmq/skein/internal/ident"
-	"github.com/skeinmq/skein/internal/vfs"
 )
 
 // recover brings the table and the tails to what is on the disk. What is derived
@@ -32,7 +31,6 @@ func (l *Log) recover(ctx context.Context) error {
 		return err
 	}
 	l.table = rp.t
-	l.giveBack(sc)
 	next, err := l.sortOut(files, sc)
 	if err != nil {
 		return err
@@ -205,28 +203,6 @@ func firstToRead(files []*logFile, at ident.Position, haveState bool) int {
 		holds = len(files) - 1
 	}
 	return max(0, min(unindexed, holds))
-}
-
-// giveBack cuts the empty rest off the file in which the log ends: appends go on in a new one, and without this
-// every restart would keep a whole file for what may be a few blocks. Damage is left as it is.
-func (l *Log) giveBack(sc *scan) {
-	if sc.last == nil || len(sc.damage) > 0 {
-		return
-	}
-	used := (int64(sc.end-sc.last.first) + vfs.PageSize - 1) &^ (vfs.PageSize - 1)
-	if sc.last.size-used < sc.last.size/8 {
-		return
-	}
-	f, err := l.fs.Open(sc.last.name, vfs.OpenOptions{Write: true})
-	if err == nil {
-		if size, serr := f.Size(); serr == nil && size > used {
-			err = f.Truncate(used)
-		}
-		err = errors.Join(err, f.Close())
-	}
-	if err != nil {
-		l.log.Warn("give back the rest of a log file", "log", l.id, "file", sc.last.name, "error", err)
-	}
 }
 
 // sortOut keeps the files that hold log and returns where the next file begins. The others
