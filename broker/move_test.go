@@ -132,6 +132,7 @@ func TestMoveUnderLoad(t *testing.T) {
 		}
 	}
 	load.end(t)
+	c.b.trimGenerations(t.Context()) // everything can still be read: generations with data stay
 	if moves < 40 {
 		t.Errorf("%d moves, want 40 at least", moves)
 	}
@@ -199,4 +200,52 @@ func TestMoveRefusals(t *testing.T) {
 // awaitTopic waits until a topic that somebody else creates takes writes.
 func (b *Broker) awaitTopic(ctx context.Context, name string) error {
 	return b.awaitTable(ctx, func(m *queuemapper.Map) bool { return m.Topic(name) != nil && b.topic(name) != nil })
+}
+
+// TestTrimGenerations: a group that moved often and holds nothing below its log starts keeps a short record; one whose
+// data can still be read keeps every generation that has some.
+func TestTrimGenerations(t *testing.T) {
+	c := startCluster(t, 2, Config{Static: map[string]string{"num.partitions": "8"}})
+	load := startLoad(t, c, "kept", 8)
+	load.end(t)
+	if err := c.b.awaitTopic(t.Context(), "kept"); err != nil {
+		t.Fatal(err)
+	}
+	for round := range 12 {
+		for g := range c.b.store.Map().Groups() {
+			if to := c.logs[round%2].Recovered().ID; g.Current().Log != to {
+				if v := c.b.moveGroup(t.Context(), g.ID, to); v.Error != "" {
+					t.Fatal(v.Error)
+				}
+			}
+		}
+	}
+	most := func() (n int) {
+		for g := range c.b.store.Map().Groups() {
+			n = max(n, len(g.Generations))
+		}
+		return n
+	}
+	c.b.trimGenerations(t.Context())
+	if most() < 12 {
+		t.Fatalf("at most %d generations are left, although the first ones hold data", most())
+	}
+	load.check(t, c, "kept")
+	for _, p := range c.b.topic("kept").partitions() {
+		run := p.open.Load()
+		if err := run.queue.SetLogStart(t.Context(), run.queue.HighWatermark()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c.b.trimGenerations(t.Context())
+	if most() != 1 {
+		t.Errorf("%d generations are left of which nothing can be read", most())
+	}
+	if err := c.stop(); err != nil {
+		t.Fatal(err)
+	}
+	c.start()
+	again := startLoad(t, c, "after", 8)
+	again.end(t)
+	again.check(t, c, "after")
 }

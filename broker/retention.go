@@ -19,6 +19,7 @@ func (b *Broker) keepRetention(ctx context.Context) error {
 		select {
 		case <-timer.C:
 			b.retain(ctx, time.Now().UnixMilli())
+			b.trimGenerations(ctx)
 		case <-ctx.Done():
 			timer.Stop()
 			return nil

@@ -1,0 +1,61 @@
+package broker
+
+import (
+	"context"
+	"errors"
+
+	"github.com/skeinmq/skein/internal/ident"
+	"github.com/skeinmq/skein/queuemapper"
+)
+
+// trimFrom is how many leading generations of a group must be without anything to read before they are taken out of
+// its record: each trim writes the record anew.
+const trimFrom = 8
+
+// trimGenerations takes leading generations of which nothing is left to read out of the map, so that the record of a
+// group that has moved often stays small. Only groups that are open here are judged: their owner knows the log starts.
+func (b *Broker) trimGenerations(ctx context.Context) {
+	m := b.store.Map()
+	oldest := b.oldestNeeded(m)
+	for g := range m.Groups() {
+		if b.openLog(g) == nil || len(g.Generations) <= trimFrom {
+			continue
+		}
+		keep := g.Current().Epoch
+		if e, ok := oldest[g.ID]; ok {
+			keep = min(keep, e)
+		}
+		if g.Generations[trimFrom-1].Epoch >= keep {
+			continue
+		}
+		if _, err := b.store.TrimGenerations(ctx, g, keep); err != nil && !errors.Is(err, queuemapper.ErrConflict) && ctx.Err() == nil {
+			b.log.Warn("trim generations", "group", g.ID, "keep", keep, "err", err)
+		}
+	}
+}
+
+// oldestNeeded is, by group, the epoch of the first generation that some partition still has something to read in. A
+// partition whose log start is not known here needs all of its runs.
+func (b *Broker) oldestNeeded(m *queuemapper.Map) map[ident.Group]ident.Epoch {
+	oldest := make(map[ident.Group]ident.Epoch)
+	for t := range m.Topics() {
+		known := b.topicByID(t.ID)
+		for i := range t.Partitions {
+			start := ident.Offset(0)
+			if known != nil {
+				if p := known.partition(int32(i)); p != nil {
+					if run := p.open.Load(); run != nil {
+						start = run.queue.LogStart()
+					}
+				}
+			}
+			for _, r := range m.Runs(t, int32(i)) {
+				g := r.Generation
+				if e, ok := oldest[g.Group]; (r.Open || r.End > start) && (!ok || g.Epoch < e) {
+					oldest[g.Group] = g.Epoch
+				}
+			}
+		}
+	}
+	return oldest
+}
