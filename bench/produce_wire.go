@@ -20,6 +20,10 @@ type produceTemplate struct {
 	parts  int
 }
 
+// gatherFrom is the batch size from which sending pieces by writev beats one copy made beforehand: below it the
+// generator would be the bottleneck.
+const gatherFrom = 8 << 10
+
 const correlationAt = 8 // in head: size 4, key 2, version 2
 
 // newProduceTemplate encodes a request that writes batch to the partitions numbered from
@@ -72,6 +76,13 @@ func newProduceTemplate(t Topics, first, count int, acks int16, batch []byte) *p
 	}
 	cur = append(cur, 0) // request tags
 	flush()
+	if len(batch) < gatherFrom {
+		whole := make([]byte, 0, size)
+		for _, p := range pt.pieces {
+			whole = append(whole, p...)
+		}
+		pt.pieces = net.Buffers{whole}
+	}
 	pt.head = pt.pieces[0]
 	binary.BigEndian.PutUint32(pt.head, uint32(size-4))
 	return pt
