@@ -114,7 +114,8 @@ func (w *world) publish(g *Group, _ any) {
 }
 
 func (w *world) create(n int) {
-	t := &Topic{ID: ident.Topic{0: byte(n), 15: byte(w.rng.IntN(256))}}
+	// An id is never used again, not even when the topic is gone: groups still hold its ends. The revision makes it so.
+	t := &Topic{ID: ident.Topic{0: byte(n), 1: byte(w.rev >> 16), 2: byte(w.rev >> 8), 3: byte(w.rev), 15: byte(w.rng.IntN(256))}}
 	for i := range 1 + w.rng.IntN(4) {
 		g := w.m.groups[w.rng.IntN(len(w.m.groups))]
 		t.Partitions = append(t.Partitions, Placement{{Group: g.ID}})
