@@ -41,7 +41,7 @@ func (b *Broker) moveGroup(ctx context.Context, group ident.Group, to ident.Log)
 		return v
 	}
 	v.From = from.id.String()
-	last := g.Generations[len(g.Generations)-1]
+	last := *g.Current() // there is one, or from were nil
 
 	held := time.Now()
 	state, err := from.log.Freeze(ctx, group)

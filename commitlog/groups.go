@@ -186,7 +186,7 @@ func (l *Log) reportLoss(q *Queue) {
 }
 
 func sortEnds(ends []partitionEnd) {
-	slices.SortFunc(ends, func(a, b partitionEnd) int { return comparePartitions(a.partition, b.partition) })
+	slices.SortFunc(ends, func(a, b partitionEnd) int { return a.partition.Compare(b.partition) })
 }
 
 func cutFrame(m MapGeneration) *parts {

@@ -1,8 +1,6 @@
 package commitlog
 
 import (
-	"bytes"
-	"cmp"
 	"encoding/binary"
 	"fmt"
 	"hash/crc32"
@@ -151,11 +149,10 @@ func (h *indexHeader) fileSize() int64 { return h.snapshotStart() + h.snapshots 
 
 // compareQueues orders physical queues as directories do.
 func compareQueues(p ident.Partition, g ident.Generation, q ident.Partition, h ident.Generation) int {
-	if c := bytes.Compare(p.Topic[:], q.Topic[:]); c != 0 {
+	if c := p.Compare(q); c != 0 {
 		return c
 	}
-	return cmp.Or(cmp.Compare(p.Index, q.Index), cmp.Compare(g.Group, h.Group), cmp.Compare(g.Epoch, h.Epoch),
-		cmp.Compare(g.Frame.Epoch, h.Frame.Epoch), cmp.Compare(g.Frame.Position, h.Frame.Position))
+	return compareGenerations(g, h)
 }
 
 // sealIndexPage writes the CRC of a page in place.

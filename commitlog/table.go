@@ -74,15 +74,8 @@ func (r *run) sorted() []*Queue {
 	for _, q := range r.queues {
 		out = append(out, q)
 	}
-	slices.SortFunc(out, func(a, b *Queue) int { return comparePartitions(a.partition, b.partition) })
+	slices.SortFunc(out, func(a, b *Queue) int { return a.partition.Compare(b.partition) })
 	return out
-}
-
-func comparePartitions(a, b ident.Partition) int {
-	if c := slices.Compare(a.Topic[:], b.Topic[:]); c != 0 {
-		return c
-	}
-	return cmp.Compare(a.Index, b.Index)
 }
 
 func sortQueues(qs []*Queue) {

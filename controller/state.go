@@ -1,7 +1,6 @@
 package controller
 
 import (
-	"cmp"
 	"slices"
 	"sync"
 
@@ -214,11 +213,6 @@ func (g *groupState) sortedOffsets() []PartitionOffset {
 	for p, o := range g.offsets {
 		out = append(out, PartitionOffset{Partition: p, Offset: o})
 	}
-	slices.SortFunc(out, func(a, b PartitionOffset) int {
-		if c := slices.Compare(a.Partition.Topic[:], b.Partition.Topic[:]); c != 0 {
-			return c
-		}
-		return cmp.Compare(a.Partition.Index, b.Partition.Index)
-	})
+	slices.SortFunc(out, func(a, b PartitionOffset) int { return a.Partition.Compare(b.Partition) })
 	return out
 }

@@ -2,7 +2,6 @@ package queuemapper
 
 import (
 	"bytes"
-	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -213,16 +212,9 @@ func appendRanges(b []byte, rs []Range) []byte {
 	return b
 }
 
-func comparePartitions(a, b ident.Partition) int {
-	if c := bytes.Compare(a.Topic[:], b.Topic[:]); c != 0 {
-		return c
-	}
-	return cmp.Compare(a.Index, b.Index)
-}
-
 // appendTable groups by topic: its id is most of a row.
 func appendTable[V any](b []byte, m map[ident.Partition]V, val func([]byte, V) []byte) []byte {
-	ps := slices.SortedFunc(maps.Keys(m), comparePartitions)
+	ps := slices.SortedFunc(maps.Keys(m), ident.Partition.Compare)
 	topics := 0
 	for i, p := range ps {
 		if i == 0 || p.Topic != ps[i-1].Topic {
