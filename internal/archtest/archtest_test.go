@@ -36,7 +36,7 @@ var mayImport = map[string][]string{
 	"cmd/…":                {"…"},
 	"internal/vfs/…":       {"internal/vfs/…", "internal/invariant"},
 	"internal/peer/…":      {"internal/peer/…", "internal/ident", "queuemapper"},
-	"internal/witness/…":   {"internal/ident", "internal/invariant"},
+	"internal/witness/…":   {"commitlog", "internal/ident", "internal/invariant", "internal/peer/…"},
 	"internal/sim/…":       {"…"},
 	"test/…":               {"test/…"},
 	"internal/kconfig":     {},

@@ -493,7 +493,7 @@ var File_owner_proto protoreflect.FileDescriptor
 
 const file_owner_proto_rawDesc = "" +
 	"\n" +
-	"\vowner.proto\x12\rskein.peer.v1\x1a\rwitness.proto\"g\n" +
+	"\vowner.proto\x12\rskein.peer.v1\"g\n" +
 	"\aOpening\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\x05R\x05group\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x05R\x05epoch\x12\x16\n" +
@@ -573,7 +573,6 @@ func file_owner_proto_init() {
 	if File_owner_proto != nil {
 		return
 	}
-	file_witness_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
