@@ -1,6 +1,7 @@
 package queuemapper
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -542,4 +543,36 @@ func TestServerRestart(t *testing.T) {
 		t.Fatal(err)
 	}
 	waitMap(t, s, func(m *Map) bool { return m.Topic("c") != nil && m.Broker(1) != nil })
+}
+
+// TestPauseAndRand: a store settles lost answers by the pause it was given, takes ids from the randomness it was given,
+// and sees what others wrote when told to.
+func TestPauseAndRand(t *testing.T) {
+	s, kv := faulty(t)
+	var pauses []time.Duration
+	s.cfg.Pause = func(_ context.Context, d time.Duration) error { pauses = append(pauses, d); return nil }
+	s.cfg.Rand = bytes.NewReader(bytes.Repeat([]byte{7}, 64))
+	kv.loseNext(3)
+	l := mustReopen(t, s, logID(1), 1, 0)
+	if want := []time.Duration{10 * time.Millisecond, 20 * time.Millisecond, 40 * time.Millisecond}; !slices.Equal(pauses, want) {
+		t.Errorf("paused %v, want %v", pauses, want)
+	}
+	if topic := mustCreate(t, s, "a", 0); topic.ID != (ident.Topic(bytes.Repeat([]byte{7}, 16))) {
+		t.Errorf("topic id %v is not of the given randomness", topic.ID)
+	}
+	end := errors.New("the end")
+	s.cfg.Pause = func(context.Context, time.Duration) error { return end }
+	kv.loseNext(1)
+	if _, err := s.SealLog(t.Context(), l); !errors.Is(err, ErrUnknown) || !errors.Is(err, end) {
+		t.Errorf("seal: %v, want that its outcome is unknown, and why", err)
+	}
+
+	other, err := Open(t.Context(), s.cfg, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	mustReopen(t, s, logID(2), 1, 0)
+	if err := other.Refresh(t.Context()); err != nil || other.Map().Log(logID(2)) == nil {
+		t.Errorf("refresh: %v, the map has %v", err, other.Map().Log(logID(2)))
+	}
 }

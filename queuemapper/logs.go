@@ -2,8 +2,8 @@ package queuemapper
 
 import (
 	"context"
-	"crypto/rand"
 	"fmt"
+	"io"
 	"slices"
 
 	"github.com/skeinmq/skein/internal/ident"
@@ -84,7 +84,7 @@ func (s *Store) SealLog(ctx context.Context, l *Log) (*Log, error) {
 // makes the bytes this call's own: after a lost answer, finding them means that it won.
 func (s *Store) swapLog(ctx context.Context, verb string, revision int64, fresh *Log) (*Log, error) {
 	var nonce [8]byte
-	if _, err := rand.Read(nonce[:]); err != nil {
+	if _, err := io.ReadFull(s.cfg.Rand, nonce[:]); err != nil {
 		return nil, fmt.Errorf("%s log %s: %w", verb, fresh.ID, err)
 	}
 	written, err := s.swap(ctx, verb+"_log", keyLog(fresh.ID), revision, encodeLog(fresh, nonce))

@@ -6,6 +6,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -30,6 +31,11 @@ type Config struct {
 	// LeaseTTL is how long a registration outlives its broker; default 5 s, etcd rounds up
 	// to whole seconds.
 	LeaseTTL time.Duration
+
+	// Pause waits between two tries of a write whose answer was lost: context.Cause of ctx when that ended first. Nil:
+	// a timer. Rand makes ids and nonces; nil: crypto/rand. A simulation gives both.
+	Pause func(ctx context.Context, d time.Duration) error
+	Rand  io.Reader
 }
 
 func (c Config) withDefaults() Config {
@@ -48,7 +54,22 @@ func (c Config) withDefaults() Config {
 	if c.LeaseTTL == 0 {
 		c.LeaseTTL = 5 * time.Second
 	}
+	if c.Pause == nil {
+		c.Pause = pause
+	}
+	if c.Rand == nil {
+		c.Rand = rand.Reader
+	}
 	return c
+}
+
+func pause(ctx context.Context, d time.Duration) error {
+	select {
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-time.After(d):
+		return nil
+	}
 }
 
 // Validate names everything that is wrong.
@@ -150,7 +171,7 @@ func (s *Store) format(ctx context.Context) error {
 		}
 	}
 	var id [16]byte
-	if _, err := rand.Read(id[:]); err != nil {
+	if _, err := io.ReadFull(s.cfg.Rand, id[:]); err != nil {
 		return err
 	}
 	c := Cluster{ID: base64.RawURLEncoding.EncodeToString(id[:]), Format: format, Groups: s.cfg.Groups}

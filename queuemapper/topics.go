@@ -3,8 +3,8 @@ package queuemapper
 import (
 	"bytes"
 	"context"
-	"crypto/rand"
 	"fmt"
+	"io"
 	"maps"
 	"slices"
 
@@ -65,7 +65,7 @@ func (s *Store) CreateTopic(ctx context.Context, n NewTopic) (*Topic, error) {
 		return nil, fmt.Errorf("create topic: %w: no name", ErrInvalid)
 	}
 	if n.ID == (ident.Topic{}) {
-		if _, err := rand.Read(n.ID[:]); err != nil {
+		if _, err := io.ReadFull(s.cfg.Rand, n.ID[:]); err != nil {
 			return nil, fmt.Errorf("create topic %s: %w", n.Name, err)
 		}
 	}

@@ -114,10 +114,8 @@ func (s *Store) settle(ctx context.Context, op string, cmps []clientv3.Cmp, then
 		} else if err == nil || !again || !errors.Is(err, ErrUnavailable) {
 			return resp, again, err
 		}
-		select {
-		case <-ctx.Done():
-			return nil, again, fmt.Errorf("%w: %w", ErrUnknown, context.Cause(ctx))
-		case <-time.After(pause):
+		if err := s.cfg.Pause(ctx, pause); err != nil {
+			return nil, again, fmt.Errorf("%w: %w", ErrUnknown, err)
 		}
 	}
 }

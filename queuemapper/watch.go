@@ -122,6 +122,9 @@ func (s *Store) apply(resp *clientv3.WatchResponse) error {
 	return nil
 }
 
+// Refresh reads the map anew and shows it, for callers that do not have Run at work. ErrUnavailable if it cannot.
+func (s *Store) Refresh(ctx context.Context) error { return s.reload(ctx) }
+
 // replace shows a newer snapshot. The caller holds install.
 func (s *Store) replace(old, fresh *Map) {
 	s.current.Store(fresh)
