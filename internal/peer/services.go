@@ -1,0 +1,131 @@
+package peer
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"sync"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+)
+
+// services is the gRPC services of a server by name. gRPC's own table is closed once it serves; a broker that rebuilds
+// its inner part needs one that is not.
+type services struct {
+	mu    sync.RWMutex
+	table map[string]*service
+}
+
+type service struct {
+	scope   *Scope
+	impl    any
+	methods map[string]grpc.MethodHandler
+	streams map[string]grpc.StreamHandler
+}
+
+// Scope is a set of services with one end.
+type Scope struct {
+	services *services
+	ctx      context.Context // of every call
+	end      context.CancelFunc
+
+	mu     sync.Mutex
+	closed bool
+	calls  sync.WaitGroup
+}
+
+func newScope(s *services) *Scope {
+	sc := &Scope{services: s}
+	sc.ctx, sc.end = context.WithCancel(context.Background())
+	return sc
+}
+
+// RegisterService implements grpc.ServiceRegistrar. Of two with one name the later one gets the calls.
+func (sc *Scope) RegisterService(desc *grpc.ServiceDesc, impl any) {
+	sv := &service{scope: sc, impl: impl, methods: make(map[string]grpc.MethodHandler), streams: make(map[string]grpc.StreamHandler)}
+	for _, m := range desc.Methods {
+		sv.methods[m.MethodName] = m.Handler
+	}
+	for _, m := range desc.Streams {
+		sv.streams[m.StreamName] = m.Handler
+	}
+	sc.services.mu.Lock()
+	defer sc.services.mu.Unlock()
+	sc.services.table[desc.ServiceName] = sv
+}
+
+// Close takes the services away, ends the contexts of their calls and waits for them. Callers see UNAVAILABLE.
+func (sc *Scope) Close() {
+	sc.services.mu.Lock()
+	for name, sv := range sc.services.table {
+		if sv.scope == sc {
+			delete(sc.services.table, name)
+		}
+	}
+	sc.services.mu.Unlock()
+	sc.mu.Lock()
+	sc.closed = true
+	sc.mu.Unlock()
+	if sc.end != nil {
+		sc.end()
+	}
+	sc.calls.Wait()
+}
+
+// enter counts a call; false: the scope has ended.
+func (sc *Scope) enter() bool {
+	sc.mu.Lock()
+	defer sc.mu.Unlock()
+	if sc.closed {
+		return false
+	}
+	sc.calls.Add(1)
+	return true
+}
+
+// handle serves every call of the server.
+func (s *services) handle(_ any, stream grpc.ServerStream) error {
+	full, _ := grpc.MethodFromServerStream(stream)
+	name, method, _ := strings.Cut(strings.TrimPrefix(full, "/"), "/")
+	s.mu.RLock()
+	sv := s.table[name]
+	s.mu.RUnlock()
+	if sv == nil || !sv.scope.enter() {
+		return status.Errorf(codes.Unavailable, "%s: not served yet or any more", name)
+	}
+	defer sv.scope.calls.Done()
+	ctx, cancel := context.WithCancel(stream.Context())
+	defer cancel()
+	defer context.AfterFunc(sv.scope.ctx, cancel)()
+	stream = &scopedStream{ServerStream: stream, ctx: ctx}
+	if m := sv.streams[method]; m != nil {
+		return sv.result(m(sv.impl, stream))
+	}
+	m := sv.methods[method]
+	if m == nil {
+		return status.Error(codes.Unimplemented, fmt.Sprintf("unknown method %s of %s", method, name))
+	}
+	out, err := m(sv.impl, ctx, stream.RecvMsg, nil)
+	if err != nil {
+		return sv.result(err)
+	}
+	return stream.SendMsg(out)
+}
+
+// result makes the end of the scope UNAVAILABLE instead of CANCELED, which callers take for their own doing.
+func (sv *service) result(err error) error {
+	if err != nil && sv.scope.ctx.Err() != nil {
+		return status.Error(codes.Unavailable, "service ended: "+err.Error())
+	}
+	return err
+}
+
+type scopedStream struct {
+	grpc.ServerStream
+	ctx context.Context
+}
+
+// Context implements grpc.ServerStream.
+func (s *scopedStream) Context() context.Context { return s.ctx }
