@@ -31,7 +31,8 @@ func codeOf(err error) protocol.Code {
 		}
 	}
 	switch {
-	case errors.Is(err, commitlog.ErrNotOpen), errors.Is(err, commitlog.ErrFrozen), errors.Is(err, commitlog.ErrClosed):
+	case errors.Is(err, commitlog.ErrNotOpen), errors.Is(err, commitlog.ErrFrozen), errors.Is(err, commitlog.ErrClosed),
+		errors.Is(err, commitlog.ErrFenced):
 		return protocol.CodeNotLeaderOrFollower
 	case errors.Is(err, commitlog.ErrPoisoned), errors.Is(err, commitlog.ErrFull):
 		return protocol.CodeKafkaStorageError

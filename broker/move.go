@@ -44,7 +44,8 @@ func (b *Broker) moveGroup(ctx context.Context, group ident.Group, to ident.Log)
 	last := *g.Current() // there is one, or from were nil
 
 	held := time.Now()
-	state, err := from.log.Freeze(ctx, group)
+	states, err := from.log.Freeze(ctx, group)
+	state := states[group]
 	if err != nil {
 		// A freeze that was given up may still have stopped the group.
 		v.Error = errors.Join(err, from.log.Thaw(group)).Error()
@@ -190,10 +191,11 @@ type frozenGroup struct {
 
 func (b *Broker) freezeInPlace(ctx context.Context, m *queuemapper.Map, g *queuemapper.Group) (frozenGroup, error) {
 	f := frozenGroup{log: b.openLog(g), old: generationOf(g.ID, *g.Current())}
-	var err error
-	if f.state, err = f.log.log.Freeze(ctx, g.ID); err != nil {
+	states, err := f.log.log.Freeze(ctx, g.ID)
+	if err != nil {
 		return f, errors.Join(err, f.thaw())
 	}
+	f.state = states[g.ID]
 	rec := m.Log(f.log.id)
 	f.pub = queuemapper.Publication{Group: g, Source: rec, Target: rec, Ends: endsOf(f.state)}
 	return f, nil

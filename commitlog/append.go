@@ -41,6 +41,8 @@ type Append struct {
 
 	// NotifyTag is the caller's; the log does not touch it.
 	Tag any
+
+	held int // batches that wait for the end of a freeze; owned by the sequencer
 }
 
 // Append hands a to the sequencer and returns at once. It never blocks: the caller

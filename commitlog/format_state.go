@@ -37,6 +37,12 @@ func appendStates(dst []byte, states []ident.PartitionState) []byte {
 	return dst
 }
 
+// AppendStates encodes partition states as opening frames have them: so they travel between brokers, too.
+func AppendStates(dst []byte, states []ident.PartitionState) []byte { return appendStates(dst, states) }
+
+// DecodeStates reads what AppendStates wrote. It never panics and allocates no more than a small multiple of b.
+func DecodeStates(b []byte) ([]ident.PartitionState, error) { return decodeStates(b) }
+
 func appendState(dst []byte, s *ident.PartitionState) []byte {
 	le := binary.LittleEndian
 	dst = appendPartition(dst, s.Partition)

@@ -213,18 +213,19 @@ func (l *Log) Prepare(ctx context.Context, openings []Opening) ([]ident.Frame, e
 // Activate opens prepared generations for appends: the map now names them.
 func (l *Log) Activate(gens []ident.Generation) error { return l.activate(gens) }
 
-// Freeze stops every kind of frame of the group (O18), waits until nothing of it is in
-// flight and returns its exact state, ordered by partition.
-func (l *Log) Freeze(ctx context.Context, group ident.Group) ([]ident.PartitionState, error) {
-	return l.freeze(ctx, group)
+// Freeze stops every kind of frame of the groups (O18), waits until nothing of them is in
+// flight and returns the exact state of each, ordered by partition. Appends wait, for a second
+// at most: Thaw lets them in, Seal refuses them. When it fails, some of the groups may be frozen.
+func (l *Log) Freeze(ctx context.Context, groups ...ident.Group) (map[ident.Group][]ident.PartitionState, error) {
+	return l.freeze(ctx, groups)
 }
 
 // Thaw ends a Freeze that did not lead to a move.
-func (l *Log) Thaw(group ident.Group) error { return l.thaw(group) }
+func (l *Log) Thaw(groups ...ident.Group) error { return l.thaw(groups) }
 
-// Seal ends a generation here for ever, at the ends that the map published, and writes
-// the cut down. Reads below the ends go on.
-func (l *Log) Seal(ctx context.Context, gen MapGeneration) error { return l.seal(ctx, gen) }
+// Seal ends generations here for ever, at the ends that the map published, and writes
+// the cuts down. Reads below the ends go on.
+func (l *Log) Seal(ctx context.Context, gens ...MapGeneration) error { return l.seal(ctx, gens) }
 
 // Drop forgets every run of the partitions (a deleted topic, or a range that retention
 // has passed in all generations), durably.

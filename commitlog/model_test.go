@@ -103,7 +103,8 @@ var errBroken = errors.New("promise broken")
 // on one log.
 func (s *scenario) move(g ident.Group) error {
 	s.inFlight.Wait()
-	states, err := s.l.Freeze(s.ctx, g)
+	byGroup, err := s.l.Freeze(s.ctx, g)
+	states := byGroup[g]
 	if err != nil {
 		return err
 	}

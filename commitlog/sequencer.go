@@ -32,6 +32,8 @@ type sequencer struct {
 	stateful  []*Queue // queues that have, or had, something to tell, in no order
 	stamps    uint32   // of snapshots
 	snap      *snapshot
+	held      int           // batches that wait for the end of a freeze
+	holding   map[*run]bool // runs that have such
 	producing []*Queue // queues with producer state, in no order
 	sweepAt   int      // progress of the expiry in it
 }
@@ -60,6 +62,7 @@ func (s *sequencer) run(ctx context.Context) {
 		case <-s.l.inbox.wake:
 		case <-stop:
 			s.l.inbox.close(ErrClosed)
+			s.refuseAllHeld(ErrClosed)
 			stop, stopping = nil, true
 			s.l.inbox.poke()
 		}
@@ -93,6 +96,13 @@ func (s *sequencer) giveUp() {
 	rest := append(s.pend[s.next:], s.l.inbox.take(nil)...)
 	for _, sub := range rest {
 		if sub.a != nil {
+			sub.a.held++ // it is answered here, and not by what waits of it
+		}
+	}
+	s.refuseAllHeld(s.l.poison())
+	for _, sub := range rest {
+		if sub.a != nil {
+			sub.a.held = 0
 			s.cur.dones = append(s.cur.dones, sub.a)
 		} else {
 			s.cur.acts = append(s.cur.acts, sub.fail)
@@ -118,12 +128,18 @@ func (s *sequencer) admitAll() {
 			continue
 		}
 		for ; s.batch < len(sub.a.Batches); s.batch++ {
-			if !s.admit(&sub.a.Batches[s.batch]) {
+			b := &sub.a.Batches[s.batch]
+			if b.Queue.run.frozen && s.holdBack(sub.a, b) {
+				continue
+			}
+			if !s.admit(b) {
 				return
 			}
 		}
 		s.batch = 0
-		s.cur.dones = append(s.cur.dones, sub.a)
+		if sub.a.held == 0 {
+			s.cur.dones = append(s.cur.dones, sub.a)
+		}
 	}
 }
 

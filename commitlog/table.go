@@ -25,6 +25,7 @@ type run struct {
 	gen    ident.Generation
 	state  atomic.Int32 // runState; moves forward only
 	frozen bool         // owned by the sequencer
+	hold   *hold        // owned by the sequencer: what waits while frozen
 	limit  ceiling      // owned by the sequencer, and by Begin before it
 
 	mu     sync.RWMutex
