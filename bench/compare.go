@@ -95,7 +95,7 @@ func compareOn(ctx context.Context, cfg CompareConfig, s Scenario, base string, 
 		if out.TailMBps > 0 {
 			fmt.Fprintf(cfg.Log, "  tail %.0f MB/s", out.TailMBps)
 		}
-		fmt.Fprintln(cfg.Log)
+		fmt.Fprintf(cfg.Log, "  steady after %.0f s\n", out.WarmSecs)
 		if err := os.RemoveAll(base); err != nil {
 			return err
 		}

@@ -33,10 +33,10 @@ type ProduceLoad struct {
 
 // Produced is what came of a ProduceLoad.
 type Produced struct {
-	Bytes    int64 // of acknowledged batches, in the measured time
+	Bytes    int64 // of acknowledged batches that were due in the measured time
 	AllBytes int64 // of all acknowledged batches: what disk and CPU were used for
 	Requests int64
-	Elapsed  time.Duration
+	Elapsed  time.Duration // from the first to the answer of the last request that was due in the measured time
 	Latency  Latency
 }
 
@@ -63,7 +63,7 @@ func latencyOf(h *hdrhistogram.Histogram) Latency {
 // produceRun is a ProduceLoad under way.
 type produceRun struct {
 	load     ProduceLoad
-	from, to time.Time // what is measured: requests that were due in between
+	from, to time.Time // what is measured: requests that were due in between, however late their answers
 	bytes    atomic.Int64
 	all      atomic.Int64
 	requests atomic.Int64
@@ -107,9 +107,9 @@ func Produce(ctx context.Context, addr string, load ProduceLoad) (Produced, erro
 	if err := context.Cause(ctx); err != nil {
 		return Produced{}, fmt.Errorf("produce: %w", err)
 	}
-	elapsed := load.Time
-	if load.Once {
-		elapsed = time.Duration(r.last.Load())
+	elapsed := time.Duration(r.last.Load())
+	if !load.Once {
+		elapsed = max(elapsed, load.Time)
 	}
 	return Produced{Bytes: r.bytes.Load(), AllBytes: r.all.Load(), Requests: r.requests.Load(), Elapsed: elapsed, Latency: latencyOf(r.hist)}, nil
 }
@@ -221,24 +221,13 @@ func (r *produceRun) receive(c *conn, flight <-chan sent, slots chan<- struct{})
 		n++
 		now := time.Now()
 		r.all.Add(int64(s.bytes))
-		if r.load.Once || !s.due.Before(r.from) && now.Before(r.to.Add(r.grace())) {
-			if r.load.Once || now.Before(r.to) {
-				r.bytes.Add(int64(s.bytes))
-				r.requests.Add(1)
-			}
+		if r.load.Once || !s.due.Before(r.from) {
+			r.bytes.Add(int64(s.bytes))
+			r.requests.Add(1)
 			r.last.Store(max(r.last.Load(), int64(now.Sub(r.from))))
 			_ = hist.RecordValue(max(now.Sub(s.due).Microseconds(), 1))
 		}
 		slots <- struct{}{}
 	}
 	return nil
-}
-
-// grace lets slow answers at the end of a fixed-rate run into the histogram: leaving them out
-// would hide exactly the worst ones.
-func (r *produceRun) grace() time.Duration {
-	if r.load.Rate > 0 {
-		return time.Minute
-	}
-	return 0
 }

@@ -61,6 +61,7 @@ type Outcome struct {
 	CatchUp    float64 `json:"catchUpMBps,omitempty"`
 	TailMBps   float64 `json:"tailMBps,omitempty"`
 	CreateSecs float64 `json:"createSeconds"`
+	WarmSecs   float64 `json:"warmSeconds"` // until the rate was steady
 	StartSecs  float64 `json:"startSeconds"`
 }
 
@@ -85,7 +86,40 @@ func runScenario(ctx context.Context, t Target, s Scenario, base string) (out Ou
 	if err := settle(ctx, r, s); err != nil {
 		return out, err
 	}
+	if out.WarmSecs, err = warmUp(ctx, r, s); err != nil {
+		return out, err
+	}
 	return out, measure(ctx, r, s, &out)
+}
+
+// How the unmeasured load before a measurement goes: in rounds, until one is not much faster than the one before it.
+const (
+	warmRound  = 2 * time.Second
+	warmSteady = 1.25
+	warmMost   = 2 * time.Minute
+)
+
+// warmUp puts the load on, unmeasured, until its rate is steady. A broker with files for each partition spends its first
+// seconds, or with thousands of them its first minute, on page faults in them; measured then, it would hardly move.
+func warmUp(ctx context.Context, r *Running, s Scenario) (seconds float64, err error) {
+	l := s.Load
+	if l.Rate > 0 {
+		return 0, nil // Warm is enough: it is far below what either can do
+	}
+	l.Warm, l.Time = 0, warmRound
+	begun := time.Now()
+	for before := 0.0; ; {
+		p, err := Produce(ctx, r.Addr, l)
+		if err != nil {
+			return 0, fmt.Errorf("warm up: %w", err)
+		}
+		seconds = time.Since(begun).Seconds()
+		now := p.MBps()
+		if before > 0 && now < before*warmSteady || time.Since(begun) > warmMost {
+			return seconds, nil
+		}
+		before = now
+	}
 }
 
 // settle writes each partition once, unmeasured: in some brokers creation goes on in the background
