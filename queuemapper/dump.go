@@ -48,6 +48,9 @@ func describe(key string, kv *mvccpb.KeyValue) (any, error) {
 	case keyCluster:
 		c, err := decodeCluster(kv.Value)
 		return dumped[Cluster]{kv.ModRevision, c}, err
+	case keyController:
+		c, err := decodeController(kv.Value)
+		return dumped[Controller]{kv.ModRevision, c}, err
 	case keyTopics:
 		t, err := decodeTopic(name, kv.Value, kv.ModRevision)
 		if err != nil {

@@ -14,12 +14,13 @@ import (
 
 // Keys, relative to the store's prefix.
 const (
-	keyCluster = "/cluster"
-	keyTopics  = "/topics/"
-	keyGroups  = "/pg/"
-	keyLogs    = "/logs/"
-	keyBrokers = "/brokers/"
-	keyConfigs = "/config/"
+	keyCluster    = "/cluster"
+	keyController = "/controller"
+	keyTopics     = "/topics/"
+	keyGroups     = "/pg/"
+	keyLogs       = "/logs/"
+	keyBrokers    = "/brokers/"
+	keyConfigs    = "/config/"
 )
 
 func keyTopic(name string) string      { return keyTopics + name }
@@ -80,6 +81,8 @@ func (e *edit) put(key string, value []byte, revision int64) error {
 			e.m.cluster = c
 			e.sizeGroups(c.Groups)
 		}
+	case keyController:
+		e.m.controller, err = decodeController(value)
 	case keyTopics:
 		err = e.putTopic(name, value, revision)
 	case keyGroups:
@@ -209,6 +212,8 @@ func (e *edit) del(key string) error {
 	switch dir, name := cutKey(key); dir {
 	case keyTopics:
 		e.delTopic(name)
+	case keyController:
+		e.m.controller = Controller{}
 	case keyLogs:
 		if id, err := ident.ParseLog(name); err == nil {
 			e.m.logs = e.m.logs.without(id)

@@ -24,12 +24,13 @@ import (
 // it. In the body, uvarint is encoding/binary's; str is a uvarint length and bytes; id is 16
 // bytes. Numbers that cannot be negative are uvarints.
 const (
-	kindCluster = 'C'
-	kindTopic   = 'T'
-	kindGroup   = 'G'
-	kindLog     = 'L'
-	kindBroker  = 'B'
-	kindConfigs = 'D'
+	kindCluster    = 'C'
+	kindTopic      = 'T'
+	kindGroup      = 'G'
+	kindLog        = 'L'
+	kindBroker     = 'B'
+	kindConfigs    = 'D'
+	kindController = 'K'
 
 	formatVersion      = 1 // of every kind but
 	groupFormatVersion = 2 // of groups: 2 brought ceilings and gaps
@@ -90,6 +91,18 @@ func encodeCluster(c Cluster) []byte {
 func decodeCluster(v []byte) (c Cluster, err error) {
 	r := open(kindCluster, v)
 	c = Cluster{ID: r.str(), Format: int(r.num(math.MaxInt32)), Groups: int(r.num(maxGroups))}
+	return c, r.done()
+}
+
+// encodeController: uvarint term, uvarint broker.
+func encodeController(c Controller) []byte {
+	b := binary.AppendUvarint(begin(kindController), uint64(c.Term))
+	return finish(binary.AppendUvarint(b, uint64(c.Broker)))
+}
+
+func decodeController(v []byte) (c Controller, err error) {
+	r := open(kindController, v)
+	c = Controller{Term: int64(r.num(math.MaxInt64)), Broker: ident.Broker(r.num(math.MaxInt32))}
 	return c, r.done()
 }
 

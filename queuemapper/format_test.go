@@ -53,8 +53,9 @@ func samples() map[string][]byte {
 		"log": encodeLog(&Log{
 			Host: 2, Epoch: 258, State: LogSealed, Witnesses: []Witness{{Broker: 1, Incarnation: 1 << 40}, {Broker: 3, Incarnation: 2}},
 		}, [8]byte{1, 2, 3, 4, 5, 6, 7, 8}),
-		"broker":  encodeBroker(&Broker{Incarnation: 77, Host: "h", Port: 9092, Internal: "h:1", Rack: "r", Roles: []string{"broker", "controller"}}),
-		"configs": encodeConfigs(map[string]string{"a": "1", "b": ""}),
+		"broker":     encodeBroker(&Broker{Incarnation: 77, Host: "h", Port: 9092, Internal: "h:1", Rack: "r", Roles: []string{"broker", "controller"}}),
+		"controller": encodeController(Controller{Term: 300, Broker: 2}),
+		"configs":    encodeConfigs(map[string]string{"a": "1", "b": ""}),
 	}
 }
 
@@ -64,6 +65,8 @@ func decode(v []byte) (any, error) {
 		return decodeCluster(v)
 	}
 	switch v[0] {
+	case kindController:
+		return decodeController(v)
 	case kindTopic:
 		return decodeTopic("t", v, 1)
 	case kindGroup:
@@ -114,6 +117,8 @@ func encode(v any) []byte {
 		return encodeGroup(v)
 	case *Broker:
 		return encodeBroker(v)
+	case Controller:
+		return encodeController(v)
 	case map[string]string:
 		return encodeConfigs(v)
 	}

@@ -40,6 +40,7 @@ var (
 type Map struct {
 	revision   int64
 	cluster    Cluster
+	controller Controller
 	topics     ordered[string, *Topic]
 	byID       ordered[ident.Topic, *Topic]
 	groups     []*Group // by id

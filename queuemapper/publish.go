@@ -166,7 +166,7 @@ func (s *Store) Publish(ctx context.Context, pubs []Publication) []error {
 	}
 	newest := int64(0)
 	for len(work) > 0 {
-		batch := takeBatch(work)
+		batch := s.takeBatch(work)
 		rest := work[len(batch):]
 		again, seen, err := s.publishBatch(ctx, batch, errs)
 		newest = max(newest, seen)
@@ -188,7 +188,7 @@ func (s *Store) Publish(ctx context.Context, pubs []Publication) []error {
 }
 
 // takeBatch returns the longest head of work that fits into one transaction.
-func takeBatch(work []prepared) []prepared {
+func (s *Store) takeBatch(work []prepared) []prepared {
 	guards := make(map[guard]bool)
 	bytes := 0
 	for i, p := range work {
@@ -196,7 +196,7 @@ func takeBatch(work []prepared) []prepared {
 			guards[g] = true
 		}
 		bytes += len(p.value)
-		if i > 0 && (i+1+2*len(guards) > maxOps || bytes > maxBytes) {
+		if i > 0 && (i+1+2*len(guards) > s.cfg.MaxOps || bytes > s.cfg.MaxBytes) {
 			return work[:i]
 		}
 	}

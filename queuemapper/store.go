@@ -31,11 +31,14 @@ type Config struct {
 	// LeaseTTL is how long a registration outlives its broker; default 5 s, etcd rounds up
 	// to whole seconds.
 	LeaseTTL time.Duration
-
 	// Pause waits between two tries of a write whose answer was lost: context.Cause of ctx when that ended first. Nil:
 	// a timer. Rand makes ids and nonces; nil: crypto/rand. A simulation gives both.
 	Pause func(ctx context.Context, d time.Duration) error
 	Rand  io.Reader
+
+	// MaxOps and MaxBytes bound what is published in one transaction: compares or operations, and bytes of
+	// values. The defaults, 128 and 1 MiB, are what any etcd server takes; package embedded takes more.
+	MaxOps, MaxBytes int
 }
 
 func (c Config) withDefaults() Config {
@@ -60,6 +63,12 @@ func (c Config) withDefaults() Config {
 	if c.Rand == nil {
 		c.Rand = rand.Reader
 	}
+	if c.MaxOps == 0 {
+		c.MaxOps = maxOps
+	}
+	if c.MaxBytes == 0 {
+		c.MaxBytes = maxBytes
+	}
 	return c
 }
 
@@ -80,6 +89,9 @@ func (c Config) Validate() error {
 	}
 	if c.Groups < 0 || c.Groups > maxGroups {
 		errs = append(errs, fmt.Errorf("map store: groups %d: want 1 to %d", c.Groups, maxGroups))
+	}
+	if c.MaxOps < 0 || c.MaxOps > 0 && c.MaxOps < 16 || c.MaxBytes < 0 {
+		errs = append(errs, fmt.Errorf("map store: limits of %d operations, %d bytes: want at least 16, 1", c.MaxOps, c.MaxBytes))
 	}
 	if c.Prefix != "" && (c.Prefix[0] != '/' || c.Prefix[len(c.Prefix)-1] == '/') {
 		errs = append(errs, fmt.Errorf("map store: prefix %q: want a leading and no trailing slash", c.Prefix))

@@ -44,6 +44,11 @@ const (
 	maxTxnOps       = 4096
 	maxRequestBytes = 8 << 20
 
+	// MaxOps and MaxBytes are what a map store on this server may be configured with: of operations per
+	// transaction, and of bytes of their values, which leaves room for keys and compares.
+	MaxOps   = maxTxnOps
+	MaxBytes = maxRequestBytes - 2<<20
+
 	// keepRevisions is what compaction leaves for watchers that fell behind. One that
 	// falls further behind reads the whole map again.
 	keepRevisions = 1000
