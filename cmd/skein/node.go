@@ -140,7 +140,11 @@ func (n *node) openMap(ctx context.Context, cluster string) (err error) {
 			return fmt.Errorf("etcd %s: %w", strings.Join(n.settings.etcd, ","), err)
 		}
 	}
-	n.store, err = queuemapper.Open(ctx, queuemapper.Config{Client: n.client, Logger: n.logger, Registerer: n.registry}, cluster)
+	maxOps, maxBytes := 0, 0 // what any etcd takes
+	if n.etcd != nil {
+		maxOps, maxBytes = embedded.MaxOps, embedded.MaxBytes
+	}
+	n.store, err = queuemapper.Open(ctx, queuemapper.Config{Client: n.client, Logger: n.logger, Registerer: n.registry, MaxOps: maxOps, MaxBytes: maxBytes}, cluster)
 	if err != nil {
 		return fmt.Errorf("open the map: %w", err)
 	}
