@@ -23,6 +23,7 @@ type block struct {
 	acts    []func(error) // run when it is committed, or failed
 	dones   []*Append
 	updates []Update
+	batches []ident.ProducerBatch // behind updates
 	seq     uint64
 
 	started  atomic.Int64 // when its write began, ns; 0: not being written
@@ -33,9 +34,10 @@ type block struct {
 
 // entry is one data frame of a block.
 type entry struct {
-	q   *Queue
-	p   place
-	lso ident.Offset // last stable offset once this is committed
+	q        *Queue
+	p        place
+	lso      ident.Offset // last stable offset once this is committed
+	producer int64        // -1: none
 }
 
 func newBlock() *block {
@@ -51,9 +53,20 @@ func (b *block) reset() {
 	clear(b.acts)
 	clear(b.dones)
 	b.entries, b.acts, b.dones = b.entries[:0], b.acts[:0], b.dones[:0]
-	b.updates = nil
+	b.dropUpdates()
 	b.file, b.chunk, b.buf, b.rollFrom = nil, nil, nil, nil
 	b.n, b.count, b.pad, b.pos = 0, 0, 0, 0
+}
+
+// keptUpdates bounds the memory that a block keeps for its next updates.
+const keptUpdates = 4096
+
+func (b *block) dropUpdates() {
+	if cap(b.updates) > keptUpdates || cap(b.batches) > batchesKept*keptUpdates {
+		b.updates, b.batches = nil, nil
+	}
+	clear(b.updates)
+	b.updates, b.batches = b.updates[:0], b.batches[:0]
 }
 
 // empty reports whether nobody waits for the block.

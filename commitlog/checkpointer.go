@@ -1,6 +1,7 @@
 package commitlog
 
 import (
+	"context"
 	"fmt"
 	"io"
 )
@@ -20,7 +21,7 @@ func (l *Log) loadState() []byte {
 
 // writeCheckpoint writes the state as of now to a slot.
 func (s *sealer) writeCheckpoint() error {
-	snap, err := s.l.takeSnapshot()
+	snap, err := s.l.takeSnapshot(context.Background())
 	if err != nil {
 		return fmt.Errorf("write checkpoint: %w", err)
 	}

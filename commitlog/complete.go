@@ -10,12 +10,14 @@ import (
 )
 
 // complete is the body of the completing goroutine: it takes blocks in the order in
-// which they were dispatched and, once each is durable, registers it with the
-// witnesses and commits it. It returns when order is closed and empty.
+// which they were dispatched and, once each is durable, commits it, or registers it with the
+// witnesses and leaves it to commitWitnessed. It returns when order is closed and empty.
 func (l *Log) complete() {
 	var committer sync.WaitGroup
 	if l.cfg.Witness != nil {
 		committer.Go(l.commitWitnessed)
+		defer committer.Wait()
+		defer close(l.witnessed)
 	}
 	for b := range l.order {
 		err := l.awaitWrite(b)
@@ -24,20 +26,18 @@ func (l *Log) complete() {
 		} else if b.n > 0 {
 			l.durable.Store(int64(b.end()))
 		}
-		if l.cfg.Witness == nil {
+		wants := err == nil && len(b.updates) > 0
+		if !wants && l.handed.Load() == 0 { // nothing before it waits for witnesses
 			l.finish(b, err)
 			continue
 		}
-		if err == nil && len(b.updates) > 0 {
-			l.cfg.Witness.Register(b.updates, func(err error) { b.witness <- err })
+		l.handed.Add(1)
+		if wants && !plants.ackEarly {
+			l.cfg.Witness.Register(b.end(), b.updates, func(err error) { b.witness <- err })
 		} else {
 			b.witness <- err
 		}
 		l.witnessed <- b
-	}
-	if l.cfg.Witness != nil {
-		close(l.witnessed)
-		committer.Wait()
 	}
 }
 
@@ -58,7 +58,8 @@ func (l *Log) awaitWrite(b *block) error {
 	}
 }
 
-// commitWitnessed is the second half of complete when there are witnesses.
+// commitWitnessed is the second half of complete: it commits, in order, blocks that wait for witnesses, and
+// those behind them.
 func (l *Log) commitWitnessed() {
 	for b := range l.witnessed {
 		var err error
@@ -71,6 +72,7 @@ func (l *Log) commitWitnessed() {
 			l.setPoison(fmt.Errorf("register with witnesses: %w", err))
 		}
 		l.finish(b, err)
+		l.handed.Add(-1)
 	}
 }
 

@@ -58,7 +58,7 @@ func TestGoldenBytes(t *testing.T) {
 		"file":   file[:80],
 		"block":  block,
 		"frame":  fr,
-		"states": appendStates(nil, goldenStates()),
+		"states": AppendStates(nil, goldenStates()),
 		"ends":   appendEnds(nil, []partitionEnd{{partition: ident.Partition{Topic: ident.Topic{1}, Index: 2}, end: 3}}),
 	} {
 		path := filepath.Join("testdata", "golden", "log-"+name+".hex")
@@ -96,7 +96,7 @@ func TestFormatRoundTrips(t *testing.T) {
 	if _, err := decodeFrameHeader(b, 98); err == nil {
 		t.Error("a frame header is believed at another position")
 	}
-	if got, err := decodeStates(appendStates(nil, goldenStates())); err != nil || !reflect.DeepEqual(got, goldenStates()) {
+	if got, err := DecodeStates(AppendStates(nil, goldenStates())); err != nil || !reflect.DeepEqual(got, goldenStates()) {
 		t.Errorf("states %+v, %v", got, err)
 	}
 }
@@ -161,12 +161,12 @@ func TestNewerVersion(t *testing.T) {
 }
 
 func FuzzPayloads(f *testing.F) {
-	f.Add(appendStates(nil, goldenStates()))
+	f.Add(AppendStates(nil, goldenStates()))
 	f.Add(appendEnds(nil, []partitionEnd{{end: 3}}))
 	f.Add(testBatch(1, 1, 30))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		if states, err := decodeStates(b); err == nil {
-			if _, err := decodeStates(appendStates(nil, states)); err != nil {
+		if states, err := DecodeStates(b); err == nil {
+			if _, err := DecodeStates(AppendStates(nil, states)); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -97,6 +97,9 @@ func (l *Log) begin(ctx context.Context, epoch ident.LogEpoch, named []MapGenera
 			if !ok {
 				return false
 			}
+			if h := &frames[0].h; h.kind != frameEpoch { // forgotten, or cut at ends that the map has
+				s.tell(Update{Kind: UpdateForgotten, Generation: h.gen})
+			}
 			frames = frames[1:]
 		}
 		s.onCommit(done)
@@ -208,7 +211,7 @@ func (l *Log) prepare(ctx context.Context, openings []Opening) ([]ident.Frame, e
 	for i, o := range openings {
 		frames[i] = &parts{
 			h:       frameHeader{kind: frameOpened, gen: ident.Generation{Group: o.Group, Epoch: o.Epoch}},
-			payload: appendStates(nil, o.State),
+			payload: AppendStates(nil, o.State),
 		}
 	}
 	next := 0
@@ -219,7 +222,7 @@ func (l *Log) prepare(ctx context.Context, openings []Opening) ([]ident.Frame, e
 			}
 			gen := frames[next].h.gen
 			out[next] = gen.Frame
-			s.openingUpdates(gen, openings[next].State)
+			s.tellOpened(gen, openings[next].State)
 			// A snapshot as of a later position must find it.
 			r := l.addPrepared(gen, openings[next].State, s.nowMs)
 			r.bound(openings[next].Ceiling)
@@ -232,16 +235,6 @@ func (l *Log) prepare(ctx context.Context, openings []Opening) ([]ident.Frame, e
 		return nil, fmt.Errorf("prepare: %w", err)
 	}
 	return out, nil
-}
-
-// openingUpdates tells the witnesses what a generation starts from.
-func (s *sequencer) openingUpdates(gen ident.Generation, states []ident.PartitionState) {
-	if s.l.cfg.Witness == nil {
-		return
-	}
-	for _, st := range states {
-		s.cur.updates = append(s.cur.updates, Update{Generation: gen, State: st})
-	}
 }
 
 func (l *Log) addPrepared(gen ident.Generation, states []ident.PartitionState, nowMs int64) *run {
@@ -299,7 +292,6 @@ func (l *Log) drain(ctx context.Context, first func(s *sequencer) error) error {
 	})
 }
 
-
 // notify tells every watcher of the run's queues.
 func (r *run) notify() {
 	for _, q := range r.sorted() {
@@ -325,6 +317,10 @@ func (l *Log) drop(ctx context.Context, partitions []ident.Partition) error {
 		}
 		if !frame.write(s) {
 			return false
+		}
+		for _, q := range queues {
+			q.dropped = true
+			s.tell(Update{Kind: UpdateDropped, Generation: q.run.gen, State: ident.PartitionState{Partition: q.partition}})
 		}
 		s.onCommit(done)
 		return true
@@ -364,11 +360,7 @@ func (l *Log) setLogStart(ctx context.Context, q *Queue, to ident.Offset) error 
 		}
 		s.touch(q)
 		q.pendingStart = to
-		if l.cfg.Witness != nil {
-			s.cur.updates = append(s.cur.updates, Update{Generation: q.run.gen, State: ident.PartitionState{
-				Partition: q.partition, End: q.next, LogStart: to,
-			}})
-		}
+		s.tell(Update{Generation: q.run.gen, State: q.marks()})
 		s.onCommit(func(err error) {
 			if err == nil {
 				q.logStart.Store(int64(to))

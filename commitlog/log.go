@@ -66,27 +66,13 @@ type Config struct {
 	ProducerExpiry time.Duration // default 24 h
 	CheckpointEach time.Duration // default 30 s
 
-	Witness Registrar // nil: the recorded witness set is empty
+	Witness Registrar // nil: the recorded witness set is empty, for ever
 
 	FS vfs.FS // nil: the real one
 
 	Logger     *slog.Logger
 	Registerer prometheus.Registerer
 	Now        func() time.Time // nil: time.Now; producer expiry and CreateTime checks never decide safety
-}
-
-// Registrar is the witness side of the commit rule: durable, then registered with
-// every witness, then committed (O4). Register is called in commit order and calls
-// done exactly once, possibly from another goroutine, when every member has the
-// update; an error poisons the log.
-type Registrar interface {
-	Register(updates []Update, done func(error))
-}
-
-// Update is one touched queue of one group commit.
-type Update struct {
-	Generation ident.Generation
-	State      ident.PartitionState // full End/LogStart; Producers: only the touched ones
 }
 
 // Log is one commitlog. Life: Open (recovers; serves nothing) → Run in a goroutine →
@@ -120,7 +106,8 @@ type Log struct {
 	order     chan *block   // dispatched blocks, in order, to the completer
 	writes    chan *block   // to the writers
 	witnessed chan *block   // durable blocks, in order, that wait for the witnesses
-	touched   []*Queue      // owned by the completer
+	touched   []*Queue      // owned by who commits: the completer, or commitWitnessed while handed > 0
+	snapping  chan struct{} // one slot: who holds it takes a snapshot
 
 	epoch     atomic.Int64
 	begun     atomic.Bool
@@ -128,6 +115,7 @@ type Log struct {
 	committed atomic.Int64 // position
 	inFlight  atomic.Int64 // writes
 	piped     atomic.Int64 // blocks between dispatch and commit
+	handed    atomic.Int64 // of these, those that the completer left to commitWitnessed
 
 	stopped   chan struct{} // closed when Run has no sequencer any more
 	poisonErr atomic.Pointer[error]

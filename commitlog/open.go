@@ -82,6 +82,7 @@ func open(ctx context.Context, cfg Config) (*Log, error) {
 		order:     make(chan *block, maxPiped+2),
 		writes:    make(chan *block, maxPiped+2),
 		witnessed: make(chan *block, maxPiped+2),
+		snapping:  make(chan struct{}, 1),
 	}
 	l.table = newTable(l)
 	if err := l.openDirs(); err != nil {

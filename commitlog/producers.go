@@ -17,7 +17,8 @@ type producer struct {
 	seen        int64        // when that one was appended, ms; expiry goes by it
 	coordinator int32
 	epoch       int16
-	kept        uint8 // of batches, oldest first
+	kept        uint8  // of batches, oldest first
+	toldIn      uint64 // the block whose updates have it
 	batches     [batchesKept]ident.ProducerBatch
 }
 
@@ -69,13 +70,19 @@ func (ps *producers) reindex() {
 }
 
 // expire drops producers that were silent since before the given time, in ms, and
-// have no open transaction.
-func (ps *producers) expire(before int64) {
-	n := len(ps.list)
-	ps.list = slices.DeleteFunc(ps.list, func(p producer) bool { return p.txnStart < 0 && p.seen < before })
-	if len(ps.list) != n {
+// have no open transaction. It returns their ids.
+func (ps *producers) expire(before int64) (removed []int64) {
+	ps.list = slices.DeleteFunc(ps.list, func(p producer) bool {
+		silent := p.txnStart < 0 && p.seen < before
+		if silent {
+			removed = append(removed, p.id)
+		}
+		return silent
+	})
+	if len(removed) > 0 {
 		ps.reindex()
 	}
+	return removed
 }
 
 // lastSequence is Kafka's increment, which wraps to 0 after MaxInt32.

@@ -24,7 +24,10 @@ type Queue struct {
 
 	stamp    uint32 // of the last snapshot that has it, or does not need it
 	dropping bool   // its drop is in the log, perhaps not yet durable
+	dropped  bool   // its drop was sequenced
 	listed   bool   // among the sequencer's stateful queues
+	toldAt   int32  // its place among the updates of that block's data frames
+	toldIn   uint64 // the block whose updates have it
 
 	mark uint64 // owned by the completer: the block that touched it last
 

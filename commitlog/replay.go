@@ -140,7 +140,7 @@ func (r *replay) part(fr *frame, clockMs int64) error {
 }
 
 func (r *replay) opened(fr *frame, payload []byte, clockMs int64) error {
-	states, err := decodeStates(payload)
+	states, err := DecodeStates(payload)
 	if err != nil {
 		return err
 	}

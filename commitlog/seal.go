@@ -103,6 +103,7 @@ func (l *Log) seal(ctx context.Context, gens []MapGeneration) error {
 			if !frames[next].write(s) {
 				return false
 			}
+			s.tell(Update{Kind: UpdateForgotten, Generation: runs[next].gen})
 			for _, q := range runs[next].sorted() {
 				s.touch(q)
 			}

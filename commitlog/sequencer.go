@@ -34,8 +34,9 @@ type sequencer struct {
 	snap      *snapshot
 	held      int           // batches that wait for the end of a freeze
 	holding   map[*run]bool // runs that have such
-	producing []*Queue // queues with producer state, in no order
-	sweepAt   int      // progress of the expiry in it
+	producing []*Queue      // queues with producer state, in no order
+	sweepAt   int           // progress of the expiry in it
+	expired   []expired
 }
 
 // run is the sequencing goroutine. It returns when ctx ended and everything that
@@ -193,7 +194,7 @@ func (s *sequencer) admit(b *Batch) bool {
 		q.prods.apply(&facts, base, s.nowMs)
 	}
 	s.cur.entries = append(s.cur.entries, entry{
-		q: q, lso: q.prods.firstOpen(q.next),
+		q: q, lso: q.prods.firstOpen(q.next), producer: b.ProducerID,
 		p: place{base: base, position: pos, maxTime: b.MaxTimestamp, size: int32(len(b.Data)), count: b.Records},
 	})
 	b.Result.Base = base
@@ -230,7 +231,7 @@ func (s *sequencer) deduplicate(b *Batch, f *batchFacts) bool {
 	}
 	p := ps.find(b.ProducerID)
 	if p != nil && p.txnStart < 0 && p.seen < s.l.expiredBefore(s.nowMs) {
-		ps.expire(s.l.expiredBefore(s.nowMs))
+		s.expire(b.Queue, s.l.expiredBefore(s.nowMs))
 		p = nil
 	}
 	if p == nil {
@@ -380,9 +381,7 @@ func (s *sequencer) send() bool {
 	if s.rolled != nil {
 		b.rollFrom, s.rolled = s.rolled, nil
 	}
-	if s.l.cfg.Witness != nil {
-		b.updates = s.witnessUpdates(b)
-	}
+	s.collectUpdates(b)
 	s.l.inFlight.Add(1)
 	b.started.Store(time.Now().UnixNano())
 	s.l.order <- b
@@ -390,29 +389,6 @@ func (s *sequencer) send() bool {
 	s.cur = s.l.spareBlock()
 	s.sweep()
 	return true
-}
-
-// witnessUpdates says what the block's data frames change. Updates of control
-// frames were added by the steps that wrote them.
-func (s *sequencer) witnessUpdates(b *block) []Update {
-	out := b.updates
-	at := map[*Queue]int{}
-	for i := range b.entries {
-		q := b.entries[i].q
-		k, ok := at[q]
-		if !ok {
-			k = len(out)
-			at[q] = k
-			out = append(out, Update{Generation: q.run.gen, State: ident.PartitionState{Partition: q.partition}})
-		}
-		out[k].State.End = b.entries[i].p.end()
-		out[k].State.LogStart = q.pendingStart
-	}
-	for q, k := range at {
-		// Nothing of q was sequenced after this block: its state is the block's.
-		out[k].State.Producers = q.prods.export()
-	}
-	return out
 }
 
 // sweep expires a few producers' states at a time, so that silent producers cost
@@ -426,7 +402,7 @@ func (s *sequencer) sweep() {
 		s.sweepAt = (s.sweepAt + 1) % len(s.producing)
 		q := s.producing[s.sweepAt]
 		if q.prods != nil {
-			q.prods.expire(before)
+			s.expire(q, before)
 		}
 		if q.prods == nil || len(q.prods.list) == 0 {
 			q.prods = nil

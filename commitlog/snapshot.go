@@ -1,6 +1,7 @@
 package commitlog
 
 import (
+	"context"
 	"encoding/binary"
 	"fmt"
 
@@ -84,7 +85,7 @@ func (snap *snapshot) add(q *Queue) {
 	snap.buf = binary.LittleEndian.AppendUint64(snap.buf, uint64(q.start))
 	snap.buf = binary.LittleEndian.AppendUint64(snap.buf, uint64(q.since))
 	st := q.snapshot()
-	snap.buf = appendState(snap.buf, &st)
+	snap.buf = ident.AppendState(snap.buf, &st)
 }
 
 // stepSnapshot goes on with the snapshot under way.
@@ -115,8 +116,15 @@ func (s *sequencer) stepSnapshot() {
 	s.onCommit(func(err error) { snap.result <- err })
 }
 
-// takeSnapshot returns the state as of a position that is committed.
-func (l *Log) takeSnapshot() (*snapshot, error) {
+// takeSnapshot returns the state as of a position that is committed. One is taken at a time.
+func (l *Log) takeSnapshot(ctx context.Context) (*snapshot, error) {
+	select {
+	case l.snapping <- struct{}{}:
+	case <-l.stopped:
+		return nil, ErrClosed
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
 	snap := &snapshot{result: make(chan error, 1)}
 	err := l.inbox.put(submission{
 		step: func(s *sequencer) bool {
@@ -126,6 +134,7 @@ func (l *Log) takeSnapshot() (*snapshot, error) {
 		fail: func(err error) { snap.result <- err },
 	})
 	if err != nil {
+		<-l.snapping
 		return nil, err
 	}
 	select {
@@ -134,7 +143,18 @@ func (l *Log) takeSnapshot() (*snapshot, error) {
 		err = l.poison()
 	case <-l.stopped:
 		err = ErrClosed
+	case <-ctx.Done(): // the sequencer is still at it: the slot is given back when it is done
+		l.late.Go(func() {
+			select {
+			case <-snap.result:
+			case <-l.poisoned:
+			case <-l.stopped:
+			}
+			<-l.snapping
+		})
+		return nil, context.Cause(ctx)
 	}
+	<-l.snapping
 	return snap, err
 }
 
@@ -174,7 +194,7 @@ func (r *replay) decodeSnapshot(b []byte, nowMs int64) (ident.Position, error) {
 
 // writeSnapshot writes the state into the log and returns the position as of which it is.
 func (l *Log) writeSnapshot() (ident.Position, error) {
-	snap, err := l.takeSnapshot()
+	snap, err := l.takeSnapshot(context.Background())
 	if err != nil {
 		return 0, err
 	}
