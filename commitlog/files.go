@@ -37,6 +37,8 @@ type logFile struct {
 	no        uint32   // counts the files of this process, in order of position
 	touched   []*Queue // owned by the completing goroutine, then by the sealer
 
+	heat atomic.Pointer[heat] // nil before the first small read
+
 	index      atomic.Pointer[indexFile]
 	oldIndexes []*indexFile // replaced, perhaps still being read; owned by the sealer
 }

@@ -91,7 +91,8 @@ type Log struct {
 	recovered Recovered
 	table     *table
 	mem       *memory
-	readMem   *memory // buffers of reads from disk
+	readMem   *memory // buffers of large reads from disk
+	packMem   *memory // and of small ones
 	files     fileSet
 	pool      *filePool
 	keeper    keeper

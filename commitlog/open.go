@@ -91,6 +91,8 @@ func open(ctx context.Context, cfg Config) (*Log, error) {
 	l.mem = newMemory(max(4<<20, 4*cfg.MaxBlock), cfg.CacheBytes)
 	l.readMem = newMemory(readMax+2*vfs.PageSize, 0)
 	l.readMem.spares = min(cfg.ReadsInFlight, 32)
+	l.packMem = newMemory(packSize, 0)
+	l.packMem.spares = 128
 	l.metrics = newMetrics(cfg.Registerer, l.id.String())
 	if err := l.recover(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("open log %s: %w", cfg.Dir, err), l.close())

@@ -87,8 +87,10 @@ type Records struct {
 	Bytes  int
 	Next   ident.Offset // the offset after the last batch; From when there is none
 
-	pins []*chunk
-	plan []located
+	pins   []*chunk
+	plan   []located
+	pack   *chunk // the last of pins that small reads go into, filled up to packed
+	packed int
 }
 
 // Release lets go of the memory behind Slices and empties r for reuse.

@@ -189,7 +189,7 @@ func (q *Queue) fetchDisk(ctx context.Context, plan []located, dst *Records) err
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
-	c, b, err := l.pread(f, from, size, size >= directRead)
+	b, err := l.pread(f, from, size, dst)
 	<-l.reads
 	if err != nil {
 		return err
@@ -198,12 +198,10 @@ func (q *Queue) fetchDisk(ctx context.Context, plan []located, dst *Records) err
 		p := &plan[i]
 		b := b[p.position-from:][:frameHeaderSize+int(p.size)]
 		if err := q.prove(p, b); err != nil {
-			dst.hold(c)
 			return &CorruptError{File: f.name, From: p.position, To: p.position + ident.Position(len(b)), Reason: err.Error()}
 		}
 		dst.add(b[frameHeaderSize:len(b):len(b)], p.end())
 	}
-	dst.hold(c)
 	return nil
 }
 
@@ -211,27 +209,43 @@ func (q *Queue) fetchDisk(ctx context.Context, plan []located, dst *Records) err
 // for the device, and it would only push out what small reads share there.
 const directRead = 128 << 10
 
-// pread reads size bytes at a position into a buffer with one reference.
-func (l *Log) pread(f *logFile, at ident.Position, size int, direct bool) (*chunk, []byte, error) {
+// pread reads size bytes at a position into memory that dst holds.
+func (l *Log) pread(f *logFile, at ident.Position, size int, dst *Records) ([]byte, error) {
 	off := int64(at - f.first)
+	if size < directRead {
+		f.warm(off)
+		b, err := dst.room(l, size)
+		if err != nil {
+			return nil, err
+		}
+		return b, l.preadInto(f, f.r, b, size, off)
+	}
 	skip, want, h := 0, size, f.r
-	if direct && f.d != nil {
+	if f.d != nil {
 		skip = int(off & (vfs.PageSize - 1))
 		want = (skip + size + vfs.PageSize - 1) &^ (vfs.PageSize - 1)
 		h = f.d
 	}
 	c, err := l.readMem.get(want)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	c.refs.Store(1)
-	n, err := h.ReadAt(c.buf[:want], off-int64(skip))
-	if err != nil && !(errors.Is(err, io.EOF) && n >= skip+size) {
-		c.unpin()
-		return nil, nil, fmt.Errorf("read %s: %w", f.name, err)
+	dst.hold(c)
+	if err := l.preadInto(f, h, c.buf[:want], skip+size, off-int64(skip)); err != nil {
+		return nil, err
 	}
-	l.metrics.diskReads(want)
-	return c, c.buf[skip : skip+size], nil
+	return c.buf[skip : skip+size], nil
+}
+
+// preadInto fills b, of which need bytes must be in the file.
+func (l *Log) preadInto(f *logFile, h vfs.File, b []byte, need int, off int64) error {
+	n, err := h.ReadAt(b, off)
+	if err != nil && !(errors.Is(err, io.EOF) && n >= need) {
+		return fmt.Errorf("read %s: %w", f.name, err)
+	}
+	l.metrics.diskReads(len(b))
+	return nil
 }
 
 // prove checks that bytes from the disk are the batch that the index promised.
@@ -271,6 +285,7 @@ func (r *Records) release() {
 	clear(r.plan)
 	r.pins, r.Slices, r.plan = r.pins[:0], r.Slices[:0], r.plan[:0]
 	r.Bytes, r.Next = 0, 0
+	r.pack, r.packed = nil, 0
 }
 
 // hole reports whether no batch holds an offset that lies below the high watermark.

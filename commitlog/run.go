@@ -80,6 +80,7 @@ func (l *Log) close() error {
 	}
 	l.mem.clear()
 	l.readMem.clear()
+	l.packMem.clear()
 	return errors.Join(errs...)
 }
 

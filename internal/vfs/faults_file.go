@@ -95,6 +95,8 @@ func flipBit(p []byte, seed uint64) {
 	}
 }
 
+func (x *faultyFile) WillNeed(off, n int64) { x.file.WillNeed(off, n) }
+
 func (x *faultyFile) Datasync() error {
 	return x.f.around(Op{Kind: KindSync, Name: x.name}, "", x.file.Datasync)
 }

@@ -280,6 +280,8 @@ func (f *memFile) reserve(op string, off, n int64) error {
 	return nil
 }
 
+func (f *memFile) WillNeed(_, _ int64) {}
+
 func (f *memFile) Datasync() error { return f.Sync() }
 
 func (f *memFile) Sync() error {

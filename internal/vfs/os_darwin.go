@@ -16,6 +16,9 @@ func adviseRandom(*os.File) {}
 
 // Datasync is a full sync: darwin's fsync does not empty the device's cache,
 // and only F_FULLFSYNC, which os.File.Sync uses, does.
+// WillNeed does nothing here.
+func (o *osFile) WillNeed(_, _ int64) {}
+
 func (o *osFile) Datasync() error { return o.f.Sync() }
 
 func (o *osFile) Allocate(off, n int64) error {

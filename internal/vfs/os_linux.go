@@ -46,6 +46,11 @@ func adviseRandom(f *os.File) {
 	_ = control(f, func(fd int) error { return unix.Fadvise(fd, 0, 0, unix.FADV_RANDOM) })
 }
 
+// WillNeed has the kernel read the range into the page cache.
+func (o *osFile) WillNeed(off, n int64) {
+	_ = control(o.f, func(fd int) error { return unix.Fadvise(fd, off, n, unix.FADV_WILLNEED) })
+}
+
 func (o *osFile) Datasync() error {
 	if err := control(o.f, unix.Fdatasync); err != nil {
 		return &fs.PathError{Op: "fdatasync", Path: o.f.Name(), Err: err}

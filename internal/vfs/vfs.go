@@ -153,6 +153,9 @@ type File interface {
 	// which still changes metadata (see ZeroFill); reservation at all where the
 	// host cannot (darwin only grows the file); durability.
 	Allocate(off, n int64) error
+	// WillNeed is a hint that buffered reads of a range come soon. It returns before
+	// they would be fast, and may do nothing.
+	WillNeed(off, n int64)
 	// Size returns the current length in bytes.
 	Size() (int64, error)
 	// Close releases the handle. NOT promised: durability of anything.
