@@ -25,12 +25,17 @@ import (
 	"github.com/skeinmq/skein/queuemapper"
 )
 
+// ErrFenced ends Run when the broker may own nothing any more under its incarnation: a log of its was sealed or
+// adopted. The process goes on: it closes the logs, opens them again, and makes a new broker with a new incarnation.
+var ErrFenced = errors.New("broker is fenced")
+
 // Config configures a broker. The zero value of an optional field means its default.
 type Config struct {
 	ID          ident.Broker
-	Incarnation int64 // greater at every start
+	Incarnation int64 // of the map's store: greater at every start
 	Rack        string
 	Listener    net.Listener // Kafka protocol; the broker closes it
+	Internal    string       // host:port of the internal listener as others reach it, "" if there is none
 	Host        string       // advertised
 	Port        int32        // advertised
 

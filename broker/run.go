@@ -23,7 +23,7 @@ func (b *Broker) Run(ctx context.Context) error {
 		return fmt.Errorf("move log starts to where a log that is back has them: %w", err)
 	}
 	err := b.store.RegisterBroker(ctx, queuemapper.Broker{
-		ID: b.cfg.ID, Incarnation: b.cfg.Incarnation, Host: b.cfg.Host, Port: b.cfg.Port, Rack: b.cfg.Rack,
+		ID: b.cfg.ID, Incarnation: b.cfg.Incarnation, Host: b.cfg.Host, Port: b.cfg.Port, Internal: b.cfg.Internal, Rack: b.cfg.Rack,
 		Roles: []string{"broker", "controller"},
 	})
 	if err != nil {

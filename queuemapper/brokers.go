@@ -9,6 +9,8 @@ import (
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/skeinmq/skein/internal/ident"
 )
 
 // registration is what Run keeps alive.
@@ -33,6 +35,17 @@ func (r *registration) get() (*Broker, clientv3.LeaseID) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.broker, r.lease
+}
+
+// NextIncarnation numbers a start of a broker: greater than every number that this broker had before, whatever the
+// clocks say, because it is the revision of a write of its own.
+func (s *Store) NextIncarnation(ctx context.Context, b ident.Broker) (int64, error) {
+	// A lost answer is no matter: the number of the write that got lost is nobody's.
+	resp, _, err := s.settle(ctx, "incarnation", nil, []clientv3.Op{s.put(keyIncarnation(b), encodeIncarnation())}, nil)
+	if err != nil {
+		return 0, fmt.Errorf("next incarnation of broker %d: %w", b, err)
+	}
+	return resp.Header.Revision, nil
 }
 
 // RegisterBroker writes a broker's registration under a lease that Run keeps alive, and

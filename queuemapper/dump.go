@@ -84,6 +84,9 @@ func describe(key string, kv *mvccpb.KeyValue) (any, error) {
 		}
 		b, err := decodeBroker(id, kv.Value)
 		return dumped[*Broker]{kv.ModRevision, b}, err
+	case keyIncarnations:
+		r := open(kindIncarnation, kv.Value)
+		return dumped[struct{}]{kv.ModRevision, struct{}{}}, r.done()
 	case keyConfigs:
 		c, err := decodeConfigs(kv.Value)
 		return dumped[map[string]string]{kv.ModRevision, c}, err

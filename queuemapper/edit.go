@@ -21,12 +21,17 @@ const (
 	keyLogs       = "/logs/"
 	keyBrokers    = "/brokers/"
 	keyConfigs    = "/config/"
+	// keyIncarnations holds no value of interest: the revision of a key is the broker's newest incarnation.
+	keyIncarnations = "/incarnations/"
 )
 
 func keyTopic(name string) string      { return keyTopics + name }
 func keyGroup(id ident.Group) string   { return keyGroups + strconv.Itoa(int(id)) }
 func keyLog(id ident.Log) string       { return keyLogs + id.String() }
 func keyBroker(id ident.Broker) string { return keyBrokers + strconv.Itoa(int(id)) }
+func keyIncarnation(id ident.Broker) string {
+	return keyIncarnations + strconv.Itoa(int(id))
+}
 func keyConfig(kind, name string) string {
 	return keyConfigs + kind + "/" + name
 }

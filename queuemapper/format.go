@@ -32,6 +32,8 @@ const (
 	kindConfigs    = 'D'
 	kindController = 'K'
 
+	kindIncarnation = 'I'
+
 	formatVersion      = 1 // of every kind but
 	groupFormatVersion = 2 // of groups: 2 brought ceilings and gaps
 
@@ -426,6 +428,9 @@ func decodeBroker(id ident.Broker, v []byte) (*Broker, error) {
 	}
 	return b, r.done()
 }
+
+// encodeIncarnation has no body: what counts is the revision at which it is written.
+func encodeIncarnation() []byte { return finish(begin(kindIncarnation)) }
 
 func encodeConfigs(m map[string]string) []byte { return finish(appendConfigs(begin(kindConfigs), m)) }
 

@@ -375,3 +375,19 @@ func TestDump(t *testing.T) {
 }
 
 var _ clientv3.KV // the fault tests replace it
+
+// TestNextIncarnation: numbers only grow, whoever asks and however often, and need no clock.
+func TestNextIncarnation(t *testing.T) {
+	s := openStore(t, testConfig(t))
+	last := int64(0)
+	for i := range 10 {
+		n, err := s.NextIncarnation(t.Context(), ident.Broker(i%2))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n <= last {
+			t.Fatalf("incarnation %d after %d", n, last)
+		}
+		last = n
+	}
+}

@@ -9,27 +9,48 @@ import (
 	"net/http/pprof"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+	dto "github.com/prometheus/client_model/go"
 )
+
+// gather collects the metrics of the process and of the broker's present incarnation.
+func (n *node) gather() ([]*dto.MetricFamily, error) {
+	from := prometheus.Gatherers{n.registry}
+	if in := n.inner.Load(); in != nil {
+		from = append(from, in.registry)
+	}
+	return from.Gather()
+}
 
 // serveHTTP serves health, metrics, profiles and the operators' API until ctx ends.
 func (n *node) serveHTTP(ctx context.Context) error {
 	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", promhttp.HandlerFor(n.registry, promhttp.HandlerOpts{}))
+	mux.Handle("GET /metrics", promhttp.HandlerFor(prometheus.GathererFunc(n.gather), promhttp.HandlerOpts{}))
 	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
-		select {
-		case <-n.broker.Ready():
-			if ctx.Err() == nil {
+		if ctx.Err() != nil {
+			http.Error(w, "draining", http.StatusServiceUnavailable)
+			return
+		}
+		if in := n.inner.Load(); in != nil {
+			select {
+			case <-in.broker.Ready():
 				fmt.Fprintln(w, "ok")
 				return
+			default:
 			}
-			http.Error(w, "draining", http.StatusServiceUnavailable)
-		default:
-			http.Error(w, "starting", http.StatusServiceUnavailable)
 		}
+		http.Error(w, "starting", http.StatusServiceUnavailable)
 	})
-	mux.Handle("/v1/", n.broker.OpsHandler())
+	mux.HandleFunc("/v1/", func(w http.ResponseWriter, r *http.Request) {
+		in := n.inner.Load()
+		if in == nil {
+			http.Error(w, "starting", http.StatusServiceUnavailable)
+			return
+		}
+		in.ops.ServeHTTP(w, r)
+	})
 	mux.HandleFunc("/debug/pprof/", pprof.Index)
 	mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
 	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)

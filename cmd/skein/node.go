@@ -6,12 +6,8 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"maps"
-	"net"
-	"path/filepath"
-	"strconv"
 	"strings"
-	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -20,15 +16,14 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/skeinmq/skein/broker"
-	"github.com/skeinmq/skein/commitlog"
 	"github.com/skeinmq/skein/controller"
-	"github.com/skeinmq/skein/internal/kconfig"
 	"github.com/skeinmq/skein/queuemapper"
 	"github.com/skeinmq/skein/queuemapper/embedded"
 )
 
-// node is one broker process: the parts that `skein serve` wires together. They start in the
-// order map store, map, logs and controller, broker; they stop in the opposite one.
+// node is one broker process: the parts that `skein serve` wires together. The outer ones, here, live as long as the
+// process: map store, map, controller, HTTP. The inner ones, the logs and the broker, live as long as one incarnation of
+// the broker. Parts start in the order map store, map, logs and controller, broker; they stop in the opposite one.
 type node struct {
 	settings settings
 	claim    *claim
@@ -38,25 +33,43 @@ type node struct {
 	registry *prometheus.Registry
 	etcd     *embedded.Server // nil with an external etcd
 	client   *clientv3.Client
-	store    *queuemapper.Store
+	store    *queuemapper.Store // set before mapOpen is closed
+	mapOpen  chan struct{}
 	ctl      *controller.Controller
-	logs     []*commitlog.Log
-	broker   *broker.Broker
+
+	inner atomic.Pointer[inner] // the one that serves; nil: none yet, or between two
 }
 
+// run runs the node until ctx ends or a part fails.
 func (n *node) run(ctx context.Context) (err error) {
 	n.registry = prometheus.NewRegistry()
 	n.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	defer func() { err = errors.Join(err, n.close()) }()
-	if err := n.open(ctx); err != nil {
+	n.mapOpen = make(chan struct{})
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	var all errgroup.Group
+	all.Go(func() error {
+		err := n.serveHTTP(ctx)
+		if err != nil {
+			stop(err)
+		}
+		return err
+	})
+	err = n.serve(ctx, stop)
+	stop(err)
+	return errors.Join(err, all.Wait(), n.close())
+}
+
+// serve opens the parts and runs them until ctx ends; stop ends it early, with a cause.
+func (n *node) serve(ctx context.Context, stop context.CancelCauseFunc) error {
+	in, err := n.open(ctx)
+	if err != nil {
 		return err
 	}
 	// What the broker stands on ends after it.
 	below, stopBelow := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopBelow()
-	var under, all errgroup.Group
-	ctx, stop := context.WithCancelCause(ctx)
-	defer stop(nil)
+	var under errgroup.Group
 	part := func(name string, run func(context.Context) error) {
 		under.Go(func() error {
 			err := run(below)
@@ -70,66 +83,64 @@ func (n *node) run(ctx context.Context) (err error) {
 	}
 	part("map", n.store.Run)
 	part("controller", n.ctl.Run)
-	for i, l := range n.logs {
-		part("log "+n.settings.data[i], l.Run)
-	}
-	all.Go(func() error { return n.serveHTTP(ctx) })
-	all.Go(func() error {
-		defer stop(nil)
-		if err := n.broker.Run(ctx); err != nil {
-			return fmt.Errorf("broker: %w", err)
-		}
-		return nil
-	})
-	all.Go(func() error { n.announce(ctx); return nil })
-	err = all.Wait()
+	err = n.serveInner(ctx, in)
 	stopBelow()
 	return errors.Join(err, under.Wait())
 }
 
-// open opens everything and serves nothing. With directories that were in use before, logs recover while
-// the map store starts.
-func (n *node) open(ctx context.Context) error {
-	var g errgroup.Group
-	cluster := ""
-	for _, id := range n.claim.identities {
-		if id != nil {
-			cluster = id.ClusterID
-		}
-	}
-	n.logs = make([]*commitlog.Log, len(n.settings.data))
-	mapOpen := make(chan struct{})
-	var opened sync.Once
+// open opens everything and serves nothing but HTTP. With directories that were in use before, logs recover while the
+// map store starts.
+func (n *node) open(ctx context.Context) (in *inner, err error) {
+	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
-		defer opened.Do(func() { close(mapOpen) })
-		return n.openMap(ctx, cluster)
+		if err := n.openMap(gctx); err != nil {
+			return err
+		}
+		close(n.mapOpen)
+		return nil
 	})
 	g.Go(n.openController)
-	for i, dir := range n.settings.data {
-		g.Go(func() (err error) {
-			id := cluster
-			if n.claim.identities[i] == nil {
-				<-mapOpen // a fresh disk is given the cluster's id
-				if n.store == nil {
-					return nil
-				}
-				id = n.store.Map().Cluster().ID
-			}
-			if n.logs[i], err = commitlog.Open(ctx, n.logConfig(dir, id)); err != nil {
-				return fmt.Errorf("open log %s: %w", dir, err)
-			}
-			return nil
-		})
-	}
-	if err := g.Wait(); err != nil {
+	g.Go(func() (err error) {
+		in, err = n.newInner(gctx, n.claim.kafka)
 		return err
+	})
+	if err = g.Wait(); err != nil && in != nil {
+		err = errors.Join(err, in.close())
 	}
-	return n.openBroker()
+	return in, err
 }
 
-func (n *node) openMap(ctx context.Context, cluster string) (err error) {
+// serveInner runs the inner part, and another one each time it was fenced, until ctx ends.
+func (n *node) serveInner(ctx context.Context, in *inner) error {
+	for {
+		err := in.openBroker(ctx)
+		if err == nil {
+			n.inner.Store(in)
+			err = in.run(ctx)
+			n.inner.Store(nil)
+		}
+		cerr := in.close()
+		if !errors.Is(err, broker.ErrFenced) || ctx.Err() != nil || cerr != nil {
+			if errors.Is(err, broker.ErrFenced) { // it ends anyway
+				err = nil
+			}
+			return errors.Join(err, cerr)
+		}
+		n.logger.Warn("broker was fenced; it comes back in a new incarnation", "broker", n.settings.nodeID, "error", err)
+		ln, err := rebind(ctx, in.listener.Addr().String())
+		if err != nil {
+			return err
+		}
+		if in, err = n.newInner(ctx, ln); err != nil {
+			ln.Close()
+			return err
+		}
+	}
+}
+
+func (n *node) openMap(ctx context.Context) (err error) {
 	if len(n.settings.etcd) == 0 {
-		n.etcd, err = embedded.Start(ctx, embedded.Config{Dir: filepath.Join(n.settings.data[0], "etcd"), Logger: n.logger})
+		n.etcd, err = embedded.Start(ctx, embedded.Config{Dir: n.firstDir("etcd"), Logger: n.logger})
 		if err != nil {
 			return err
 		}
@@ -144,7 +155,7 @@ func (n *node) openMap(ctx context.Context, cluster string) (err error) {
 	if n.etcd != nil {
 		maxOps, maxBytes = embedded.MaxOps, embedded.MaxBytes
 	}
-	n.store, err = queuemapper.Open(ctx, queuemapper.Config{Client: n.client, Logger: n.logger, Registerer: n.registry, MaxOps: maxOps, MaxBytes: maxBytes}, cluster)
+	n.store, err = queuemapper.Open(ctx, queuemapper.Config{Client: n.client, Logger: n.logger, Registerer: n.registry, MaxOps: maxOps, MaxBytes: maxBytes}, n.claim.cluster())
 	if err != nil {
 		return fmt.Errorf("open the map: %w", err)
 	}
@@ -152,83 +163,15 @@ func (n *node) openMap(ctx context.Context, cluster string) (err error) {
 }
 
 func (n *node) openController() (err error) {
-	n.ctl, err = controller.Open(controller.Config{Dir: filepath.Join(n.settings.data[0], "raft"), ID: n.settings.nodeID, Logger: n.logger, Registerer: n.registry})
+	n.ctl, err = controller.Open(controller.Config{Dir: n.firstDir("raft"), ID: n.settings.nodeID, Logger: n.logger, Registerer: n.registry})
 	if err != nil {
 		return fmt.Errorf("open the controller: %w", err)
 	}
 	return nil
 }
 
-func (n *node) logConfig(dir, cluster string) commitlog.Config {
-	return commitlog.Config{
-		ProducerExpiry: kconfig.Layers{Static: n.settings.kafka}.BrokerConfig().ProducerIDExpiration,
-		Dir:            dir, ClusterID: cluster, Logger: n.logger,
-		Registerer: prometheus.WrapRegistererWith(prometheus.Labels{"dir": dir}, n.registry),
-	}
-}
-
-func (n *node) openBroker() error {
-	host, port, err := n.advertised()
-	if err != nil {
-		return err
-	}
-	failover := n.settings.failover
-	if failover == "" && n.etcd != nil {
-		// The lock of the first directory, which has the etcd, proves that the broker that appended last is dead (O22).
-		failover = broker.UnwitnessedGap
-	}
-	static := maps.Clone(n.settings.kafka) // tools ask a broker where its data is
-	static["log.dirs"] = strings.Join(n.settings.data, ",")
-	n.broker, err = broker.New(broker.Config{
-		ID: n.settings.nodeID, Incarnation: time.Now().UnixNano(), Listener: n.claim.kafka, Host: host, Port: port,
-		Rack: n.settings.kafka["broker.rack"], Store: n.store, ProducerIDs: broker.IDsFrom(n.ctl), Controller: n.ctl, Logs: n.logs, Unwitnessed: failover, Static: static,
-		Logger: n.logger, Registerer: n.registry,
-	})
-	return err
-}
-
-// advertised is the address that clients are told.
-func (n *node) advertised() (host string, port int32, err error) {
-	addr := n.settings.advertise
-	if addr == "" {
-		addr = n.claim.kafka.Addr().String()
-	}
-	host, p, err := net.SplitHostPort(addr)
-	if err != nil {
-		return "", 0, fmt.Errorf("advertise %s: %w", addr, err)
-	}
-	num, err := strconv.ParseUint(p, 10, 16)
-	if err != nil {
-		return "", 0, fmt.Errorf("advertise %s: %w", addr, err)
-	}
-	if num == 0 {
-		num = uint64(n.claim.kafka.Addr().(*net.TCPAddr).Port)
-	}
-	return host, int32(num), nil
-}
-
-// announce prints the one line that scripts wait for.
-func (n *node) announce(ctx context.Context) {
-	select {
-	case <-n.broker.Ready():
-	case <-ctx.Done():
-		return
-	}
-	var ids []string
-	for _, l := range n.logs {
-		ids = append(ids, l.Recovered().ID.String())
-	}
-	fmt.Fprintf(n.out, "ready listen=%s http=%s cluster=%s log=%s\n",
-		n.claim.kafka.Addr(), n.claim.http.Addr(), n.store.Map().Cluster().ID, strings.Join(ids, ","))
-}
-
 func (n *node) close() error {
 	var problems []error
-	for _, l := range n.logs {
-		if l != nil {
-			problems = append(problems, l.Close())
-		}
-	}
 	if n.client != nil && n.etcd == nil {
 		problems = append(problems, n.client.Close())
 	}

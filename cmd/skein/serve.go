@@ -69,6 +69,16 @@ type claim struct {
 	identities  []*commitlog.Identity // by data directory; nil: a fresh one
 }
 
+// cluster is the id of the cluster that the directories belong to, "" if all are fresh.
+func (c *claim) cluster() string {
+	for _, id := range c.identities {
+		if id != nil {
+			return id.ClusterID
+		}
+	}
+	return ""
+}
+
 func (c *claim) release() {
 	for _, l := range []net.Listener{c.kafka, c.http} {
 		if l != nil {

@@ -72,7 +72,9 @@ func NewServer(cfg Config) *Server {
 
 // GRPC registers services for as long as the server runs. A service that is registered again replaces the one
 // before for new calls.
-func (s *Server) GRPC() grpc.ServiceRegistrar { return &Scope{services: &s.services, ctx: context.Background()} }
+func (s *Server) GRPC() grpc.ServiceRegistrar {
+	return &Scope{services: &s.services, ctx: context.Background()}
+}
 
 // Scope registers services that end before the server does: Close ends them.
 func (s *Server) Scope() *Scope { return newScope(&s.services) }

@@ -1,0 +1,194 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"net/http"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/skeinmq/skein/broker"
+	"github.com/skeinmq/skein/commitlog"
+	"github.com/skeinmq/skein/internal/kconfig"
+)
+
+// inner is the part of a node that stands for one incarnation of the broker: its logs and what serves them. When it
+// was fenced, the node makes another one in the same process.
+type inner struct {
+	n        *node
+	registry *prometheus.Registry // of this part alone: its metrics go with it
+	listener net.Listener         // Kafka's
+	logs     []*commitlog.Log
+	broker   *broker.Broker
+	ops      http.Handler // the operators' API
+}
+
+// newInner opens the logs. With directories that were in use before, they recover without waiting for the map.
+func (n *node) newInner(ctx context.Context, listener net.Listener) (*inner, error) {
+	in := &inner{n: n, registry: prometheus.NewRegistry(), listener: listener, logs: make([]*commitlog.Log, len(n.settings.data))}
+	var g errgroup.Group
+	for i, dir := range n.settings.data {
+		g.Go(func() (err error) {
+			cluster := n.claim.cluster()
+			if n.claim.identities[i] == nil { // a fresh disk is given the cluster's id
+				select {
+				case <-n.mapOpen:
+					cluster = n.store.Map().Cluster().ID
+				case <-ctx.Done():
+					return context.Cause(ctx)
+				}
+			}
+			if in.logs[i], err = commitlog.Open(ctx, in.logConfig(dir, cluster)); err != nil {
+				return fmt.Errorf("open log %s: %w", dir, err)
+			}
+			return nil
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return nil, errors.Join(err, in.close())
+	}
+	return in, nil
+}
+
+func (in *inner) logConfig(dir, cluster string) commitlog.Config {
+	return commitlog.Config{
+		ProducerExpiry: kconfig.Layers{Static: in.n.settings.kafka}.BrokerConfig().ProducerIDExpiration,
+		Dir:            dir, ClusterID: cluster, Logger: in.n.logger,
+		Registerer: prometheus.WrapRegistererWith(prometheus.Labels{"dir": dir}, in.registry),
+	}
+}
+
+// openBroker makes the broker, in a new incarnation. The map is open.
+func (in *inner) openBroker(ctx context.Context) error {
+	n := in.n
+	host, port, err := n.advertised(in.listener.Addr())
+	if err != nil {
+		return err
+	}
+	failover := n.settings.failover
+	if failover == "" && n.etcd != nil {
+		// The lock of the first directory, which has the etcd, proves that the broker that appended last is dead (O22).
+		failover = broker.UnwitnessedGap
+	}
+	incarnation, err := n.store.NextIncarnation(ctx, n.settings.nodeID)
+	if err != nil {
+		return err
+	}
+	static := maps.Clone(n.settings.kafka) // tools ask a broker where its data is
+	static["log.dirs"] = strings.Join(n.settings.data, ",")
+	in.broker, err = broker.New(broker.Config{
+		ID: n.settings.nodeID, Incarnation: incarnation, Listener: in.listener, Host: host, Port: port,
+		Rack: n.settings.kafka["broker.rack"], Store: n.store, ProducerIDs: broker.IDsFrom(n.ctl), Controller: n.ctl, Logs: in.logs, Unwitnessed: failover, Static: static,
+		Logger: n.logger, Registerer: in.registry,
+	})
+	if err == nil {
+		in.ops = in.broker.OpsHandler()
+	}
+	return err
+}
+
+// run serves until ctx ends or the broker does; broker.ErrFenced asks for another inner part. The logs are still open
+// afterwards, and nothing of them runs.
+func (in *inner) run(ctx context.Context) error {
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	// What the broker stands on ends after it.
+	below, stopBelow := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopBelow()
+	var under errgroup.Group
+	for i, l := range in.logs {
+		under.Go(func() error {
+			err := l.Run(below)
+			if err != nil && below.Err() == nil {
+				err = fmt.Errorf("log %s: %w", in.n.settings.data[i], err)
+				stop(err)
+				return err
+			}
+			return nil
+		})
+	}
+	var announcing errgroup.Group
+	announcing.Go(func() error { in.announce(ctx); return nil })
+	err := in.broker.Run(ctx)
+	if err != nil {
+		err = fmt.Errorf("broker: %w", err)
+	}
+	stop(nil)
+	stopBelow()
+	_ = announcing.Wait()
+	return errors.Join(err, under.Wait())
+}
+
+// announce prints the one line that scripts wait for.
+func (in *inner) announce(ctx context.Context) {
+	select {
+	case <-in.broker.Ready():
+	case <-ctx.Done():
+		return
+	}
+	var ids []string
+	for _, l := range in.logs {
+		ids = append(ids, l.Recovered().ID.String())
+	}
+	fmt.Fprintf(in.n.out, "ready listen=%s http=%s cluster=%s log=%s\n",
+		in.listener.Addr(), in.n.claim.http.Addr(), in.n.store.Map().Cluster().ID, strings.Join(ids, ","))
+}
+
+func (in *inner) close() error {
+	problems := []error{}
+	for _, l := range in.logs {
+		if l != nil {
+			problems = append(problems, l.Close())
+		}
+	}
+	return errors.Join(problems...)
+}
+
+// rebind takes Kafka's port again, which the fenced broker gave up. It has been this process's, so nobody should be
+// there; whoever is gets some seconds to go.
+func rebind(ctx context.Context, addr string) (net.Listener, error) {
+	for begun := time.Now(); ; {
+		ln, err := net.Listen("tcp", addr)
+		if err == nil {
+			return ln, nil
+		}
+		if time.Since(begun) > 10*time.Second {
+			return nil, fmt.Errorf("listen again: %w", err)
+		}
+		select {
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}
+
+// advertised is the address that clients are told.
+func (n *node) advertised(bound net.Addr) (host string, port int32, err error) {
+	addr := n.settings.advertise
+	if addr == "" {
+		addr = bound.String()
+	}
+	host, p, err := net.SplitHostPort(addr)
+	if err != nil {
+		return "", 0, fmt.Errorf("advertise %s: %w", addr, err)
+	}
+	num, err := strconv.ParseUint(p, 10, 16)
+	if err != nil {
+		return "", 0, fmt.Errorf("advertise %s: %w", addr, err)
+	}
+	if num == 0 {
+		num = uint64(bound.(*net.TCPAddr).Port)
+	}
+	return host, int32(num), nil
+}
+
+func (n *node) firstDir(name string) string { return filepath.Join(n.settings.data[0], name) }
