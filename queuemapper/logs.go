@@ -2,9 +2,12 @@ package queuemapper
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/skeinmq/skein/internal/ident"
 )
@@ -60,14 +63,66 @@ func (s *Store) ReopenLog(ctx context.Context, id ident.Log, host ident.Broker, 
 }
 
 // BeganLog records that the epoch of l, as ReopenLog returned it, is on the log's disk. From then on a
-// disk without it is known to be an old copy.
+// disk without it is known to be an old copy. A witness set that was swapped meanwhile stays.
 func (s *Store) BeganLog(ctx context.Context, l *Log) (*Log, error) {
+	for was := l; ; {
+		if was.State != LogOpen || was.Epoch != l.Epoch || was.Host != l.Host {
+			return nil, fmt.Errorf("begin log %s at epoch %d: it is %v at %d: %w", l.ID, l.Epoch, was.State, was.Epoch, ErrConflict)
+		}
+		if was.Begun == l.Epoch {
+			return was, nil
+		}
+		fresh := *was
+		fresh.Begun = l.Epoch
+		began, err := s.swapLog(ctx, "begin", was.Revision, &fresh)
+		if !errors.Is(err, ErrConflict) {
+			return began, err
+		}
+		if was = s.Map().Log(l.ID); was == nil { // what won the compare is in the snapshot
+			return nil, err
+		}
+	}
+}
+
+// SwapWitnesses gives a log another witness set, comparing the record's revision (O1): only a record that is OPEN at
+// the epoch of l, as l was read, is changed. ErrConflict: the snapshot has what won; the epoch may be over, or the
+// host itself has written the record. ErrUnknown: ctx ended before the answer was known; settle it with SettleLog (O8)
+// before anything is acked by the old set or by the new one alone.
+func (s *Store) SwapWitnesses(ctx context.Context, l *Log, set []Witness) (*Log, error) {
 	if l.State != LogOpen {
-		return nil, fmt.Errorf("begin log %s: %w: it is not open", l.ID, ErrInvalid)
+		return nil, fmt.Errorf("swap witnesses of log %s: %w: it is not open", l.ID, ErrInvalid)
 	}
 	fresh := *l
-	fresh.Begun = l.Epoch
-	return s.swapLog(ctx, "begin", l.Revision, &fresh)
+	fresh.Witnesses = slices.Clone(set)
+	return s.swapLog(ctx, "swap_witnesses", l.Revision, &fresh)
+}
+
+// SettleLog writes a log's record unchanged, comparing nothing but its existence, so that every write of it that is
+// still under way against an older revision fails (O8). It returns the record after the write: which of them won. It
+// tries again until its own answer is known, or ctx ends.
+func (s *Store) SettleLog(ctx context.Context, id ident.Log) (*Log, error) {
+	key := s.key(keyLog(id))
+	exists := []clientv3.Cmp{clientv3.Compare(clientv3.CreateRevision(key), ">", 0)}
+	write := []clientv3.Op{clientv3.OpPut(key, "", clientv3.WithIgnoreValue()), clientv3.OpGet(key)}
+	if plants.settleReads {
+		write = write[1:]
+	}
+	resp, _, err := s.settle(ctx, "settle_log", exists, write, nil)
+	if err != nil {
+		return nil, fmt.Errorf("settle log %s: %w", id, err)
+	}
+	if !resp.Succeeded {
+		return nil, fmt.Errorf("settle log %s: %w", id, ErrNotFound)
+	}
+	kv := resp.Responses[len(resp.Responses)-1].GetResponseRange().Kvs[0]
+	if err := s.caughtUp(ctx, kv.ModRevision); err != nil {
+		return nil, fmt.Errorf("settle log %s: %w", id, err)
+	}
+	l, err := decodeLog(id, kv.Value, kv.ModRevision)
+	if err != nil {
+		return nil, fmt.Errorf("settle log %s: %w", id, err)
+	}
+	return l, nil
 }
 
 // SealLog moves a log OPEN(e) → SEALED(e), comparing the revision (O9).

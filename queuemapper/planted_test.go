@@ -30,4 +30,11 @@ func TestPlanted(t *testing.T) {
 			t.Error("not caught")
 		}
 	})
+	t.Run("unknown swap settled by a read", func(t *testing.T) {
+		plants.settleReads = true
+		defer func() { plants.settleReads = false }()
+		if !settledSwap(t) {
+			t.Error("not caught")
+		}
+	})
 }

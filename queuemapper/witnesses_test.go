@@ -1,0 +1,84 @@
+package queuemapper
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"testing"
+	"time"
+)
+
+func TestSwapWitnesses(t *testing.T) {
+	s, kv := faulty(t)
+	id := logID(1)
+	first := mustReopen(t, s, id, 1, 0)
+	set := []Witness{{Broker: 2, Incarnation: 7}, {Broker: 3, Incarnation: 9}}
+	kv.loseNext(2) // a lost answer settles itself: the swap is sent again
+	l, err := s.SwapWitnesses(t.Context(), first, set)
+	if err != nil || !slices.Equal(l.Witnesses, set) || l.Epoch != first.Epoch || l.Begun != 0 {
+		t.Fatalf("swap: %+v, %v", l, err)
+	}
+	if _, err := s.SwapWitnesses(t.Context(), first, nil); !errors.Is(err, ErrConflict) { // O1
+		t.Errorf("swap of an old record: %v", err)
+	}
+	if got := s.Map().Log(id); !slices.Equal(got.Witnesses, set) || got.Revision != l.Revision {
+		t.Errorf("the snapshot has %+v", got)
+	}
+	began, err := s.BeganLog(t.Context(), first) // it was read before the swap
+	if err != nil || began.Begun != 1 || !slices.Equal(began.Witnesses, set) {
+		t.Errorf("begin: %+v, %v", began, err)
+	}
+	sealed, err := s.SealLog(t.Context(), began)
+	if err != nil || !slices.Equal(sealed.Witnesses, set) { // the set is frozen with the record
+		t.Fatalf("seal: %+v, %v", sealed, err)
+	}
+	if _, err := s.SwapWitnesses(t.Context(), began, nil); !errors.Is(err, ErrConflict) {
+		t.Errorf("swap after the seal: %v", err)
+	}
+	if _, err := s.SwapWitnesses(t.Context(), sealed, nil); !errors.Is(err, ErrInvalid) {
+		t.Errorf("swap of a sealed record: %v", err)
+	}
+	if _, err := s.BeganLog(t.Context(), first); !errors.Is(err, ErrConflict) {
+		t.Errorf("begin after the seal: %v", err)
+	}
+	if _, err := s.SettleLog(t.Context(), logID(9)); !errors.Is(err, ErrNotFound) {
+		t.Errorf("settle of no log: %v", err)
+	}
+}
+
+// settledSwap plays O8: a swap is on its way, its answer is lost, the owner settles it, and then it arrives. It reports
+// whether it still landed after it was settled.
+func settledSwap(t *testing.T) bool {
+	s, kv := faulty(t)
+	l := mustReopen(t, s, logID(1), 1, 0)
+	stop := errors.New("caller gives up")
+	s.cfg.Pause = func(context.Context, time.Duration) error { return stop }
+	release := kv.holdNext()
+	if _, err := s.SwapWitnesses(t.Context(), l, []Witness{{Broker: 2, Incarnation: 1}}); !errors.Is(err, ErrUnknown) {
+		t.Fatalf("swap: %v", err)
+	}
+	got, err := s.SettleLog(t.Context(), l.ID)
+	if err != nil || len(got.Witnesses) != 0 || got.State != LogOpen || got.Epoch != l.Epoch {
+		t.Fatalf("settle: %+v, %v", got, err)
+	}
+	return release()
+}
+
+func TestSettleLog(t *testing.T) {
+	if settledSwap(t) {
+		t.Error("O8: a swap landed after it was settled")
+	}
+	// One that landed before is what the settling write finds.
+	s, kv := faulty(t)
+	l := mustReopen(t, s, logID(1), 1, 0)
+	stop := errors.New("caller gives up")
+	s.cfg.Pause = func(context.Context, time.Duration) error { return stop }
+	kv.loseNext(1)
+	if _, err := s.SwapWitnesses(t.Context(), l, []Witness{{Broker: 2, Incarnation: 1}}); !errors.Is(err, ErrUnknown) {
+		t.Fatalf("swap: %v", err)
+	}
+	got, err := s.SettleLog(t.Context(), l.ID)
+	if err != nil || len(got.Witnesses) != 1 || s.Map().Log(l.ID).Revision != got.Revision {
+		t.Errorf("settle: %+v, %v", got, err)
+	}
+}
