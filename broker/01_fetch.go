@@ -32,6 +32,7 @@ var fetch = handler{
 // fetchJob is one Fetch request. Jobs are pooled.
 type fetchJob struct {
 	b       *Broker
+	conn    *conn
 	version int16
 	byIDs   bool
 	full    bool // the answer names every partition
@@ -44,8 +45,12 @@ type fetchJob struct {
 	results []fetchResult
 	timer   *time.Timer
 
+	held     int64     // bytes of results that count in the broker's answers already
+	askUntil time.Time // zero: no other broker was asked in this pass
+
 	bytes  int  // of records in results
 	urgent bool // a result must not wait
+	away   bool // a result waits for another broker, which wakes nobody when it is back
 	code   protocol.Code
 }
 
@@ -54,6 +59,8 @@ type fetchResult struct {
 	part    *fetchPart
 	out     protocol.FetchResponsePartition
 	records commitlog.Records
+	remote  bool // another broker is asked
+	later   bool // there is more, left for the next answer
 }
 
 var fetchJobs = sync.Pool{New: func() any { return &fetchJob{timer: stoppedTimer()} }}
@@ -68,7 +75,7 @@ func stoppedTimer() *time.Timer {
 func (c *conn) fetch(ctx context.Context, in inbound, body []byte) error {
 	j := fetchJobs.Get().(*fetchJob)
 	defer j.release()
-	j.b, j.version = c.b, c.header.Version
+	j.b, j.conn, j.version = c.b, c, c.header.Version
 	if err := j.req.Decode(body, j.version); err != nil {
 		return err
 	}
@@ -89,6 +96,9 @@ func (c *conn) fetch(ctx context.Context, in inbound, body []byte) error {
 	return j.answer(c, in)
 }
 
+// awayLook is how often a request that waits for another broker tries again.
+const awayLook = 200 * time.Millisecond
+
 // collect makes passes over the ready parts until the request may be answered.
 func (j *fetchJob) collect(ctx context.Context, c *conn) error {
 	wait := time.Duration(j.req.MaxWaitMillis) * time.Millisecond
@@ -103,14 +113,20 @@ func (j *fetchJob) collect(ctx context.Context, c *conn) error {
 		if left <= 0 || ctx.Err() != nil {
 			return nil
 		}
+		look := left
+		if j.away {
+			look = min(left, awayLook)
+		}
 		j.unpin() // a waiting client must not hold the log's memory
 		c.watchPeer()
-		j.timer.Reset(left)
+		j.timer.Reset(look)
 		select {
 		case <-j.set.wake:
 			j.timer.Stop()
 		case <-j.timer.C:
-			wait = 0 // one more pass, then answer
+			if look == left {
+				wait = 0 // one more pass, then answer
+			}
 		case <-ctx.Done():
 			j.timer.Stop()
 			if context.Cause(ctx) == errPeerGone {
@@ -127,7 +143,7 @@ func (j *fetchJob) answer(c *conn, in inbound) error {
 	if err != nil {
 		return err
 	}
-	held := int64(total)
+	held := int64(total) - j.held
 	c.b.answers.Add(held)
 	err = c.write(bufs)
 	c.b.answers.Add(-held)
@@ -143,11 +159,14 @@ func (j *fetchJob) unpin() {
 		j.results[i].part = nil
 	}
 	j.results = j.results[:0]
-	j.bytes, j.urgent, j.code = 0, false, protocol.CodeNone
+	j.b.answers.Add(-j.held)
+	j.held, j.askUntil = 0, time.Time{}
+	j.resp.Nodes = j.resp.Nodes[:0]
+	j.bytes, j.urgent, j.away, j.code = 0, false, false, protocol.CodeNone
 }
 
 func (j *fetchJob) release() {
-	j.b, j.full, j.code = nil, false, protocol.CodeNone
+	j.b, j.conn, j.full, j.code = nil, nil, false, protocol.CodeNone
 	j.resp.Nodes = j.resp.Nodes[:0]
 	fetchJobs.Put(j)
 }
@@ -155,7 +174,7 @@ func (j *fetchJob) release() {
 // buildResponse groups the results by topic and remembers in the session what the client is told.
 func (j *fetchJob) buildResponse() {
 	r := &j.resp
-	*r = protocol.FetchResponse{Topics: r.Topics[:0], Nodes: r.Nodes[:0]}
+	*r = protocol.FetchResponse{Topics: r.Topics[:0], Nodes: r.Nodes}
 	if j.session != nil && (!j.full || j.req.SessionEpoch == sessionEpochFull) {
 		r.SessionID = j.session.id
 	}

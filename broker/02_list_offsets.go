@@ -5,10 +5,9 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
-	"github.com/skeinmq/skein/commitlog"
+	"github.com/skeinmq/skein/broker/runs"
 	"github.com/skeinmq/skein/internal/ident"
 	"github.com/skeinmq/skein/protocol"
-	"github.com/skeinmq/skein/protocol/record"
 )
 
 // ListOffsets (key 2), v0 to v11.
@@ -119,63 +118,28 @@ func (b *Broker) listOffset(ctx context.Context, req *kmsg.ListOffsetsRequest, n
 
 // findTime answers the searches by timestamp: the first record at or after ts, or that with the greatest timestamp.
 func (b *Broker) findTime(ctx context.Context, p *partition, open *openRun, ts int64, start, upper ident.Offset, out *kmsg.ListOffsetsResponseTopicPartition) error {
-	var best commitlog.Stamp
-	var where *commitlog.Queue
-	for q, err := range b.runsFrom(p, open, start) {
+	by := runs.Question{From: start, Timestamp: ts, Greatest: ts == timeMax}
+	var best runs.Found
+	var where runs.Run
+	for r, err := range b.runsFrom(p, open, start) {
 		if err != nil {
 			return err
 		}
-		from := max(start, q.Start())
-		var s commitlog.Stamp
-		var ok bool
-		if ts == timeMax {
-			s, ok, err = q.MaxTime(ctx, from)
-			ok = ok && (where == nil || s.Timestamp > best.Timestamp)
-		} else if s, ok, err = q.FindTime(ctx, from, ts); ok && s.Offset >= upper {
-			ok = false
-		}
-		if err != nil {
+		found, ok, err := r.Lookup(ctx, by)
+		switch {
+		case err != nil:
 			return err
+		case !ok || by.Greatest && where != nil && found.Timestamp <= best.Timestamp:
+			continue
 		}
-		if ok {
-			best, where = s, q
-			if ts != timeMax {
-				break
-			}
+		best, where = found, r
+		if !by.Greatest {
+			break
 		}
 	}
-	if where == nil || best.Timestamp < 0 && ts == timeMax {
+	if where == nil || best.Timestamp < 0 && by.Greatest || best.Offset >= upper {
 		return nil // -1, -1: no such record
 	}
-	offset, stamp, err := lookInside(ctx, where, best, ts, start)
-	if err != nil || offset >= upper {
-		return err
-	}
-	out.Offset, out.Timestamp = int64(offset), stamp
-	out.LeaderEpoch = int32(where.Generation().Epoch)
+	out.Offset, out.Timestamp, out.LeaderEpoch = int64(best.Offset), best.Timestamp, int32(where.Epoch())
 	return nil
-}
-
-// lookInside finds the record in a batch: the first at or after ts, or the first with the batch's greatest timestamp.
-func lookInside(ctx context.Context, q *commitlog.Queue, s commitlog.Stamp, ts int64, start ident.Offset) (ident.Offset, int64, error) {
-	var records commitlog.Records
-	defer records.Release()
-	from := max(s.Offset, start)
-	if err := q.Read(ctx, commitlog.ReadOptions{From: from, To: s.Last + 1, MaxBytes: 1, AtLeastOne: true}, &records); err != nil {
-		return 0, 0, err
-	}
-	if ts == timeMax {
-		ts = s.Timestamp
-	}
-	for _, slice := range records.Slices {
-		for r, err := range record.Records(slice, 0) {
-			if err != nil {
-				return 0, 0, err
-			}
-			if ident.Offset(r.Offset) >= from && r.Timestamp >= ts {
-				return ident.Offset(r.Offset), r.Timestamp, nil
-			}
-		}
-	}
-	return s.Last, s.Timestamp, nil
 }

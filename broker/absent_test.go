@@ -122,7 +122,7 @@ func fetched(t *testing.T, cl *kgo.Client, c *cluster, topic string, p int32, of
 	fp.Partition, fp.FetchOffset, fp.PartitionMaxBytes = p, offset, 1<<20
 	ft.Partitions = append(ft.Partitions, fp)
 	req.Topics = append(req.Topics, ft)
-	resp, err := req.RequestWith(t.Context(), cl.Broker(1))
+	resp, err := req.RequestWith(t.Context(), cl.Broker(int(c.id)))
 	if err != nil {
 		t.Fatal(err)
 	}

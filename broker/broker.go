@@ -19,9 +19,11 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/skeinmq/skein/broker/coordinator"
+	"github.com/skeinmq/skein/broker/runs"
 	"github.com/skeinmq/skein/commitlog"
 	"github.com/skeinmq/skein/internal/ident"
 	"github.com/skeinmq/skein/internal/kconfig"
+	"github.com/skeinmq/skein/internal/peer/peerpb"
 	"github.com/skeinmq/skein/queuemapper"
 )
 
@@ -47,6 +49,8 @@ type Config struct {
 	// Logs are open for recovery only (Open has returned, Run is going): the broker reopens
 	// them through the map and begins them.
 	Logs []*commitlog.Log
+	// Peers connects to the other brokers' internal listeners; nil: there are none.
+	Peers runs.Conns
 	// Unwitnessed says what becomes of groups whose log is in none of the directories; default UnwitnessedWait.
 	// UnwitnessedGap is for callers who know that no other process can be this broker.
 	Unwitnessed Unwitnessed
@@ -96,6 +100,9 @@ type Broker struct {
 
 	groups *coordinator.Coordinator
 
+	remote *runs.Client // runs in other brokers' logs
+	reads  *runs.Server // runs in ours, for other brokers
+
 	table  table
 	hosted map[ident.Log]*hostedLog // set by start-up, before the table; immutable then
 
@@ -136,6 +143,10 @@ func New(cfg Config) (*Broker, error) {
 	}
 	b.memory.limit = max(cfg.MemoryBytes/2, int64(b.maxRequest)) // any request that is allowed must fit
 	b.answersLimit = cfg.MemoryBytes / 2
+	b.remote = runs.NewClient(runs.Config{
+		Conns: cfg.Peers, AheadBytes: min(b.answersLimit/4, aheadMost), Logger: cfg.Logger, Registerer: cfg.Registerer,
+	})
+	b.reads = runs.NewServer(b.openHere)
 	b.gone.wake = make(chan struct{}, 1)
 	b.server = &server{b: b, conns: make(map[*conn]struct{})}
 	b.sessions = newSessions(int(conf.FetchSessionSlots))
@@ -191,3 +202,22 @@ func (c Config) withDefaults() Config {
 
 // Ready is closed when the broker serves.
 func (b *Broker) Ready() <-chan struct{} { return b.ready }
+
+// aheadMost bounds what is read ahead in other brokers' logs.
+const aheadMost = 64 << 20
+
+// Reads serves the runs in this broker's logs to the owners of their partitions, once the broker is ready.
+func (b *Broker) Reads() peerpb.ReadsServer { return b.reads }
+
+// openHere finds a log of this broker that is in service.
+func (b *Broker) openHere(id ident.Log) *commitlog.Log {
+	select {
+	case <-b.ready:
+	default:
+		return nil // start-up still fills the list
+	}
+	if h := b.hosted[id]; h != nil {
+		return h.log
+	}
+	return nil
+}

@@ -18,6 +18,7 @@ import (
 
 	"github.com/skeinmq/skein/commitlog"
 	"github.com/skeinmq/skein/controller"
+	"github.com/skeinmq/skein/internal/ident"
 	"github.com/skeinmq/skein/queuemapper"
 	"github.com/skeinmq/skein/queuemapper/embedded"
 )
@@ -45,9 +46,11 @@ func TestMain(m *testing.M) {
 
 var prefixes atomic.Int64
 
-// cluster is one real broker on real logs and a real map, for a test.
+// cluster is one real broker on real logs and a real map, for a test. Several of one map are brokers of one cluster.
 type cluster struct {
 	t      testing.TB
+	id     ident.Broker
+	peers  *testPeers
 	prefix string
 	dirs   []string
 	conf   Config // template: Static and limits
@@ -55,28 +58,39 @@ type cluster struct {
 	addr   string
 	logs   []*commitlog.Log
 	stop   func() error
-	ids    atomic.Int64
 }
 
-// NextProducerID makes the cluster the broker's source of producer ids.
-func (c *cluster) NextProducerID(context.Context) (int64, error) { return c.ids.Add(1), nil }
+// NextProducerID makes the cluster its brokers' source of producer ids.
+func (c *cluster) NextProducerID(context.Context) (int64, error) { return c.peers.ids.Add(1), nil }
 
 // startCluster starts a broker with n logs; it ends with the test.
 func startCluster(t testing.TB, n int, conf Config) *cluster {
 	t.Helper()
-	c := &cluster{t: t, prefix: fmt.Sprintf("/test%d", prefixes.Add(1)), conf: conf}
-	for range n {
-		c.dirs = append(c.dirs, t.TempDir())
-	}
-	c.start()
-	t.Cleanup(func() {
-		if c.stop != nil {
-			if err := c.stop(); err != nil {
-				t.Errorf("stop broker: %v", err)
-			}
+	return startBrokers(t, 1, n, conf)[0]
+}
+
+// startBrokers starts brokers 1 to n of one cluster, in this order, each with as many logs; they end with the test.
+func startBrokers(t testing.TB, n, logs int, conf Config) []*cluster {
+	t.Helper()
+	prefix, peers := fmt.Sprintf("/test%d", prefixes.Add(1)), newTestPeers()
+	t.Cleanup(peers.close)
+	all := make([]*cluster, n)
+	for i := range all {
+		c := &cluster{t: t, id: ident.Broker(i + 1), peers: peers, prefix: prefix, conf: conf}
+		for range logs {
+			c.dirs = append(c.dirs, t.TempDir())
 		}
-	})
-	return c
+		c.start()
+		t.Cleanup(func() {
+			if c.stop != nil {
+				if err := c.stop(); err != nil {
+					t.Errorf("stop broker: %v", err)
+				}
+			}
+		})
+		all[i] = c
+	}
+	return all
 }
 
 // start starts the broker on what its directories hold.
@@ -118,7 +132,7 @@ func (c *cluster) startAt(addr string) {
 		c.t.Fatal(err)
 	}
 	conf := c.conf
-	conf.ID, conf.Incarnation, conf.Listener = 1, time.Now().UnixNano(), ln
+	conf.ID, conf.Incarnation, conf.Listener, conf.Peers = c.id, time.Now().UnixNano(), ln, c.peers
 	conf.Host, conf.Port = "127.0.0.1", int32(ln.Addr().(*net.TCPAddr).Port)
 	conf.Controller = ctl
 	conf.Store, conf.Logs, conf.ProducerIDs, conf.Logger = store, c.logs, c, logger
@@ -129,6 +143,7 @@ func (c *cluster) startAt(addr string) {
 		c.t.Fatal(err)
 	}
 	c.addr = ln.Addr().String()
+	stopPeer := c.peers.serve(c.id, c.b)
 	ended := make(chan error, 1)
 	go func() { ended <- c.b.Run(ctx) }()
 	select {
@@ -138,6 +153,7 @@ func (c *cluster) startAt(addr string) {
 	}
 	logs := c.logs
 	c.stop = func() error {
+		stopPeer()
 		cancel()
 		err := <-ended
 		stopBack()

@@ -7,6 +7,7 @@ import (
 
 	"github.com/skeinmq/skein/broker/coordinator"
 	"github.com/skeinmq/skein/broker/group"
+	"github.com/skeinmq/skein/broker/runs"
 	"github.com/skeinmq/skein/commitlog"
 	"github.com/skeinmq/skein/controller"
 	"github.com/skeinmq/skein/protocol"
@@ -36,7 +37,7 @@ func codeOf(err error) protocol.Code {
 		return protocol.CodeNotLeaderOrFollower
 	case errors.Is(err, commitlog.ErrPoisoned), errors.Is(err, commitlog.ErrFull):
 		return protocol.CodeKafkaStorageError
-	case errors.Is(err, commitlog.ErrCorrupt):
+	case errors.Is(err, commitlog.ErrCorrupt), errors.Is(err, runs.ErrAway), errors.Is(err, runs.ErrMissing):
 		return protocol.CodeKafkaStorageError
 	case errors.Is(err, commitlog.ErrOutOfRange):
 		return protocol.CodeOffsetOutOfRange

@@ -3,14 +3,11 @@ package broker
 import (
 	"context"
 	"errors"
-	"fmt"
-	"math"
-
+	"github.com/skeinmq/skein/broker/runs"
 	"github.com/skeinmq/skein/commitlog"
 	"github.com/skeinmq/skein/internal/ident"
 	"github.com/skeinmq/skein/protocol"
 	"github.com/skeinmq/skein/protocol/record"
-	"github.com/skeinmq/skein/queuemapper"
 )
 
 // pass looks at every ready part once, within the request's limits, and fills results.
@@ -38,7 +35,7 @@ func (j *fetchJob) look(ctx context.Context, f *fetchPart, left int) int {
 	n := len(j.results)
 	j.results = resize(j.results, n+1)
 	res := &j.results[n]
-	res.part = f
+	res.part, res.remote, res.later = f, false, false
 	res.out.Records = nil
 	res.out.Reset(f.index)
 	if j.bytes > 0 && j.b.answers.Load() >= j.b.answersLimit {
@@ -51,6 +48,9 @@ func (j *fetchJob) look(ctx context.Context, f *fetchPart, left int) int {
 		queue, err = j.read(ctx, f, left, res)
 	}
 	if err != nil {
+		if ctx.Err() != nil && f.p != nil {
+			err = runs.ErrAway // the connection or the broker ends: nothing is wrong with the partition
+		}
 		j.fail(f, res, err)
 		return 0
 	}
@@ -58,7 +58,7 @@ func (j *fetchJob) look(ctx context.Context, f *fetchPart, left int) int {
 		j.urgent = true
 	}
 	j.bytes += res.records.Bytes
-	if !f.news(&res.out) && left > 0 && queue != nil && queue.Open() {
+	if !f.news(&res.out) && left > 0 && !res.later && queue != nil && queue.Open() {
 		j.set.pull(f) // nothing to tell until the watch says so
 	}
 	return res.records.Bytes
@@ -70,10 +70,14 @@ func (j *fetchJob) fail(f *fetchPart, res *fetchResult, err error) {
 	res.out.Records = nil
 	res.out.Reset(f.index)
 	res.out.Code = codeOf(err)
-	if errors.Is(err, errAway) { // nothing that a client can do about: it need not come back sooner
+	if away := errors.Is(err, runs.ErrAway); away && f.p != nil { // nothing that a client can do about: it need not come back sooner
 		if run := f.p.open.Load(); run != nil {
 			res.out.HighWatermark, res.out.LastStableOffset = int64(run.queue.HighWatermark()), int64(run.queue.LastStable())
 			res.out.LogStartOffset = int64(run.queue.LogStart())
+			if !errors.Is(err, errAbsent) {
+				j.away = true
+				res.out.Code = protocol.CodeNone // it waits, as at the end: an error would make it pause when the log is back
+			}
 		}
 	} else {
 		j.urgent = true
@@ -167,11 +171,17 @@ func (j *fetchJob) read(ctx context.Context, f *fetchPart, left int, res *fetchR
 	opt := commitlog.ReadOptions{
 		From: from, To: upper, MaxBytes: min(int(f.maxBytes), left), AtLeastOne: j.bytes == 0,
 	}
+	if from < q.Start() && j.b.isRemote(f.p, from) && !j.mayAsk(&opt, res) {
+		return q, nil
+	}
 	if err := j.b.readRun(ctx, f.p, run, opt, &res.records); err != nil {
 		if errors.Is(err, commitlog.ErrOutOfRange) && from >= q.LogStart() {
 			return q, nil // nothing there as yet
 		}
 		return nil, err
+	}
+	if res.remote {
+		j.holdRemote(res.records.Bytes)
 	}
 	out.Records = res.records.Slices
 	return q, j.convert(f, res)
@@ -179,79 +189,6 @@ func (j *fetchJob) read(ctx context.Context, f *fetchPart, left int, res *fetchR
 
 // noneAborted is the list of aborted transactions of a read_committed answer while there are no transactions.
 var noneAborted = []protocol.AbortedTransaction{}
-
-// readRun reads from the run that holds the offset: the open one, or an older one in a log of this broker. Where nothing
-// was ever written, below the end of a run that was sealed at its ceiling, it goes on to what follows. When there is
-// nothing as yet, or it is out of reach, an empty batch brings the reader there.
-func (b *Broker) readRun(ctx context.Context, p *partition, open *openRun, opt commitlog.ReadOptions, dst *commitlog.Records) error {
-	from := opt.From
-	err := b.readPast(ctx, p, open, &opt, dst)
-	if opt.From == from || dst.Bytes > 0 || err != nil && !errors.Is(err, errAway) {
-		return err
-	}
-	last := min(opt.From-1, from+math.MaxInt32)
-	dst.Slices = append(dst.Slices, record.AppendEmpty(nil, int64(from), int64(last), b.epochAt(p, open, last)))
-	dst.Bytes, dst.Next = len(dst.Slices[0]), last+1
-	return nil
-}
-
-// readPast is readRun without the empty batch. It moves opt.From past what holds nothing.
-func (b *Broker) readPast(ctx context.Context, p *partition, open *openRun, opt *commitlog.ReadOptions, dst *commitlog.Records) error {
-	for opt.From < open.queue.Start() {
-		run, ok := b.store.Map().Locate(p.topic.newest(), p.index, opt.From)
-		if !ok {
-			return commitlog.ErrOutOfRange
-		}
-		q, err := b.runQueue(p, run)
-		if err != nil {
-			return err
-		}
-		if run.Gap {
-			if opt.From = skipHole(q, run, opt.From); opt.From >= run.End {
-				continue
-			}
-		}
-		if opt.From >= opt.To {
-			return nil
-		}
-		older := *opt
-		older.To = min(opt.To, run.End)
-		return q.Read(ctx, older, dst)
-	}
-	if opt.From >= opt.To {
-		return nil
-	}
-	return open.queue.Read(ctx, *opt, dst)
-}
-
-// skipHole is the first offset from o on at which a run that was sealed at its ceiling may have a record; the run's end
-// when there is none. q is nil if the run has no records at all.
-func skipHole(q *commitlog.Queue, run queuemapper.Run, o ident.Offset) ident.Offset {
-	if q == nil || o >= q.HighWatermark() {
-		return run.End
-	}
-	return max(o, q.Start(), q.LogStart())
-}
-
-// errAway: the record exists, in a log that is in none of the directories.
-var errAway = refuse(protocol.CodeKafkaStorageError, "the log is not available")
-
-// runQueue returns the physical queue of a run, nil for one that was sealed at its ceiling and has no records. A run in a log that is not here is a storage error: the bytes exist,
-// but not within reach.
-func (b *Broker) runQueue(p *partition, run queuemapper.Run) (*commitlog.Queue, error) {
-	host := b.hosted[run.Log]
-	if host == nil {
-		return nil, fmt.Errorf("log %s: %w", run.Log, errAway)
-	}
-	q, ok := host.log.Sealed(run.Generation, p.id())
-	if !ok && run.Gap {
-		return nil, nil
-	}
-	if !ok {
-		return nil, refuse(protocol.CodeKafkaStorageError, "log %s does not hold %s of %s", run.Log, run.Generation, p.id())
-	}
-	return q, nil
-}
 
 // checkEpoch compares the leader epoch that a client believes in with ours (KIP-320); -1 is a client that does not say.
 func checkEpoch(client, ours ident.Epoch) error {

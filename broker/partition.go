@@ -3,6 +3,7 @@ package broker
 import (
 	"iter"
 
+	"github.com/skeinmq/skein/broker/runs"
 	"github.com/skeinmq/skein/commitlog"
 	"github.com/skeinmq/skein/internal/ident"
 	"github.com/skeinmq/skein/protocol"
@@ -58,25 +59,25 @@ func (b *Broker) endpoint(m *queuemapper.Map, id ident.Broker) (protocol.NodeEnd
 	return protocol.NodeEndpoint{NodeID: int32(id), Host: r.Host, Port: r.Port, Rack: r.Rack}, true
 }
 
-// runsFrom iterates the physical queues of a partition's runs that hold anything at or after from, in offset order;
-// the open one is last. A run that is not within reach is yielded as an error.
-func (b *Broker) runsFrom(p *partition, open *openRun, from ident.Offset) iter.Seq2[*commitlog.Queue, error] {
-	return func(yield func(*commitlog.Queue, error) bool) {
+// runsFrom iterates a partition's runs that hold anything at or after from, in offset order; the open one is last. A
+// run whose log is nowhere is yielded as an error.
+func (b *Broker) runsFrom(p *partition, open *openRun, from ident.Offset) iter.Seq2[runs.Run, error] {
+	return func(yield func(runs.Run, error) bool) {
 		if from < open.queue.Start() {
 			for _, run := range b.store.Map().Runs(p.topic.newest(), p.index) {
 				if run.Open || run.Generation == open.gen || run.End <= from {
 					continue
 				}
-				q, err := b.runQueue(p, run)
-				if q == nil && err == nil {
+				r, err := b.olderRun(p, run)
+				if r == nil && err == nil {
 					continue
 				}
-				if !yield(q, err) || err != nil {
+				if !yield(r, err) || err != nil {
 					return
 				}
 			}
 		}
-		yield(open.queue, nil)
+		yield(runs.Local{Queue: open.queue}, nil)
 	}
 }
 

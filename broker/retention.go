@@ -2,10 +2,12 @@ package broker
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/skeinmq/skein/broker/runs"
 	"github.com/skeinmq/skein/commitlog"
 	"github.com/skeinmq/skein/internal/ident"
 	"github.com/skeinmq/skein/protocol"
@@ -45,7 +47,7 @@ func (b *Broker) retain(ctx context.Context, now int64) {
 			if !conf.Delete {
 				continue
 			}
-			to, err := b.retainFrom(p, run, conf, now)
+			to, err := b.retainFrom(ctx, p, run, conf, now)
 			if err != nil {
 				b.log.Warn("judge retention", "topic", t.name, "partition", p.index, "error", err)
 			}
@@ -66,20 +68,27 @@ func (b *Broker) retain(ctx context.Context, now int64) {
 
 // retainFrom returns the offset before which the partition's records have expired: by segments, as Kafka counts them,
 // from the oldest on, first by age, then by size. The newest segment stays until it is sealed, unless all of it is too old.
-func (b *Broker) retainFrom(p *partition, run *openRun, conf *topicConfig, now int64) (ident.Offset, error) {
+func (b *Broker) retainFrom(ctx context.Context, p *partition, run *openRun, conf *topicConfig, now int64) (ident.Offset, error) {
 	start := run.queue.LogStart()
 	if conf.RetentionMs < 0 && conf.RetentionBytes < 0 {
 		return start, nil
 	}
 	var segments []commitlog.Segment
 	var total int64
-	for q, err := range b.runsFrom(p, run, start) {
-		if err != nil {
+	for r, err := range b.runsFrom(p, run, start) {
+		var list []commitlog.Segment
+		if err == nil {
+			list, err = r.Segments(ctx)
+		}
+		if errors.Is(err, runs.ErrAway) {
 			return start, nil // a run is out of reach: what it holds cannot be judged, nor what follows it
 		}
-		for s, err := range q.Segments() {
-			if err != nil {
-				return start, err
+		if err != nil {
+			return start, err
+		}
+		for _, s := range list {
+			if s.End <= start {
+				continue // released since it was listed
 			}
 			segments = append(segments, s)
 			total += s.Bytes

@@ -14,6 +14,7 @@ import (
 // taking connections and requests, lets what is in flight commit, and returns.
 func (b *Broker) Run(ctx context.Context) error {
 	defer b.endLife()
+	defer b.remote.Close()
 	defer b.cfg.Listener.Close()
 	if err := b.takeLogs(ctx); err != nil {
 		return err

@@ -49,6 +49,9 @@ func (q *Queue) Generation() ident.Generation { return q.run.gen }
 // Open reports whether the queue's generation takes appends.
 func (q *Queue) Open() bool { return q.run.is(runOpen) && !q.gone.Load() }
 
+// Sealed reports whether the run has its end on this disk: its high watermark moves no more.
+func (q *Queue) Sealed() bool { return q.run.is(runSealed) }
+
 // Start is the first offset of the run: the end of the one before.
 func (q *Queue) Start() ident.Offset { return q.start }
 

@@ -181,10 +181,11 @@ func (x *ReadRequest) GetWholeFirst() bool {
 	return false
 }
 
+// ReadReply is a part of the batches' bytes, in order. Only batches that are larger than a message are cut.
 type ReadReply struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Batches       []byte                 `protobuf:"bytes,1,opt,name=batches,proto3" json:"batches,omitempty"`
-	Next          int64                  `protobuf:"varint,2,opt,name=next,proto3" json:"next,omitempty"` // offset after the last batch
+	Next          int64                  `protobuf:"varint,2,opt,name=next,proto3" json:"next,omitempty"` // offset after the last batch that is complete with this part, 0 if none is
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -348,6 +349,7 @@ func (x *Segment) GetMaxTimestamp() int64 {
 type SegmentsReply struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Segments      []*Segment             `protobuf:"bytes,1,rep,name=segments,proto3" json:"segments,omitempty"`
+	Complete      bool                   `protobuf:"varint,2,opt,name=complete,proto3" json:"complete,omitempty"` // the run is sealed on its disk: nothing will be added
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -389,11 +391,20 @@ func (x *SegmentsReply) GetSegments() []*Segment {
 	return nil
 }
 
+func (x *SegmentsReply) GetComplete() bool {
+	if x != nil {
+		return x.Complete
+	}
+	return false
+}
+
+// LookupRequest asks for the first record at or after from with at least the timestamp.
 type LookupRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Run           *RunRef                `protobuf:"bytes,1,opt,name=run,proto3" json:"run,omitempty"`
 	Timestamp     int64                  `protobuf:"varint,2,opt,name=timestamp,proto3" json:"timestamp,omitempty"`
-	MaxTimestamp  bool                   `protobuf:"varint,3,opt,name=max_timestamp,json=maxTimestamp,proto3" json:"max_timestamp,omitempty"` // the batch with the greatest one instead
+	MaxTimestamp  bool                   `protobuf:"varint,3,opt,name=max_timestamp,json=maxTimestamp,proto3" json:"max_timestamp,omitempty"` // for the first record with the greatest one instead
+	From          int64                  `protobuf:"varint,4,opt,name=from,proto3" json:"from,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -447,6 +458,13 @@ func (x *LookupRequest) GetMaxTimestamp() bool {
 		return x.MaxTimestamp
 	}
 	return false
+}
+
+func (x *LookupRequest) GetFrom() int64 {
+	if x != nil {
+		return x.From
+	}
+	return 0
 }
 
 type LookupReply struct {
@@ -619,13 +637,15 @@ const file_reads_proto_rawDesc = "" +
 	"\x05first\x18\x01 \x01(\x03R\x05first\x12\x10\n" +
 	"\x03end\x18\x02 \x01(\x03R\x03end\x12\x14\n" +
 	"\x05bytes\x18\x03 \x01(\x03R\x05bytes\x12#\n" +
-	"\rmax_timestamp\x18\x04 \x01(\x03R\fmaxTimestamp\"C\n" +
+	"\rmax_timestamp\x18\x04 \x01(\x03R\fmaxTimestamp\"_\n" +
 	"\rSegmentsReply\x122\n" +
-	"\bsegments\x18\x01 \x03(\v2\x16.skein.peer.v1.SegmentR\bsegments\"{\n" +
+	"\bsegments\x18\x01 \x03(\v2\x16.skein.peer.v1.SegmentR\bsegments\x12\x1a\n" +
+	"\bcomplete\x18\x02 \x01(\bR\bcomplete\"\x8f\x01\n" +
 	"\rLookupRequest\x12'\n" +
 	"\x03run\x18\x01 \x01(\v2\x15.skein.peer.v1.RunRefR\x03run\x12\x1c\n" +
 	"\ttimestamp\x18\x02 \x01(\x03R\ttimestamp\x12#\n" +
-	"\rmax_timestamp\x18\x03 \x01(\bR\fmaxTimestamp\"Y\n" +
+	"\rmax_timestamp\x18\x03 \x01(\bR\fmaxTimestamp\x12\x12\n" +
+	"\x04from\x18\x04 \x01(\x03R\x04from\"Y\n" +
 	"\vLookupReply\x12\x14\n" +
 	"\x05found\x18\x01 \x01(\bR\x05found\x12\x16\n" +
 	"\x06offset\x18\x02 \x01(\x03R\x06offset\x12\x1c\n" +

@@ -32,12 +32,14 @@ const (
 // Reads is served by every broker for the sealed runs in its logs: the owner of a partition reads them for its
 // clients. Each request carries generation and bounds; nothing outside them is served (O21).
 type ReadsClient interface {
-	// Read streams stored batches from the one that holds from on, up to max_bytes and below end. NOT_FOUND: the run
-	// is not in an open log of this broker. DATA_LOSS: what is asked for is damaged or lost.
+	// Read streams stored batches from the one that holds from on, up to max_bytes, give or take a batch, and below
+	// end. UNAVAILABLE: the log is not in service here, or the run does not reach that far as yet; ask again.
+	// NOT_FOUND: the log is here, the run is not in it. DATA_LOSS: what is asked for is damaged or lost.
+	// OUT_OF_RANGE: it was released. RESOURCE_EXHAUSTED: too many readers; ask again.
 	Read(ctx context.Context, in *ReadRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ReadReply], error)
 	// Segments describes the run's stored segments in offset order: retention, look-ups by time and sizes go by them.
 	Segments(ctx context.Context, in *SegmentsRequest, opts ...grpc.CallOption) (*SegmentsReply, error)
-	// Lookup finds the first batch at or after a time.
+	// Lookup finds a record by its time.
 	Lookup(ctx context.Context, in *LookupRequest, opts ...grpc.CallOption) (*LookupReply, error)
 	// Release says that nothing below these offsets is wanted any more (O4: committed log starts only).
 	Release(ctx context.Context, in *ReleaseRequest, opts ...grpc.CallOption) (*ReleaseReply, error)
@@ -107,12 +109,14 @@ func (c *readsClient) Release(ctx context.Context, in *ReleaseRequest, opts ...g
 // Reads is served by every broker for the sealed runs in its logs: the owner of a partition reads them for its
 // clients. Each request carries generation and bounds; nothing outside them is served (O21).
 type ReadsServer interface {
-	// Read streams stored batches from the one that holds from on, up to max_bytes and below end. NOT_FOUND: the run
-	// is not in an open log of this broker. DATA_LOSS: what is asked for is damaged or lost.
+	// Read streams stored batches from the one that holds from on, up to max_bytes, give or take a batch, and below
+	// end. UNAVAILABLE: the log is not in service here, or the run does not reach that far as yet; ask again.
+	// NOT_FOUND: the log is here, the run is not in it. DATA_LOSS: what is asked for is damaged or lost.
+	// OUT_OF_RANGE: it was released. RESOURCE_EXHAUSTED: too many readers; ask again.
 	Read(*ReadRequest, grpc.ServerStreamingServer[ReadReply]) error
 	// Segments describes the run's stored segments in offset order: retention, look-ups by time and sizes go by them.
 	Segments(context.Context, *SegmentsRequest) (*SegmentsReply, error)
-	// Lookup finds the first batch at or after a time.
+	// Lookup finds a record by its time.
 	Lookup(context.Context, *LookupRequest) (*LookupReply, error)
 	// Release says that nothing below these offsets is wanted any more (O4: committed log starts only).
 	Release(context.Context, *ReleaseRequest) (*ReleaseReply, error)

@@ -1,0 +1,173 @@
+package broker
+
+import (
+	"bytes"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/skeinmq/skein/commitlog"
+	"github.com/skeinmq/skein/internal/ident"
+	"github.com/skeinmq/skein/protocol/record"
+	"github.com/skeinmq/skein/queuemapper"
+)
+
+// moveAcross moves a group to the first log of another broker (O18), as its owner and the target do together.
+func moveAcross(t *testing.T, from, to *cluster, group ident.Group) {
+	t.Helper()
+	m := from.b.store.Map()
+	g := m.Group(group)
+	source, target := from.b.openLog(g), to.b.hosted[to.logs[0].Recovered().ID]
+	if source == nil {
+		t.Fatalf("group %d is not open at broker %d", group, from.id)
+	}
+	old := *g.Current()
+	state, err := source.log.Freeze(t.Context(), group)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pub := queuemapper.Publication{
+		Group: g, Source: m.Log(source.id), Target: m.Log(target.id), Epoch: old.Epoch + 1, Ends: endsOf(state), Ceiling: topOf(state) + 1<<20,
+	}
+	frames, err := target.log.Prepare(t.Context(), []commitlog.Opening{{Group: group, Epoch: pub.Epoch, State: state, Ceiling: pub.Ceiling}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	pub.Frame = frames[0]
+	if err := from.b.store.Publish(t.Context(), []queuemapper.Publication{pub})[0]; err != nil {
+		t.Fatal(err)
+	}
+	if err := target.log.Activate([]ident.Generation{{Group: group, Epoch: pub.Epoch, Frame: pub.Frame}}); err != nil {
+		t.Fatal(err)
+	}
+	to.await(func(m *queuemapper.Map) bool { return m.Group(group).Current().Epoch == pub.Epoch })
+	to.b.refresh(group)
+	if err := source.log.Seal(t.Context(), commitlog.MapGeneration{Generation: generationOf(group, old), Ends: pub.Ends}); err != nil {
+		t.Fatal(err)
+	}
+	from.b.refresh(group)
+}
+
+// await waits until ok holds of the broker's map, and its table follows it.
+func (c *cluster) await(ok func(m *queuemapper.Map) bool) {
+	c.t.Helper()
+	if err := c.b.awaitTable(c.t.Context(), ok); err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+// moveTopic moves all groups that a topic's partitions live in.
+func moveTopic(t *testing.T, from, to *cluster, topic string) {
+	t.Helper()
+	m := from.b.store.Map()
+	done := map[ident.Group]bool{}
+	for _, stays := range m.Topic(topic).Partitions {
+		if g := stays[len(stays)-1].Group; !done[g] && from.b.openLog(m.Group(g)) != nil {
+			done[g] = true
+			moveAcross(t, from, to, g)
+		}
+	}
+}
+
+// TestRemoteRuns moves partitions between two brokers and reads them from the start at their owner, whose log has the
+// end only: the same records, the same bytes, the same answers to searches by time.
+func TestRemoteRuns(t *testing.T) {
+	const partitions = 4
+	cs := startBrokers(t, 2, 1, Config{Static: map[string]string{"num.partitions": strconv.Itoa(partitions)}})
+	a, b := cs[0], cs[1]
+	h := newHistory("t", partitions)
+	h.produce(t, a, 60)
+	whole := fetchAll(t, a, "t", 0)
+	asked := []int64{-2, -3, time.Now().Add(-time.Hour).UnixMilli(), time.Now().UnixMilli()}
+	want := map[int64][]kmsg.ListOffsetsResponseTopicPartition{}
+	for _, ts := range asked {
+		want[ts] = listed(t, a.client(), "t", partitions, ts)
+	}
+	moveTopic(t, a, b, "t")
+	if got := fetchAll(t, b, "t", 0); !bytes.Equal(got, whole) {
+		t.Errorf("read through the other broker: %d bytes, want the same %d as before", len(got), len(whole))
+	}
+	for _, ts := range asked {
+		got := listed(t, b.client(), "t", partitions, ts)
+		for p := range got {
+			w := want[ts][p]
+			if got[p].ErrorCode != 0 || got[p].Offset != w.Offset || got[p].Timestamp != w.Timestamp || got[p].LeaderEpoch != w.LeaderEpoch {
+				t.Errorf("partition %d, timestamp %d: %+v, want %+v", p, ts, got[p], w)
+			}
+		}
+	}
+	h.produce(t, b, 20)
+	h.check(t, b, func(int) int { return 0 })
+	moveTopic(t, b, a, "t")
+	h.produce(t, a, 20)
+	h.check(t, a, func(int) int { return 0 })
+	h.check(t, a, func(int) int { return 70 })
+}
+
+// TestRemoteRunsAway takes the broker away that has the older run: readers wait there, with the true high watermark,
+// everything else goes on, and when it is back they read on.
+func TestRemoteRunsAway(t *testing.T) {
+	cs := startBrokers(t, 2, 1, Config{Static: map[string]string{"num.partitions": "1"}})
+	a, b := cs[0], cs[1]
+	h := newHistory("t", 1)
+	h.produce(t, a, 50)
+	moveTopic(t, a, b, "t")
+	h.produce(t, b, 10)
+	addr := a.addr
+	if err := a.stop(); err != nil {
+		t.Fatal(err)
+	}
+	cl := b.client()
+	began := time.Now()
+	got := fetched(t, cl, b, "t", 0, 10)
+	if got.ErrorCode != 0 || got.HighWatermark != 60 || len(got.RecordBatches) > 0 {
+		t.Errorf("fetch of what is away: code %d, high watermark %d, %d bytes; want none, 60, none", got.ErrorCode, got.HighWatermark, len(got.RecordBatches))
+	}
+	if took := time.Since(began); took < 50*time.Millisecond || took > 5*time.Second {
+		t.Errorf("answered after %v, want max.wait", took)
+	}
+	if got := fetched(t, cl, b, "t", 0, 50); got.ErrorCode != 0 || len(got.RecordBatches) == 0 {
+		t.Errorf("fetch of what is here: code %d, %d bytes", got.ErrorCode, len(got.RecordBatches))
+	}
+	for ts, want := range map[int64]int64{-2: 0, -1: 60} {
+		if got := listed(t, cl, "t", 1, ts)[0]; got.ErrorCode != 0 || got.Offset != want {
+			t.Errorf("timestamp %d: code %d, offset %d; want %d", ts, got.ErrorCode, got.Offset, want)
+		}
+	}
+	h.produce(t, b, 5)
+	h.check(t, b, func(int) int { return 50 })
+	a.startAt(addr)
+	h.check(t, b, func(int) int { return 0 })
+}
+
+// fetchAll reads a partition from the start to the high watermark, a kilobyte at a time, and returns its bytes.
+func fetchAll(t *testing.T, c *cluster, topic string, p int32) []byte {
+	t.Helper()
+	w := c.dial()
+	var all []byte
+	for offset := int64(0); ; {
+		req := fetchRequest(12, c.b.topic(topic), offset)
+		req.Topics[0].Partitions[0].Partition, req.Topics[0].Partitions[0].PartitionMaxBytes = p, 1024
+		got := w.ask(req).(*kmsg.FetchResponse).Topics[0].Partitions[0]
+		if got.ErrorCode != 0 {
+			t.Fatalf("fetch at %d: code %d", offset, got.ErrorCode)
+		}
+		if offset == got.HighWatermark {
+			return all
+		}
+		if len(got.RecordBatches) == 0 {
+			t.Fatalf("fetch at %d: nothing, below the high watermark %d", offset, got.HighWatermark)
+		}
+		for left := got.RecordBatches; len(left) > 0; {
+			h, err := record.ParseHeader(left)
+			if err != nil {
+				t.Fatal(err)
+			}
+			offset = h.LastOffset() + 1
+			all = append(all, left[:h.Size()]...)
+			left = left[h.Size():]
+		}
+	}
+}
