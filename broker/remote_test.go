@@ -24,10 +24,11 @@ func moveAcross(t *testing.T, from, to *cluster, group ident.Group) {
 		t.Fatalf("group %d is not open at broker %d", group, from.id)
 	}
 	old := *g.Current()
-	state, err := source.log.Freeze(t.Context(), group)
+	frozen, err := source.log.Freeze(t.Context(), group)
 	if err != nil {
 		t.Fatal(err)
 	}
+	state := frozen[group]
 	pub := queuemapper.Publication{
 		Group: g, Source: m.Log(source.id), Target: m.Log(target.id), Epoch: old.Epoch + 1, Ends: endsOf(state), Ceiling: topOf(state) + 1<<20,
 	}
