@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -19,14 +21,27 @@ type Config struct {
 	Dir string
 	ID  ident.Broker
 
-	// Transport and Voters are for more than one voter: all of them, this one included, as
-	// they were at the cluster's first start. Nil and empty: a single voter, which needs
-	// neither network nor peers and elects itself.
+	// Transport carries raft's messages between brokers (NewTransport). Nil: a single voter for
+	// good, which needs neither network nor peers and elects itself.
 	Transport raft.Transport
-	Voters    []raft.Server
-	// Timeout is raft's heartbeat and election timeout; default 10 ms for a single voter
-	// (nobody can be slow but itself), 1 s otherwise.
+	// Voters are all voters as they were at the cluster's first start, the same list at each of
+	// them: a fresh directory of one of them begins with it. Every other broker begins knowing
+	// nobody, and becomes a member when the leader is asked to (Join). Afterwards the list
+	// counts no more.
+	Voters []Member
+	// Conns leads to the other brokers; it goes with Transport.
+	Conns Conns
+	// Timeout is raft's heartbeat and election timeout; default 10 ms without a transport
+	// (nobody can be slow but itself), 300 ms with one.
 	Timeout time.Duration
+	// Lease is how long a leader that does not hear from a majority goes on; default half of Timeout.
+	Lease time.Duration
+	// CommitInterval is how soon a follower hears at the latest that an entry is committed when no
+	// other entry follows it; default 20 ms.
+	CommitInterval time.Duration
+	// CommandTimeout bounds the attempts of one command: without a leader for so long it answers
+	// ErrNotLeader or ErrUnknown. Default 10 s.
+	CommandTimeout time.Duration
 
 	// QueueEntries bounds the commands in flight; a full queue blocks Apply. Default 4,096.
 	QueueEntries int
@@ -55,8 +70,17 @@ func (cfg Config) Validate() error {
 	if cfg.QueueEntries < 0 || cfg.SnapshotBytes < 0 || cfg.StuckTimeout < 0 {
 		problems = append(problems, errors.New("controller limits must not be negative"))
 	}
-	if (cfg.Transport == nil) != (len(cfg.Voters) == 0) {
-		problems = append(problems, errors.New("controller transport and voters go together"))
+	if cfg.Transport == nil && len(cfg.Voters) > 0 {
+		problems = append(problems, errors.New("controller voters need a transport"))
+	}
+	if (cfg.Transport == nil) != (cfg.Conns == nil) {
+		problems = append(problems, errors.New("controller transport and connections go together"))
+	}
+	if cfg.Lease < 0 || cfg.Lease > cfg.withDefaults().Timeout {
+		problems = append(problems, fmt.Errorf("controller lease %v is longer than its timeout", cfg.Lease))
+	}
+	if n := len(cfg.Voters); n > 0 && n%2 == 0 {
+		problems = append(problems, fmt.Errorf("%d controller voters: as many may fail as of one fewer, take an odd number", n))
 	}
 	return errors.Join(problems...)
 }
@@ -65,8 +89,20 @@ func (cfg Config) withDefaults() Config {
 	if cfg.Timeout == 0 {
 		cfg.Timeout = 10 * time.Millisecond
 		if cfg.Transport != nil {
-			cfg.Timeout = time.Second
+			cfg.Timeout = 300 * time.Millisecond
 		}
+	}
+	if cfg.Lease == 0 {
+		cfg.Lease = cfg.Timeout
+		if cfg.Transport != nil {
+			cfg.Lease = cfg.Timeout / 2
+		}
+	}
+	if cfg.CommitInterval == 0 {
+		cfg.CommitInterval = 20 * time.Millisecond
+	}
+	if cfg.CommandTimeout == 0 {
+		cfg.CommandTimeout = 10 * time.Second
 	}
 	if cfg.QueueEntries == 0 {
 		cfg.QueueEntries = 4096
@@ -92,8 +128,8 @@ func (cfg Config) withDefaults() Config {
 func (cfg Config) raft() *raft.Config {
 	rc := raft.DefaultConfig()
 	rc.LocalID = serverID(cfg.ID)
-	rc.HeartbeatTimeout, rc.ElectionTimeout, rc.LeaderLeaseTimeout = cfg.Timeout, cfg.Timeout, cfg.Timeout
-	rc.CommitTimeout = min(rc.CommitTimeout, cfg.Timeout)
+	rc.HeartbeatTimeout, rc.ElectionTimeout, rc.LeaderLeaseTimeout = cfg.Timeout, cfg.Timeout, cfg.Lease
+	rc.CommitTimeout = min(cfg.CommitInterval, cfg.Timeout)
 	// A lone voter has nobody to ask first; and the timer of an election that begins with
 	// asking runs while the vote is being synced, which a slow disk would never win.
 	rc.PreVoteDisabled = cfg.Transport == nil
@@ -106,3 +142,10 @@ func (cfg Config) raft() *raft.Config {
 }
 
 func serverID(id ident.Broker) raft.ServerID { return raft.ServerID(fmt.Sprintf("broker-%d", id)) }
+
+// brokerOf is serverID backwards; false: no id of ours.
+func brokerOf(id raft.ServerID) (ident.Broker, bool) {
+	digits, ours := strings.CutPrefix(string(id), "broker-")
+	n, err := strconv.ParseInt(digits, 10, 32)
+	return ident.Broker(n), ours && err == nil
+}

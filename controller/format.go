@@ -115,6 +115,37 @@ func appendString(dst []byte, s string) []byte {
 	return append(dst, s...)
 }
 
+// A result travels from the leader to the broker that sent the command: version u8, the number of epochs and the
+// epochs, the first producer id. Index and error have fields of their own in the message.
+const resultVersion = 1
+
+func appendResult(dst []byte, out *result) []byte {
+	dst = append(dst, resultVersion)
+	dst = binary.AppendUvarint(dst, uint64(len(out.epochs)))
+	for _, e := range out.epochs {
+		dst = binary.AppendVarint(dst, int64(e))
+	}
+	return binary.AppendVarint(dst, out.first)
+}
+
+// decodeResult reads what appendResult wrote.
+func decodeResult(b []byte) (result, error) {
+	r := reader{what: "result", buf: b}
+	var out result
+	if v := r.byte(); r.err == nil && v != resultVersion {
+		r.refuse(0, "version %d", v)
+		return out, r.err
+	}
+	n := r.count(1)
+	out.epochs = make([]Epoch, 0, n)
+	for range n {
+		out.epochs = append(out.epochs, Epoch(r.varint()))
+	}
+	out.first = r.varint()
+	r.end()
+	return out, r.err
+}
+
 // command is one decoded entry; the field that its kind names is set.
 type command struct {
 	kind        byte

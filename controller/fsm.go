@@ -11,8 +11,9 @@ import (
 // machine is the state as hashicorp/raft drives it. All its methods but Persist run on
 // raft's one applying goroutine.
 type machine struct {
-	state   *state
-	metrics *metrics
+	state    *state
+	progress *progress
+	metrics  *metrics
 	// bytes applied since the last snapshot; nudge is told when they pass limit.
 	bytes atomic.Int64
 	limit int64
@@ -21,6 +22,8 @@ type machine struct {
 
 // Apply implements raft.FSM.
 func (m *machine) Apply(log *raft.Log) any {
+	defer m.progress.advance(log.Index)
+	m.state.applied = log.Index
 	c, err := decodeCommand(log.Data)
 	if err != nil {
 		// Every voter sees the same bytes and refuses them alike.
@@ -50,6 +53,7 @@ func (m *machine) Restore(r io.ReadCloser) error {
 		return fmt.Errorf("restore: %w", err)
 	}
 	m.state.thawAll(f)
+	m.progress.advance(f.applied)
 	return nil
 }
 

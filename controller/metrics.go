@@ -17,6 +17,9 @@ type metrics struct {
 	entryBytes  prometheus.Counter
 	isLeader    prometheus.Gauge
 	startedTime prometheus.Gauge
+	forwarded   prometheus.Counter
+	retries     prometheus.Counter
+	takeovers   prometheus.Counter
 }
 
 func newMetrics(reg prometheus.Registerer) *metrics {
@@ -49,10 +52,19 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		startedTime: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "skein_controller_start_seconds", Help: "Time from Run until ready.",
 		}),
+		forwarded: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "skein_controller_forwarded_total", Help: "Commands sent to the active controller on another broker.",
+		}),
+		retries: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "skein_controller_retries_total", Help: "Commands tried again, because there was no leader or its answer was lost.",
+		}),
+		takeovers: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "skein_controller_takeovers_total", Help: "Elections begun because the leader's process was gone.",
+		}),
 	}
 	if reg != nil {
 		reg.MustRegister(m.commands, m.refused, m.snapshots, m.queueDepth, m.queueLimit,
-			m.applyTime, m.entryBytes, m.isLeader, m.startedTime)
+			m.applyTime, m.entryBytes, m.isLeader, m.startedTime, m.forwarded, m.retries, m.takeovers)
 	}
 	return m
 }

@@ -7,8 +7,8 @@ import (
 	"github.com/skeinmq/skein/internal/ident"
 )
 
-// The reads below answer from this voter's copy. The owner of a partition sees all its own
-// acknowledged writes there when it runs on the active controller, which one voter always is.
+// The reads below answer from this broker's copy, which may be behind: after Claim it shows what earlier
+// coordinators wrote, after Await what this broker wrote, after Confirm everything.
 
 // Group is one group as it is stored.
 type Group struct {

@@ -25,6 +25,7 @@ import (
 //	| crc   | size  | kind | body … |   size: of kind and body
 //	+-------+-------+------+--------+   both little endian
 //
+//	applied       index of the newest command (from version 2 on)
 //	producer ids  next id
 //	partition     index, owner epoch, epoch, seq
 //	group         has value u8, value if so, name. Belongs to the last partition record
@@ -32,7 +33,7 @@ import (
 //	end           records before it
 const (
 	snapshotMagic   = "SKNS"
-	snapshotVersion = 1
+	snapshotVersion = 2
 
 	snapshotVersionOff  = 4
 	snapshotReservedOff = 6
@@ -47,6 +48,7 @@ const (
 	recordPartition   = 2
 	recordGroup       = 3
 	recordOffsets     = 4
+	recordApplied     = 5
 	recordEnd         = 255
 
 	// offsetsPerRecord keeps records small; recordMax refuses an absurd length before it
@@ -65,6 +67,7 @@ func writeSnapshot(w io.Writer, f *frozen) error {
 	binary.LittleEndian.PutUint16(head[snapshotVersionOff:], snapshotVersion)
 	_, sw.err = sw.w.Write(head)
 
+	sw.record(recordApplied, func(b []byte) []byte { return binary.AppendUvarint(b, f.applied) })
 	sw.record(recordProducerIDs, func(b []byte) []byte { return binary.AppendVarint(b, f.nextProducerID) })
 	for i := range f.parts {
 		sw.partition(int32(i), &f.parts[i])
@@ -143,7 +146,7 @@ func readSnapshot(r io.Reader) (*frozen, error) {
 	if string(head[:snapshotVersionOff]) != snapshotMagic {
 		return nil, &FormatError{What: "snapshot", Detail: "magic", cause: ErrCorrupt}
 	}
-	if v := binary.LittleEndian.Uint16(head[snapshotVersionOff:]); v != snapshotVersion {
+	if v := binary.LittleEndian.Uint16(head[snapshotVersionOff:]); v < 1 || v > snapshotVersion {
 		return nil, &FormatError{What: "snapshot", Offset: snapshotVersionOff, Detail: fmt.Sprintf("version %d", v), cause: ErrVersion}
 	}
 	if head[snapshotReservedOff]|head[snapshotReservedOff+1] != 0 {
@@ -205,6 +208,8 @@ func (s *snapshotReader) record() error {
 
 func (s *snapshotReader) apply(kind byte, rd *reader) {
 	switch {
+	case kind == recordApplied:
+		s.f.applied = rd.uvarint()
 	case kind == recordProducerIDs:
 		s.f.nextProducerID = rd.varint()
 	case kind == recordPartition:

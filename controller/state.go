@@ -18,9 +18,11 @@ type state struct {
 	mu             sync.Mutex
 	nextProducerID int64
 
-	// gen is the current copy-on-write generation. Owned by the applying goroutine.
-	gen   uint64
-	parts [Partitions]partition
+	// applied is the index of the newest command, gen the current copy-on-write generation. Owned by
+	// the applying goroutine.
+	applied uint64
+	gen     uint64
+	parts   [Partitions]partition
 }
 
 // partition is one coordinator partition.
@@ -53,6 +55,7 @@ func newState() *state {
 // result is what applying a command yields.
 type result struct {
 	err    error
+	index  uint64  // of the command; set by whoever waited for it
 	epochs []Epoch // of a claim, in its order
 	first  int64   // of a producer id block
 }
@@ -169,6 +172,7 @@ func (p *partition) group(name string, gen uint64) *groupState {
 
 // frozen is the state at one index. Nothing in it changes any more.
 type frozen struct {
+	applied        uint64
 	nextProducerID int64
 	parts          [Partitions]frozenPartition
 }
@@ -182,7 +186,7 @@ type frozenPartition struct {
 
 // freeze runs on the applying goroutine.
 func (s *state) freeze() *frozen {
-	f := &frozen{nextProducerID: s.nextProducerID}
+	f := &frozen{applied: s.applied, nextProducerID: s.nextProducerID}
 	for i := range s.parts {
 		p := &s.parts[i]
 		f.parts[i] = frozenPartition{owner: p.owner, epoch: p.epoch, seq: p.seq, groups: p.groups}
@@ -196,6 +200,7 @@ func (s *state) thawAll(f *frozen) {
 	s.mu.Lock()
 	s.nextProducerID = f.nextProducerID
 	s.mu.Unlock()
+	s.applied = f.applied
 	for i := range s.parts {
 		p, from := &s.parts[i], &f.parts[i]
 		p.mu.Lock()

@@ -331,6 +331,7 @@ func (x *ApplyReply) GetError() int32 {
 
 type LeaderRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
+	Confirm       bool                   `protobuf:"varint,1,opt,name=confirm,proto3" json:"confirm,omitempty"` // ask the active controller for applied; others answer FAILED_PRECONDITION
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -365,11 +366,21 @@ func (*LeaderRequest) Descriptor() ([]byte, []int) {
 	return file_controller_proto_rawDescGZIP(), []int{5}
 }
 
+func (x *LeaderRequest) GetConfirm() bool {
+	if x != nil {
+		return x.Confirm
+	}
+	return false
+}
+
 type LeaderReply struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Leader        int32                  `protobuf:"varint,1,opt,name=leader,proto3" json:"leader,omitempty"` // 0 and no address: not known
-	Address       string                 `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
-	Term          int64                  `protobuf:"varint,3,opt,name=term,proto3" json:"term,omitempty"`
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Leader  int32                  `protobuf:"varint,1,opt,name=leader,proto3" json:"leader,omitempty"` // 0 and no address: not known
+	Address string                 `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
+	Term    int64                  `protobuf:"varint,3,opt,name=term,proto3" json:"term,omitempty"`
+	// applied is the index of a command such that a copy of the state that has applied it shows everything that was
+	// acknowledged before the call; with confirm only.
+	Applied       uint64 `protobuf:"varint,4,opt,name=applied,proto3" json:"applied,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -421,6 +432,13 @@ func (x *LeaderReply) GetAddress() string {
 func (x *LeaderReply) GetTerm() int64 {
 	if x != nil {
 		return x.Term
+	}
+	return 0
+}
+
+func (x *LeaderReply) GetApplied() uint64 {
+	if x != nil {
+		return x.Applied
 	}
 	return 0
 }
@@ -736,12 +754,14 @@ const file_controller_proto_rawDesc = "" +
 	"ApplyReply\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\x04R\x05index\x12\x16\n" +
 	"\x06result\x18\x02 \x01(\fR\x06result\x12\x14\n" +
-	"\x05error\x18\x03 \x01(\x05R\x05error\"\x0f\n" +
-	"\rLeaderRequest\"S\n" +
+	"\x05error\x18\x03 \x01(\x05R\x05error\")\n" +
+	"\rLeaderRequest\x12\x18\n" +
+	"\aconfirm\x18\x01 \x01(\bR\aconfirm\"m\n" +
 	"\vLeaderReply\x12\x16\n" +
 	"\x06leader\x18\x01 \x01(\x05R\x06leader\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x12\n" +
-	"\x04term\x18\x03 \x01(\x03R\x04term\"s\n" +
+	"\x04term\x18\x03 \x01(\x03R\x04term\x12\x18\n" +
+	"\aapplied\x18\x04 \x01(\x04R\aapplied\"s\n" +
 	"\vJoinRequest\x12\x16\n" +
 	"\x06broker\x18\x01 \x01(\x05R\x06broker\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x18\n" +

@@ -30,8 +30,9 @@ const (
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// Controller is served by every broker; only the active controller does what is asked, the others answer
-// FAILED_PRECONDITION with a NotActive detail in the message's place: see Leader.
+// Controller is served by every broker; only the active controller does what is asked. The others answer Session, Apply
+// and a confirmed Leader with FAILED_PRECONDITION (nothing was done), and pass Join and Voters on to it; UNAVAILABLE
+// while there is none.
 type ControllerClient interface {
 	// Session is a broker's heartbeats (start with one in 250 ms). The session ends when none came for the timeout, or
 	// when the stream breaks and the broker's address refuses connections.
@@ -111,8 +112,9 @@ func (c *controllerClient) Voters(ctx context.Context, in *VotersRequest, opts .
 // All implementations must embed UnimplementedControllerServer
 // for forward compatibility.
 //
-// Controller is served by every broker; only the active controller does what is asked, the others answer
-// FAILED_PRECONDITION with a NotActive detail in the message's place: see Leader.
+// Controller is served by every broker; only the active controller does what is asked. The others answer Session, Apply
+// and a confirmed Leader with FAILED_PRECONDITION (nothing was done), and pass Join and Voters on to it; UNAVAILABLE
+// while there is none.
 type ControllerServer interface {
 	// Session is a broker's heartbeats (start with one in 250 ms). The session ends when none came for the timeout, or
 	// when the stream breaks and the broker's address refuses connections.
