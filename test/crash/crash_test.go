@@ -17,7 +17,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/skeinmq/skein/test/crash/history"
+	"github.com/skeinmq/skein/test/history"
+	"github.com/skeinmq/skein/test/load"
 	"github.com/skeinmq/skein/test/process"
 )
 
@@ -31,6 +32,9 @@ const (
 
 // startPatience is how long a broker may take to be ready. On a quiet machine it takes 0.1 s.
 const startPatience = 30 * time.Second
+
+// patience is how long clients may take to get on once the broker stays up.
+const patience = 30 * time.Second
 
 // stopPatience is how long a broker may take to exit after SIGTERM.
 const stopPatience = 15 * time.Second
@@ -92,7 +96,7 @@ type run struct {
 	t      *testing.T
 	rng    *rand.Rand
 	broker process.Broker
-	load   *Load
+	load   *load.Load
 
 	kills, early, stops, productive int
 	restarts, stopTimes             []time.Duration
@@ -116,7 +120,7 @@ func TestKill(t *testing.T) {
 	if number(t, envLogs, 1) > 1 {
 		r.broker.Data = append(r.broker.Data, filepath.Join(dir, "b"))
 	}
-	r.load = &Load{Addr: ports[0], Seed: seed, H: history.New()}
+	r.load = &load.Load{Seeds: []string{ports[0]}, Seed: seed, H: history.New()}
 
 	p := r.start()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)

@@ -14,7 +14,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 
-	"github.com/skeinmq/skein/test/crash/history"
+	"github.com/skeinmq/skein/test/history"
+	"github.com/skeinmq/skein/test/load"
 	"github.com/skeinmq/skein/test/process"
 )
 
@@ -87,7 +88,7 @@ func TestDiskFull(t *testing.T) {
 	r := &run{t: t, rng: rand.New(rand.NewPCG(seed, 0)), logs: make(map[string]int)}
 	r.broker = process.Broker{Bin: skein(t), Data: []string{filepath.Join(disk, "a")}, Listen: ports[0], HTTP: ports[1],
 		Args: []string{"--set", "group.initial.rebalance.delay.ms=0"}}
-	r.load = &Load{Addr: ports[0], Seed: seed, H: history.New()}
+	r.load = &load.Load{Seeds: []string{ports[0]}, Seed: seed, H: history.New()}
 	p := r.start()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
@@ -122,7 +123,7 @@ func TestDiskFull(t *testing.T) {
 // awaitRefusal waits until a produce is refused for want of room.
 func (r *run) awaitRefusal() {
 	r.t.Helper()
-	cl, err := r.load.client(kgo.RecordRetries(0), kgo.DisableIdempotentWrite(), kgo.AllowAutoTopicCreation())
+	cl, err := r.load.Client(kgo.RecordRetries(0), kgo.DisableIdempotentWrite(), kgo.AllowAutoTopicCreation())
 	if err != nil {
 		r.t.Fatal(err)
 	}

@@ -1,4 +1,4 @@
-package crash
+package load
 
 import (
 	"encoding/binary"
@@ -8,7 +8,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
-	"github.com/skeinmq/skein/test/crash/history"
+	"github.com/skeinmq/skein/test/history"
 )
 
 // A value is

@@ -1,8 +1,10 @@
 package history
 
 import (
+	"encoding/json"
 	"strings"
 	"testing"
+	"time"
 )
 
 var (
@@ -24,7 +26,7 @@ func story(n int64) (*History, []entry) {
 		h.Acked(p0, r, i)
 		h.Saw("tail", p0, r, i)
 		h.HighWatermark("tail", p0, h.Now(), i+1)
-		h.LogStart("tail", p0, 0)
+		h.LogStart("tail", p0, 0, 0)
 		h.Committed("g", p0, i)
 		final = append(final, entry{i, r})
 	}
@@ -150,8 +152,8 @@ func TestPlanted(t *testing.T) {
 			return f
 		}},
 		{"log start", Moved, func(h *History, f []entry) []entry {
-			h.LogStart("tail", p0, 5)
-			h.LogStart("tail", p0, 4)
+			h.LogStart("tail", p0, 0, 5)
+			h.LogStart("tail", p0, 0, 4)
 			return f
 		}},
 		{"committed offset", Moved, func(h *History, f []entry) []entry {
@@ -160,6 +162,31 @@ func TestPlanted(t *testing.T) {
 		}},
 		{"committed offset lost", Moved, func(h *History, f []entry) []entry {
 			h.CommittedAfter("g", p0, h.CommittedFloor("g", p0), -1)
+			return f
+		}},
+		{"last stable offset", Moved, func(h *History, f []entry) []entry {
+			h.LastStable("tail", p0, 0, 9)
+			h.LastStable("tail", p0, 0, 8)
+			return f
+		}},
+		{"high watermark below what another one was told", Stale, func(h *History, f []entry) []entry {
+			h.HighWatermark("one", p0, 0, 20)
+			h.HighWatermark("other", p0, h.Now(), 19)
+			return f
+		}},
+		{"high watermark below what a consumer saw", Stale, func(h *History, f []entry) []entry {
+			h.Saw("", p0, rec(producer, h.Sent(p0, producer)), 10)
+			h.HighWatermark("other", p0, h.Now(), 10)
+			return append(f, entry{10, rec(producer, 10)})
+		}},
+		{"log start below what another one was told", Stale, func(h *History, f []entry) []entry {
+			h.LogStart("one", p0, 0, 5)
+			h.LogStart("other", p0, h.Now(), 4)
+			return f
+		}},
+		{"last stable offset below what another one was told", Stale, func(h *History, f []entry) []entry {
+			h.LastStable("one", p0, 0, 5)
+			h.LastStable("other", p0, h.Now(), 4)
 			return f
 		}},
 		{"high watermark below an ack", Early, func(h *History, f []entry) []entry {
@@ -187,5 +214,43 @@ func TestViolationsAreBounded(t *testing.T) {
 	}
 	if v, _ := h.Check(); len(v) > maxViolations+10 {
 		t.Errorf("%d violations", len(v))
+	}
+}
+
+// TestTolerated: what is tolerated is counted, and nothing else is let off.
+func TestTolerated(t *testing.T) {
+	h, final := story(10)
+	h.Tolerate(Stale, Early)
+	h.HighWatermark("other", p0, h.Now(), 9)
+	h.LogStart("one", p0, 0, 5)
+	h.LogStart("other", p0, h.Now(), 4)
+	for _, e := range final[:9] {
+		h.Read(p0, e.rec, e.offset)
+	}
+	h.Ended(p0, 0, 9)
+	found, totals := h.Check()
+	if totals.Tolerated[Stale] != 1 || totals.Tolerated[Early] != 1 {
+		t.Errorf("tolerated: %v", totals.Tolerated)
+	}
+	for _, v := range found {
+		if v.Kind == Lost {
+			return
+		}
+	}
+	t.Errorf("a lost record was let off: %v", found)
+}
+
+func TestTrace(t *testing.T) {
+	h := New()
+	h.Trace(Op{Name: "unheard"})
+	var out strings.Builder
+	h.TraceTo(&out)
+	h.Trace(Op{Name: "produce", Client: "1", Partition: p0, Seq: 4, Value: 9, Called: time.Now()})
+	if err := h.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	var op Op
+	if err := json.Unmarshal([]byte(out.String()), &op); err != nil || op.Value != 9 || op.Partition != p0 || op.Returned.Before(op.Called) {
+		t.Errorf("%q: %+v, %v", out.String(), op, err)
 	}
 }

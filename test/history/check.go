@@ -38,6 +38,7 @@ func (h *History) Check() ([]Violation, Totals) {
 		t.Doubles += h.checkProducers(p, x)
 		h.checkAckOrder(p, x)
 	}
+	t.Tolerated = maps.Clone(h.tolerated)
 	out := slices.Clone(h.found)
 	if h.dropped > 0 {
 		out = append(out, Violation{Text: fmt.Sprintf("and %d more", h.dropped)})

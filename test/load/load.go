@@ -1,4 +1,4 @@
-package crash
+package load
 
 import (
 	"context"
@@ -13,7 +13,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 
-	"github.com/skeinmq/skein/test/crash/history"
+	"github.com/skeinmq/skein/test/history"
 )
 
 // Topic is a topic of the load.
@@ -22,17 +22,21 @@ type Topic struct {
 	Partitions int32
 }
 
-// Topics are the topics of the load.
-var Topics = []Topic{{"crash-one", 1}, {"crash-few", 4}, {"crash-many", 12}}
-
 // Group is the consumer group of the load.
-const Group = "crash-group"
+const Group = "load-group"
 
-// Load runs clients against a broker that comes and goes.
+// Load runs clients against brokers that come and go. Its exported fields are set before Create.
 type Load struct {
-	Addr string
-	Seed uint64
-	H    *history.History
+	Seeds  []string // brokers to ask first
+	Topics []Topic  // default: one of 1, 4 and 12 partitions
+	// Replication is the topics' factor; 0: the broker's default.
+	Replication int16
+	Seed        uint64
+	H           *history.History
+	// Patience is how long clients may take to finish once the brokers stay up; default 30 s.
+	Patience time.Duration
+	// Slower leaves that many milliseconds more between two bursts of a producer.
+	Slower int
 
 	acked   atomic.Int64
 	commits atomic.Int64
@@ -42,8 +46,11 @@ type Load struct {
 	produce sync.WaitGroup
 	observe sync.WaitGroup
 
+	revoked atomic.Int64 // partitions taken from members of the group
+
 	mu       sync.Mutex
-	problems []error // of the clients' set-up: the load did not run as it should
+	fresh    map[history.Partition]time.Time // by partition: when the newest record was sent that has been acked
+	problems []error                         // of the clients' set-up: the load did not run as it should
 }
 
 // producerKind is one producer of the load.
@@ -66,10 +73,10 @@ func producerKinds() []producerKind {
 	}
 }
 
-// Clients come back fast: the broker is away for a fraction of a second.
-func (l *Load) client(opts ...kgo.Opt) (*kgo.Client, error) {
+// Client is a client that comes back fast: brokers are away for a fraction of a second.
+func (l *Load) Client(opts ...kgo.Opt) (*kgo.Client, error) {
 	base := []kgo.Opt{
-		kgo.SeedBrokers(l.Addr),
+		kgo.SeedBrokers(l.Seeds...),
 		kgo.RetryBackoffFn(func(tries int) time.Duration { return time.Duration(min(tries, 5)) * 8 * time.Millisecond }),
 		kgo.MetadataMinAge(20 * time.Millisecond),
 		kgo.MetadataMaxAge(2 * time.Second),
@@ -80,15 +87,25 @@ func (l *Load) client(opts ...kgo.Opt) (*kgo.Client, error) {
 	return kgo.NewClient(append(base, opts...)...)
 }
 
-// Create makes the topics; the broker must be up.
+// Create makes the topics; the brokers must be up.
 func (l *Load) Create(ctx context.Context) error {
-	cl, err := l.client()
+	if l.Topics == nil {
+		l.Topics = []Topic{{"load-one", 1}, {"load-few", 4}, {"load-many", 12}}
+	}
+	if l.Patience == 0 {
+		l.Patience = 30 * time.Second
+	}
+	if l.Replication == 0 {
+		l.Replication = -1
+	}
+	l.fresh = make(map[history.Partition]time.Time)
+	cl, err := l.Client()
 	if err != nil {
 		return err
 	}
 	defer cl.Close()
-	for _, t := range Topics {
-		rs, err := kadm.NewClient(cl).CreateTopic(ctx, t.Partitions, 1, nil, t.Name)
+	for _, t := range l.Topics {
+		rs, err := kadm.NewClient(cl).CreateTopic(ctx, t.Partitions, l.Replication, nil, t.Name)
 		if err = errors.Join(err, rs.Err); err != nil {
 			return fmt.Errorf("create %s: %w", t.Name, err)
 		}
@@ -111,7 +128,7 @@ func (l *Load) Begin() error {
 		if !kind.idempotent {
 			opts = append(opts, kgo.DisableIdempotentWrite())
 		}
-		cl, err := l.client(opts...)
+		cl, err := l.Client(opts...)
 		if err != nil {
 			return fmt.Errorf("producer %d: %w", id, err)
 		}
@@ -144,14 +161,14 @@ func (l *Load) Finish() error {
 // history, so that it is for a run that has failed already.
 func (l *Load) Probe(ctx context.Context) error {
 	var trace strings.Builder
-	cl, err := l.client(kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.DisableIdempotentWrite(), kgo.RecordRetries(20),
+	cl, err := l.Client(kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.DisableIdempotentWrite(), kgo.RecordRetries(20),
 		kgo.WithLogger(kgo.BasicLogger(&trace, kgo.LogLevelInfo, nil)))
 	if err != nil {
 		return err
 	}
 	defer cl.Close()
 	var errs []error
-	for _, t := range Topics {
+	for _, t := range l.Topics {
 		for i := range t.Partitions {
 			if err := cl.ProduceSync(ctx, &kgo.Record{Topic: t.Name, Partition: i, Value: []byte("probe")}).FirstErr(); err != nil {
 				errs = append(errs, fmt.Errorf("%s-%d: %w", t.Name, i, err))
@@ -171,8 +188,22 @@ func (l *Load) problem(err error) {
 // Acked is the number of records that have been acked so far.
 func (l *Load) Acked() int64 { return l.acked.Load() }
 
-// patience is how long clients may take to finish once the broker stays up.
-const patience = 30 * time.Second
+// Revoked is the number of partitions that were taken from members of the group so far.
+func (l *Load) Revoked() int64 { return l.revoked.Load() }
+
+// Stale is how many partitions have no acked record that was sent at the moment or later.
+func (l *Load) Stale(moment time.Time) (n int, example history.Partition) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, t := range l.Topics {
+		for i := range t.Partitions {
+			if p := (history.Partition{Topic: t.Name, Index: i}); l.fresh[p].Before(moment) {
+				n, example = n+1, p
+			}
+		}
+	}
+	return n, example
+}
 
 // Seen is the number of records that consumers have been given so far.
 func (l *Load) Seen() int64 { return l.seen.Load() }
@@ -183,20 +214,20 @@ func (l *Load) Commits() int64 { return l.commits.Load() }
 func (l *Load) runProducer(ctx context.Context, cl *kgo.Client, id int32, kind producerKind) {
 	defer cl.Close()
 	rng := rand.New(rand.NewPCG(l.Seed, uint64(id)))
-	beat := time.NewTicker(5 * time.Millisecond)
+	beat := time.NewTicker(time.Duration(5+l.Slower) * time.Millisecond)
 	defer beat.Stop()
 	for {
 		select {
 		case <-ctx.Done():
-			flush, done := context.WithTimeout(context.Background(), patience)
+			flush, done := context.WithTimeout(context.Background(), l.Patience)
 			defer done()
 			if err := cl.Flush(flush); err != nil {
-				l.problem(fmt.Errorf("producer %d: %d records not acked %v after the last kill", id, cl.BufferedProduceRecords(), patience))
+				l.problem(fmt.Errorf("producer %d: %d records not acked %v after the last kill", id, cl.BufferedProduceRecords(), l.Patience))
 			}
 			return
 		case <-beat.C:
 		}
-		t := Topics[rng.IntN(len(Topics))]
+		t := l.Topics[rng.IntN(len(l.Topics))]
 		p := history.Partition{Topic: t.Name, Index: rng.Int32N(t.Partitions)}
 		for range 1 + rng.IntN(kind.burst) {
 			l.send(cl, rng, p, id, kind)
@@ -209,12 +240,19 @@ func (l *Load) send(cl *kgo.Client, rng *rand.Rand, p history.Partition, id int3
 	r := newContent(rng, id, l.H.Sent(p, id), 20+rng.IntN(kind.size))
 	r.Topic, r.Partition = p.Topic, p.Index
 	rec, _ := readContent(r)
+	called := time.Now()
 	cl.Produce(context.Background(), r, func(r *kgo.Record, err error) {
 		if err != nil {
 			l.H.Fail(history.Refused, p, "%v: %v", rec, err)
 			return
 		}
 		l.H.Acked(p, rec, r.Offset)
+		l.H.Trace(history.Op{Name: "produce", Client: fmt.Sprintf("producer %d", id), Partition: p, Seq: rec.Seq, Value: r.Offset, Called: called})
 		l.acked.Add(1)
+		l.mu.Lock()
+		if called.After(l.fresh[p]) {
+			l.fresh[p] = called
+		}
+		l.mu.Unlock()
 	})
 }

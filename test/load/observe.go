@@ -1,4 +1,4 @@
-package crash
+package load
 
 import (
 	"context"
@@ -11,22 +11,22 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 
-	"github.com/skeinmq/skein/test/crash/history"
+	"github.com/skeinmq/skein/test/history"
 )
 
 // names lists the topics of the load.
-func names() []string {
+func (l *Load) names() []string {
 	var out []string
-	for _, t := range Topics {
+	for _, t := range l.Topics {
 		out = append(out, t.Name)
 	}
 	return out
 }
 
 // from is every partition at one offset.
-func from(o kgo.Offset) map[string]map[int32]kgo.Offset {
+func (l *Load) from(o kgo.Offset) map[string]map[int32]kgo.Offset {
 	out := make(map[string]map[int32]kgo.Offset)
-	for _, t := range Topics {
+	for _, t := range l.Topics {
 		out[t.Name] = make(map[int32]kgo.Offset)
 		for i := range t.Partitions {
 			out[t.Name][i] = o
@@ -38,7 +38,7 @@ func from(o kgo.Offset) map[string]map[int32]kgo.Offset {
 // tail reads all partitions from the start on and then whatever comes, without a jump, through all kills.
 func (l *Load) tail(name string) func(context.Context) error {
 	return func(ctx context.Context) error {
-		cl, err := l.client(kgo.ConsumePartitions(from(kgo.NewOffset().AtStart())),
+		cl, err := l.Client(kgo.ConsumePartitions(l.from(kgo.NewOffset().AtStart())),
 			kgo.ConsumeResetOffset(kgo.NoResetOffset()), kgo.FetchMaxWait(50*time.Millisecond))
 		if err != nil {
 			return fmt.Errorf("%s: %w", name, err)
@@ -75,7 +75,9 @@ func (l *Load) take(name string, fs kgo.Fetches) {
 		}
 		if name != "" && ft.HighWatermark >= 0 {
 			l.H.HighWatermark(name, p, 0, ft.HighWatermark)
-			l.H.LogStart(name, p, ft.LogStartOffset)
+			if ft.LogStartOffset >= 0 {
+				l.H.LogStart(name, p, 0, ft.LogStartOffset)
+			}
 		}
 	})
 }
@@ -84,14 +86,14 @@ func (l *Load) take(name string, fs kgo.Fetches) {
 func (l *Load) rereads(ctx context.Context) error {
 	rng := rand.New(rand.NewPCG(l.Seed, 1<<32))
 	for ctx.Err() == nil {
-		start := from(kgo.NewOffset())
+		start := l.from(kgo.NewOffset())
 		for topic, parts := range start {
 			for i := range parts {
 				next := l.H.Acknowledged(history.Partition{Topic: topic, Index: i})
 				parts[i] = kgo.NewOffset().At(rng.Int64N(next + 1))
 			}
 		}
-		cl, err := l.client(kgo.ConsumePartitions(start), kgo.ConsumeResetOffset(kgo.NoResetOffset()), kgo.FetchMaxBytes(1<<20))
+		cl, err := l.Client(kgo.ConsumePartitions(start), kgo.ConsumeResetOffset(kgo.NoResetOffset()), kgo.FetchMaxBytes(1<<20))
 		if err != nil {
 			return fmt.Errorf("reread: %w", err)
 		}
@@ -107,9 +109,9 @@ func (l *Load) rereads(ctx context.Context) error {
 
 // member is one member of the group: it reads and commits.
 func (l *Load) member(ctx context.Context) error {
-	cl, err := l.client(kgo.ConsumerGroup(Group), kgo.ConsumeTopics(names()...), kgo.DisableAutoCommit(),
+	cl, err := l.Client(kgo.ConsumerGroup(Group), kgo.ConsumeTopics(l.names()...), kgo.DisableAutoCommit(),
 		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.FetchMaxWait(50*time.Millisecond),
-		kgo.BlockRebalanceOnPoll(), kgo.HeartbeatInterval(200*time.Millisecond), kgo.RebalanceTimeout(10*time.Second))
+		kgo.OnPartitionsRevoked(l.lose), kgo.OnPartitionsLost(l.lose), kgo.BlockRebalanceOnPoll(), kgo.HeartbeatInterval(200*time.Millisecond), kgo.RebalanceTimeout(10*time.Second))
 	if err != nil {
 		return fmt.Errorf("group member: %w", err)
 	}
@@ -127,24 +129,34 @@ func (l *Load) member(ctx context.Context) error {
 	return nil
 }
 
+// lose counts what a rebalance takes away.
+func (l *Load) lose(_ context.Context, _ *kgo.Client, parts map[string][]int32) {
+	for _, list := range parts {
+		l.revoked.Add(int64(len(list)))
+	}
+}
+
 // commit commits what was polled and notes it if the broker says so.
 func (l *Load) commit(ctx context.Context, cl *kgo.Client, fs kgo.Fetches) {
 	limit, done := context.WithTimeout(ctx, 2*time.Second)
 	defer done()
+	called := time.Now()
 	if cl.CommitRecords(limit, fs.Records()...) != nil {
 		return // unknown
 	}
 	fs.EachPartition(func(ft kgo.FetchTopicPartition) {
 		if n := len(ft.Records); n > 0 {
+			p, offset := history.Partition{Topic: ft.Topic, Index: ft.Partition}, ft.Records[n-1].Offset+1
 			l.commits.Add(1)
-			l.H.Committed(Group, history.Partition{Topic: ft.Topic, Index: ft.Partition}, ft.Records[n-1].Offset+1)
+			l.H.Committed(Group, p, offset)
+			l.H.Trace(history.Op{Name: "commit", Client: Group, Partition: p, Value: offset, Called: called})
 		}
 	})
 }
 
 // marks asks for log starts, high watermarks and committed offsets.
 func (l *Load) marks(ctx context.Context) error {
-	cl, err := l.client(kgo.RetryTimeout(time.Second))
+	cl, err := l.Client(kgo.RetryTimeout(time.Second))
 	if err != nil {
 		return fmt.Errorf("marks: %w", err)
 	}
@@ -165,23 +177,34 @@ func (l *Load) marks(ctx context.Context) error {
 }
 
 func (l *Load) askMarks(ctx context.Context, adm *kadm.Client) {
-	asked := l.H.Now()
-	if ends, err := adm.ListEndOffsets(ctx, names()...); err == nil {
+	asked, called := l.H.Now(), time.Now()
+	if ends, err := adm.ListEndOffsets(ctx, l.names()...); err == nil {
 		ends.Each(func(o kadm.ListedOffset) {
 			if o.Err == nil && o.Offset >= 0 {
-				l.H.HighWatermark("marks", history.Partition{Topic: o.Topic, Index: o.Partition}, asked, o.Offset)
+				p := history.Partition{Topic: o.Topic, Index: o.Partition}
+				l.H.HighWatermark("marks", p, asked, o.Offset)
+				l.H.Trace(history.Op{Name: "end", Client: "marks", Partition: p, Value: o.Offset, Called: called})
 			}
 		})
 	}
-	if starts, err := adm.ListStartOffsets(ctx, names()...); err == nil {
+	asked = l.H.Now()
+	if stable, err := adm.ListCommittedOffsets(ctx, l.names()...); err == nil {
+		stable.Each(func(o kadm.ListedOffset) {
+			if o.Err == nil && o.Offset >= 0 {
+				l.H.LastStable("marks", history.Partition{Topic: o.Topic, Index: o.Partition}, asked, o.Offset)
+			}
+		})
+	}
+	asked = l.H.Now()
+	if starts, err := adm.ListStartOffsets(ctx, l.names()...); err == nil {
 		starts.Each(func(o kadm.ListedOffset) {
 			if o.Err == nil && o.Offset >= 0 {
-				l.H.LogStart("marks", history.Partition{Topic: o.Topic, Index: o.Partition}, o.Offset)
+				l.H.LogStart("marks", history.Partition{Topic: o.Topic, Index: o.Partition}, asked, o.Offset)
 			}
 		})
 	}
 	floors := make(map[history.Partition]int64)
-	for topic, parts := range from(kgo.NewOffset()) {
+	for topic, parts := range l.from(kgo.NewOffset()) {
 		for i := range parts {
 			p := history.Partition{Topic: topic, Index: i}
 			floors[p] = l.H.CommittedFloor(Group, p)
@@ -206,17 +229,17 @@ func (l *Load) askMarks(ctx context.Context, adm *kadm.Client) {
 
 // ReadAll reads every partition from its log start to its high watermark and hands it to the history.
 func (l *Load) ReadAll(ctx context.Context) error {
-	cl, err := l.client(kgo.ConsumePartitions(from(kgo.NewOffset().AtStart())), kgo.ConsumeResetOffset(kgo.NoResetOffset()))
+	cl, err := l.Client(kgo.ConsumePartitions(l.from(kgo.NewOffset().AtStart())), kgo.ConsumeResetOffset(kgo.NoResetOffset()))
 	if err != nil {
 		return err
 	}
 	defer cl.Close()
 	adm := kadm.NewClient(cl)
-	starts, err := adm.ListStartOffsets(ctx, names()...)
+	starts, err := adm.ListStartOffsets(ctx, l.names()...)
 	if err = errors.Join(err, starts.Error()); err != nil {
 		return fmt.Errorf("list log starts: %w", err)
 	}
-	ends, err := adm.ListEndOffsets(ctx, names()...)
+	ends, err := adm.ListEndOffsets(ctx, l.names()...)
 	if err = errors.Join(err, ends.Error()); err != nil {
 		return fmt.Errorf("list high watermarks: %w", err)
 	}

@@ -7,7 +7,9 @@
 package history
 
 import (
+	"bufio"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 )
@@ -45,6 +47,7 @@ const (
 	Invented  Kind = "invented"  // nobody sent it
 	Gap       Kind = "gap"       // offsets are not contiguous
 	Moved     Kind = "moved back"
+	Stale     Kind = "stale" // one client was told a mark, another one that asked afterwards is told less
 	Early     Kind = "early" // acked or committed, but a mark asked for afterwards is below it
 	Refused   Kind = "refused"
 )
@@ -68,6 +71,8 @@ type History struct {
 	mu         sync.Mutex
 	idempotent map[int32]bool
 	parts      map[Partition]*partition
+	tolerated  map[Kind]int64
+	trace      *bufio.Writer
 	found      []Violation
 	dropped    int
 }
@@ -76,14 +81,18 @@ type History struct {
 type partition struct {
 	sent  map[int32]int64 // by producer: number of records sent
 	acked []ack
-	top   []topAck // rising acked offsets with the time of their ack
-	seen  []seen   // by offset
-	next  map[string]int64
-	marks map[string]int64
-	final []entry
-	start int64
-	end   int64
-	ended bool
+	// ackedEnd is the offset behind the highest one that has been acked.
+	ackedEnd int64
+	high     floor  // what a later high watermark must not be below
+	stable   floor  // the same for last stable offsets
+	first    floor  // the same for log starts
+	seen     []seen // by offset
+	next     map[string]int64
+	marks    map[string]int64
+	final    []entry
+	start    int64
+	end      int64
+	ended    bool
 }
 
 type ack struct {
@@ -91,7 +100,30 @@ type ack struct {
 	rec    Record
 }
 
-type topAck struct{ at, offset int64 }
+// floor is a rising list of values that clients were told, with the moments: whoever asks later must not be told less.
+type floor []step
+
+type step struct {
+	at, value int64
+	what      string // who was told
+	kind      Kind   // what it is to be told less
+}
+
+func (f *floor) raise(s step) {
+	if n := len(*f); n == 0 || s.value > (*f)[n-1].value {
+		*f = append(*f, s)
+	}
+}
+
+// before is the greatest value that was told before the moment.
+func (f floor) before(asked int64) (step, bool) {
+	for _, s := range slices.Backward(f) {
+		if s.at < asked {
+			return s, true
+		}
+	}
+	return step{}, false
+}
 
 type seen struct {
 	rec  Record
@@ -107,12 +139,13 @@ type entry struct {
 const (
 	highMark      = "high watermark of "
 	startMark     = "log start of "
+	stableMark    = "last stable offset of "
 	committedMark = "committed offset of "
 )
 
 // New returns an empty history.
 func New() *History {
-	return &History{idempotent: make(map[int32]bool), parts: make(map[Partition]*partition)}
+	return &History{idempotent: make(map[int32]bool), tolerated: make(map[Kind]int64), parts: make(map[Partition]*partition)}
 }
 
 // Now is a moment of the history: what is recorded later has a later one. Ask for it before sending a request for marks.
@@ -134,8 +167,22 @@ func (h *History) part(p Partition) *partition {
 	return x
 }
 
+// Tolerate has the kinds counted instead of reported. A broker that was paused may, in the moment in which it wakes up and
+// before it has heard that it was replaced, answer questions about marks from what it knew (Stale, Early).
+func (h *History) Tolerate(kinds ...Kind) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, k := range kinds {
+		h.tolerated[k] = 0
+	}
+}
+
 // report notes a violation; mu is held.
 func (h *History) report(kind Kind, p Partition, format string, args ...any) {
+	if n, ok := h.tolerated[kind]; ok {
+		h.tolerated[kind] = n + 1
+		return
+	}
 	if len(h.found) >= maxViolations {
 		h.dropped++
 		return
@@ -166,9 +213,8 @@ func (h *History) Acked(p Partition, rec Record, offset int64) {
 	defer h.mu.Unlock()
 	x := h.part(p)
 	x.acked = append(x.acked, ack{offset, rec})
-	if n := len(x.top); n == 0 || offset > x.top[n-1].offset {
-		x.top = append(x.top, topAck{h.clock.Add(1), offset})
-	}
+	x.high.raise(step{h.clock.Add(1), offset + 1, "an ack", Early})
+	x.ackedEnd = max(x.ackedEnd, offset+1)
 }
 
 // Saw notes that a consumer was given rec at offset. Consumers named ordered read each partition from some offset on
@@ -194,40 +240,51 @@ func (h *History) Saw(ordered string, p Partition, rec Record, offset int64) {
 		h.report(Changed, p, "offset %d was %v, now %v", offset, s.rec, rec)
 	}
 	x.seen[offset] = seen{rec, true}
+	x.high.raise(step{h.clock.Add(1), offset + 1, "a consumer of the record before", Stale})
 }
 
 // Acknowledged is the offset behind the highest one that has been acked.
 func (h *History) Acknowledged(p Partition) int64 {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if x := h.part(p); len(x.top) > 0 {
-		return x.top[len(x.top)-1].offset + 1
-	}
-	return 0
+	return h.part(p).ackedEnd
 }
 
 // HighWatermark notes that a request that was sent at the moment asked has been answered with this high watermark. The
-// requests of one observer are answered in the order in which they are noted.
+// requests of one observer are answered in the order in which they are noted. A moment of 0 is not known: then the answer is
+// compared with those to the same observer only.
 func (h *History) HighWatermark(observer string, p Partition, asked, value int64) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	x := h.part(p)
 	h.mark(x, p, highMark+observer, value)
-	for i := len(x.top) - 1; i >= 0; i-- {
-		if x.top[i].at < asked {
-			if x.top[i].offset >= value {
-				h.report(Early, p, "offset %d was acked, but then the high watermark was %d", x.top[i].offset, value)
-			}
-			break
-		}
-	}
+	h.compare(&x.high, p, highMark+observer, asked, value)
+}
+
+// LastStable is HighWatermark for the last stable offset.
+func (h *History) LastStable(observer string, p Partition, asked, value int64) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	x := h.part(p)
+	h.mark(x, p, stableMark+observer, value)
+	h.compare(&x.stable, p, stableMark+observer, asked, value)
 }
 
 // LogStart is HighWatermark for the log start.
-func (h *History) LogStart(observer string, p Partition, value int64) {
+func (h *History) LogStart(observer string, p Partition, asked, value int64) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.mark(h.part(p), p, startMark+observer, value)
+	x := h.part(p)
+	h.mark(x, p, startMark+observer, value)
+	h.compare(&x.first, p, startMark+observer, asked, value)
+}
+
+// compare holds an answer against what others were told before the question; mu is held.
+func (h *History) compare(f *floor, p Partition, what string, asked, value int64) {
+	if s, ok := f.before(asked); ok && s.value > value {
+		h.report(s.kind, p, "%s was told %d, then %s was %d", s.what, s.value, what, value)
+	}
+	f.raise(step{h.clock.Add(1), value, what, Stale})
 }
 
 // Committed notes that a group's commit of an offset was acked, or that a fetch of it was answered. The members of the
@@ -290,5 +347,6 @@ func (h *History) Ended(p Partition, start, end int64) {
 // Totals are counts for a report.
 type Totals struct {
 	Sent, Acked, Seen, Read int64
+	Tolerated               map[Kind]int64
 	Doubles                 int64 // records of producers that are not idempotent that are there more than once
 }
