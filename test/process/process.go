@@ -74,16 +74,17 @@ type Broker struct {
 	HTTP   string
 	Args   []string // further arguments
 	Env    []string // further environment
+	Prefix []string // a command that runs the broker's, such as ip netns exec NAME
 }
 
 // Process is a running broker.
 type Process struct {
-	Ready   time.Duration // from exec to the ready line
-	Line    string        // the ready line
-	cmd     *exec.Cmd
-	done    chan struct{} // closed when the process has ended
-	err     error         // of Wait; valid after done
-	readyAt chan string
+	Ready  time.Duration // from exec to the ready line
+	Line   string        // the ready line; valid after Served
+	cmd    *exec.Cmd
+	done   chan struct{} // closed when the process has ended
+	err    error         // of Wait; valid after done
+	served chan struct{} // closed at the ready line
 
 	signalled atomic.Bool
 
@@ -114,11 +115,13 @@ func (p *Process) Log() string {
 // Spawn starts a broker and does not wait until it serves.
 func (b Broker) Spawn() (*Process, error) {
 	args := append([]string{"serve", "--data", strings.Join(b.Data, ","), "--listen", b.Listen, "--http", b.HTTP}, b.Args...)
-	p := &Process{done: make(chan struct{}), readyAt: make(chan string, 1)}
-	p.cmd = exec.Command(b.Bin, args...)
+	p := &Process{done: make(chan struct{}), served: make(chan struct{})}
+	argv := append(append(slices.Clone(b.Prefix), b.Bin), args...)
+	p.cmd = exec.Command(argv[0], argv[1:]...)
 	own := func(kv string) bool { return strings.HasPrefix(kv, "SKEIN_") } // ours, not the broker's
 	p.cmd.Env = append(slices.DeleteFunc(os.Environ(), own), b.Env...)
 	p.cmd.Stderr = p
+	p.cmd.SysProcAttr = tied()
 	out, err := p.cmd.StdoutPipe()
 	if err != nil {
 		return nil, err
@@ -131,7 +134,8 @@ func (b Broker) Spawn() (*Process, error) {
 		for {
 			line, err := r.ReadString('\n')
 			if strings.HasPrefix(line, "ready ") {
-				p.readyAt <- strings.TrimSpace(line)
+				p.Line = strings.TrimSpace(line)
+				close(p.served)
 				break
 			}
 			if err != nil {
@@ -145,19 +149,16 @@ func (b Broker) Spawn() (*Process, error) {
 	return p, nil
 }
 
-// Start starts a broker and waits until it serves. On failure the process has ended.
-func (b Broker) Start(patience time.Duration) (*Process, error) {
-	begin := time.Now()
-	p, err := b.Spawn()
-	if err != nil {
-		return nil, err
-	}
+// Served is closed when the broker has said that it serves.
+func (p *Process) Served() <-chan struct{} { return p.served }
+
+// Await waits until a spawned broker serves. On failure the process has ended.
+func (p *Process) Await(patience time.Duration) error {
 	select {
-	case p.Line = <-p.readyAt:
-		p.Ready = time.Since(begin)
-		return p, nil
+	case <-p.served:
+		return nil
 	case <-p.done:
-		return nil, fmt.Errorf("broker ended before it was ready: %w\n%s", p.err, p.Log())
+		return fmt.Errorf("broker ended before it was ready: %w\n%s", p.err, p.Log())
 	case <-time.After(patience):
 		p.cmd.Process.Signal(syscall.SIGQUIT) // Go prints every goroutine
 		select {
@@ -165,8 +166,28 @@ func (b Broker) Start(patience time.Duration) (*Process, error) {
 		case <-time.After(5 * time.Second):
 			p.Kill()
 		}
-		return nil, fmt.Errorf("broker not ready after %v\n%s", patience, p.Log())
+		return fmt.Errorf("broker not ready after %v\n%s", patience, p.Log())
 	}
+}
+
+// Pause stops the process without its noticing (SIGSTOP); Continue lets it go on.
+func (p *Process) Pause() error { return p.cmd.Process.Signal(syscall.SIGSTOP) }
+
+// Continue lets a paused process go on.
+func (p *Process) Continue() error { return p.cmd.Process.Signal(syscall.SIGCONT) }
+
+// Start starts a broker and waits until it serves. On failure the process has ended.
+func (b Broker) Start(patience time.Duration) (*Process, error) {
+	begin := time.Now()
+	p, err := b.Spawn()
+	if err != nil {
+		return nil, err
+	}
+	if err := p.Await(patience); err != nil {
+		return nil, err
+	}
+	p.Ready = time.Since(begin)
+	return p, nil
 }
 
 // Pid is the process id.
