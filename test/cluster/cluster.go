@@ -310,6 +310,7 @@ func (k *Kafka) IDs() []int { return []int{1, 2, 3} }
 
 func (k *Kafka) run(args ...string) (string, error) {
 	cmd := exec.Command(k.Script, args...)
+	cmd.Dir = "/"
 	cmd.Env = append(os.Environ(), "HEAP=-Xms512M -Xmx512M")
 	out, err := cmd.Output()
 	var exit *exec.ExitError

@@ -1,0 +1,333 @@
+package bench
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+)
+
+// router writes to the partitions of a cluster whose leaders change: it asks for metadata when an answer says so, when a
+// connection breaks and while an answer is late, and sends again what was not acknowledged.
+type router struct {
+	topics Topics
+	seeds  []string
+
+	mu      sync.Mutex
+	leaders []string         // address by running number of the partition; "": none
+	links   map[string]*link // by address
+	turn    int              // of the seeds
+	fresh   chan struct{}    // closed at the next metadata answer
+	asking  bool
+
+	refreshes int
+}
+
+func newRouter(seeds []string, topics Topics) *router {
+	return &router{topics: topics, seeds: seeds, leaders: make([]string, topics.total()), links: map[string]*link{}, fresh: make(chan struct{})}
+}
+
+func (r *router) close() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, l := range r.links {
+		l.c.Close()
+	}
+}
+
+const (
+	// metadataPatience is how long a broker may take to answer a metadata request before another one is asked.
+	metadataPatience = 500 * time.Millisecond
+	// lateAfter is how long an answer may take before somebody asks who leads.
+	lateAfter = 150 * time.Millisecond
+	// againAfter is the pause between two tries that were refused.
+	againAfter = 5 * time.Millisecond
+)
+
+// refresh asks for metadata once, together with everybody else who asks now.
+func (r *router) refresh(ctx context.Context) {
+	r.mu.Lock()
+	fresh := r.fresh
+	if !r.asking {
+		r.asking = true
+		go r.ask(ctx)
+	}
+	r.mu.Unlock()
+	select {
+	case <-fresh:
+	case <-ctx.Done():
+	}
+}
+
+// ask goes round the brokers until one answers.
+func (r *router) ask(ctx context.Context) {
+	var leaders []string
+	for leaders == nil && ctx.Err() == nil {
+		r.mu.Lock()
+		addr := r.seeds[r.turn%len(r.seeds)]
+		r.mu.Unlock()
+		var err error
+		if leaders, err = r.metadata(ctx, addr); err != nil {
+			r.mu.Lock()
+			r.turn++
+			r.mu.Unlock()
+			select {
+			case <-time.After(time.Millisecond):
+			case <-ctx.Done():
+			}
+		}
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.refreshes++
+	r.asking = false
+	if leaders != nil {
+		r.leaders = leaders
+	}
+	close(r.fresh)
+	r.fresh = make(chan struct{})
+}
+
+func (r *router) metadata(ctx context.Context, addr string) ([]string, error) {
+	rq := kmsg.NewPtrMetadataRequest()
+	rq.Version = 9
+	for i := range r.topics.Count {
+		name, _ := r.topics.at(i * r.topics.Partitions)
+		rq.Topics = append(rq.Topics, kmsg.MetadataRequestTopic{Topic: &name})
+	}
+	l, err := r.link(ctx, addr)
+	if err != nil {
+		return nil, err
+	}
+	f := kmsg.NewRequestFormatter(kmsg.FormatterClientID(clientID))
+	ch, err := l.send(func(c net.Conn, correlation int32) error {
+		_, err := c.Write(f.AppendRequest(nil, rq, correlation))
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	select {
+	case body, ok := <-ch:
+		if !ok {
+			return nil, errLinkBroken
+		}
+		rs := kmsg.NewPtrMetadataResponse()
+		rs.Version = rq.Version
+		if len(body) < 1 {
+			return nil, errShort
+		}
+		if err := rs.ReadFrom(body[1:]); err != nil {
+			return nil, err
+		}
+		return r.leadersOf(rs), nil
+	case <-time.After(metadataPatience):
+		return nil, errors.New("metadata: no answer")
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+}
+
+func (r *router) leadersOf(rs *kmsg.MetadataResponse) []string {
+	addr := map[int32]string{}
+	for _, b := range rs.Brokers {
+		addr[b.NodeID] = fmt.Sprintf("%s:%d", b.Host, b.Port)
+	}
+	index := map[string]int{}
+	for i := range r.topics.Count {
+		name, _ := r.topics.at(i * r.topics.Partitions)
+		index[name] = i * r.topics.Partitions
+	}
+	out := make([]string, r.topics.total())
+	for _, t := range rs.Topics {
+		if t.Topic == nil {
+			continue
+		}
+		base, ok := index[*t.Topic]
+		if !ok {
+			continue
+		}
+		for _, p := range t.Partitions {
+			if p.Leader >= 0 && p.Partition >= 0 && int(p.Partition) < r.topics.Partitions {
+				out[base+int(p.Partition)] = addr[p.Leader]
+			}
+		}
+	}
+	return out
+}
+
+// link is the connection to a broker, made if needed.
+func (r *router) link(ctx context.Context, addr string) (*link, error) {
+	r.mu.Lock()
+	l := r.links[addr]
+	r.mu.Unlock()
+	if l != nil && !l.dead() {
+		return l, nil
+	}
+	l, err := newLink(ctx, addr)
+	if err != nil {
+		return nil, err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if was := r.links[addr]; was != nil && !was.dead() { // somebody else was faster
+		l.c.Close()
+		return was, nil
+	}
+	r.links[addr] = l
+	return l, nil
+}
+
+// routes are the partitions by leader, as last heard.
+func (r *router) routes() []Route {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	at := map[string]int{}
+	var out []Route
+	for i, addr := range r.leaders {
+		if addr == "" {
+			continue
+		}
+		k, ok := at[addr]
+		if !ok {
+			k = len(out)
+			at[addr] = k
+			out = append(out, Route{Addr: addr})
+		}
+		out[k].Partitions = append(out[k].Partitions, i)
+	}
+	return out
+}
+
+// byLeader splits a list; what has no leader comes back apart.
+func (r *router) byLeader(list []int) (led map[string][]int, orphans []int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	led = map[string][]int{}
+	for _, i := range list {
+		if addr := r.leaders[i]; addr == "" {
+			orphans = append(orphans, i)
+		} else {
+			led[addr] = append(led[addr], i)
+		}
+	}
+	return led, orphans
+}
+
+func (r *router) leaderIs(i int, addr string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.leaders[i] == addr
+}
+
+// maxParts bounds the partitions of one request.
+const maxParts = 1000
+
+// write gets the batch acknowledged by every listed partition and returns how many tries were refused or lost on the way.
+func (r *router) write(ctx context.Context, list []int, batch []byte) (refused int, err error) {
+	for len(list) > 0 {
+		led, left := r.byLeader(list)
+		var mu sync.Mutex
+		var wg sync.WaitGroup
+		for addr, parts := range led {
+			for len(parts) > 0 {
+				n := min(len(parts), maxParts)
+				chunk := parts[:n]
+				parts = parts[n:]
+				wg.Go(func() {
+					again := r.try(ctx, addr, chunk, batch)
+					mu.Lock()
+					left = append(left, again...)
+					mu.Unlock()
+				})
+			}
+		}
+		wg.Wait()
+		if ctx.Err() != nil {
+			return refused, context.Cause(ctx)
+		}
+		if len(left) > 0 {
+			refused++
+			begun := time.Now()
+			r.refresh(ctx)
+			if wait := againAfter - time.Since(begun); wait > 0 {
+				time.Sleep(wait)
+			}
+		}
+		list = left
+	}
+	return refused, nil
+}
+
+// try sends one request and returns the partitions that did not acknowledge it.
+func (r *router) try(ctx context.Context, addr string, list []int, batch []byte) (again []int) {
+	l, err := r.link(ctx, addr)
+	if err != nil {
+		return list
+	}
+	pt := templateFor(r.topics, list, -1, batch)
+	ch, err := l.send(func(c net.Conn, correlation int32) error {
+		var scratch net.Buffers
+		return pt.write(c, correlation, &scratch)
+	})
+	if err != nil {
+		return list
+	}
+	late := time.NewTicker(lateAfter)
+	defer late.Stop()
+	for {
+		select {
+		case body, ok := <-ch:
+			if !ok {
+				return list
+			}
+			return r.unacknowledged(body, list)
+		case <-late.C:
+			r.refresh(ctx)
+			if !r.leaderIs(list[0], addr) {
+				return list
+			}
+		case <-ctx.Done():
+			return list
+		}
+	}
+}
+
+func (r *router) unacknowledged(body []byte, list []int) (again []int) {
+	rs := kmsg.NewPtrProduceResponse()
+	rs.Version = produceVersion
+	if len(body) < 1 || rs.ReadFrom(body[1:]) != nil {
+		return list
+	}
+	type key struct {
+		topic string
+		index int32
+	}
+	good := map[key]bool{}
+	for _, t := range rs.Topics {
+		for _, p := range t.Partitions {
+			if p.ErrorCode == 0 {
+				good[key{t.Topic, p.Partition}] = true
+			}
+		}
+	}
+	for _, i := range list {
+		if name, p := r.topics.at(i); !good[key{name, p}] {
+			again = append(again, i)
+		}
+	}
+	return again
+}
+
+// all lists every partition.
+func (r *router) all() []int {
+	out := make([]int, r.topics.total())
+	for i := range out {
+		out[i] = i
+	}
+	return out
+}
