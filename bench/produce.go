@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -27,8 +28,17 @@ type ProduceLoad struct {
 	Rate int64
 	Warm time.Duration // not measured
 	Time time.Duration // measured
+	// Routes says which broker leads which partitions, where there are several: connection i goes to route i modulo their
+	// number. Empty: one broker leads all.
+	Routes []Route
 	// Once sends each partition one batch and ends: Time and Rate are ignored.
 	Once bool
+}
+
+// Route is a broker and the partitions that it leads.
+type Route struct {
+	Addr       string
+	Partitions []int // by running number
 }
 
 // Produced is what came of a ProduceLoad.
@@ -80,7 +90,11 @@ func Produce(ctx context.Context, addr string, load ProduceLoad) (Produced, erro
 	defer cancel(nil)
 	conns := make([]*conn, load.Conns)
 	for i := range conns {
-		c, err := dial(ctx, addr)
+		to := addr
+		if n := len(load.Routes); n > 0 {
+			to = load.Routes[i%n].Addr
+		}
+		c, err := dial(ctx, to)
 		if err != nil {
 			return Produced{}, err
 		}
@@ -116,6 +130,9 @@ func Produce(ctx context.Context, addr string, load ProduceLoad) (Produced, erro
 
 // templates are the requests of one connection: together the connections go round all partitions.
 func (r *produceRun) templates(conn int, batch []byte) []*produceTemplate {
+	if n := len(r.load.Routes); n > 0 {
+		return r.routed(r.load.Routes[conn%n].Partitions, batch)
+	}
 	total := r.load.Topics.total()
 	parts := min(r.load.Parts, total)
 	var out []*produceTemplate
@@ -128,6 +145,15 @@ func (r *produceRun) templates(conn int, batch []byte) []*produceTemplate {
 	}
 	if len(out) == 0 && !r.load.Once { // more connections than requests: they share partitions
 		out = append(out, newProduceTemplate(r.load.Topics, conn*parts%total, parts, r.load.Acks, batch))
+	}
+	return out
+}
+
+// routed are the requests of a connection to a broker that leads the listed partitions.
+func (r *produceRun) routed(list []int, batch []byte) []*produceTemplate {
+	var out []*produceTemplate
+	for chunk := range slices.Chunk(list, max(r.load.Parts, 1)) {
+		out = append(out, templateFor(r.load.Topics, chunk, r.load.Acks, batch))
 	}
 	return out
 }

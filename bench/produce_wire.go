@@ -29,7 +29,16 @@ const correlationAt = 8 // in head: size 4, key 2, version 2
 // newProduceTemplate encodes a request that writes batch to the partitions numbered from
 // first on, count of them, wrapping at the end.
 func newProduceTemplate(t Topics, first, count int, acks int16, batch []byte) *produceTemplate {
-	pt := &produceTemplate{bytes: count * len(batch), parts: count}
+	list := make([]int, count)
+	for i := range list {
+		list[i] = (first + i) % t.total()
+	}
+	return templateFor(t, list, acks, batch)
+}
+
+// templateFor encodes a request that writes batch to each of the listed partitions.
+func templateFor(t Topics, list []int, acks int16, batch []byte) *produceTemplate {
+	pt := &produceTemplate{bytes: len(list) * len(batch), parts: len(list)}
 	cur := make([]byte, 4, 64)
 	cur = binary.BigEndian.AppendUint16(cur, 0) // produce
 	cur = binary.BigEndian.AppendUint16(cur, produceVersion)
@@ -45,8 +54,8 @@ func newProduceTemplate(t Topics, first, count int, acks int16, batch []byte) *p
 		parts []int32
 	}
 	var runs []topicRun
-	for i := range count {
-		name, p := t.at((first + i) % t.total())
+	for _, i := range list {
+		name, p := t.at(i)
 		if len(runs) == 0 || runs[len(runs)-1].name != name {
 			runs = append(runs, topicRun{name: name})
 		}

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -98,6 +99,9 @@ func clusterOf(t *testing.T, n int) Cluster {
 		}
 		c = &Kafka{Script: path, Port: int(number(t, envPort, 19300)), Dir: workDir(t)}
 	} else {
+		if help, err := exec.Command(binary(t), "serve", "--help").Output(); err != nil || !strings.Contains(string(help), "--peers") {
+			t.Skipf("this binary forms no clusters: serve has no --peers (%v)", err)
+		}
 		s, err := NewSkein(binary(t), workDir(t), n, nil, "--set", "group.initial.rebalance.delay.ms=0")
 		if err != nil {
 			t.Fatal(err)
