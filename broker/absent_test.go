@@ -312,7 +312,7 @@ func TestAbsentLogWait(t *testing.T) {
 	if missing != partitions/2 {
 		t.Errorf("%d partitions have no owner, want %d", missing, partitions/2)
 	}
-	for _, l := range c.b.absentLogs(m) {
+	for _, l := range c.b.host.Absent(m) {
 		if l.State != queuemapper.LogSealed {
 			t.Errorf("log %s is %s", l.ID, l.State)
 		}

@@ -19,6 +19,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/skeinmq/skein/broker/coordinator"
+	"github.com/skeinmq/skein/broker/host"
 	"github.com/skeinmq/skein/broker/runs"
 	"github.com/skeinmq/skein/commitlog"
 	"github.com/skeinmq/skein/internal/ident"
@@ -51,6 +52,10 @@ type Config struct {
 	Logs []*commitlog.Log
 	// Peers connects to the other brokers' internal listeners; nil: there are none.
 	Peers runs.Conns
+	// Witnesses of each log, by its place in Logs; missing or nil: the log never has witnesses.
+	Witnesses []host.Witnesses
+	// Targets reaches the logs of other brokers; nil: there are no other brokers.
+	Targets host.Targets
 	// Unwitnessed says what becomes of groups whose log is in none of the directories; default UnwitnessedWait.
 	// UnwitnessedGap is for callers who know that no other process can be this broker.
 	Unwitnessed Unwitnessed
@@ -106,8 +111,7 @@ type Broker struct {
 	table  table
 	hosted map[ident.Log]*hostedLog // set by start-up, before the table; immutable then
 
-	moves    moves
-	reserves reserves
+	host *host.Host
 	// life ends with Run: for what must outlive the request that began it.
 	life    context.Context
 	endLife context.CancelFunc
@@ -127,7 +131,7 @@ func New(cfg Config) (*Broker, error) {
 	}
 	b.life, b.endLife = context.WithCancel(context.Background())
 	b.table.init()
-	b.reserves = reserves{first: ident.Offset(cfg.ReserveOffsets), by: make(map[ident.Group]reserve)}
+	b.host = b.newHost()
 	conf := kconfig.Layers{Static: cfg.Static}.BrokerConfig()
 	b.current.Store(&conf)
 	b.maxRequest, b.fetchMaxBytes, b.idleTimeout = conf.SocketRequestMaxBytes, int(conf.FetchMaxBytes), conf.ConnectionsMaxIdle
@@ -186,7 +190,7 @@ func (c Config) withDefaults() Config {
 		c.Unwitnessed = UnwitnessedWait
 	}
 	if c.ReserveOffsets == 0 {
-		c.ReserveOffsets = reserveDefault
+		c.ReserveOffsets = host.ReserveDefault
 	}
 	if c.MaxConnections == 0 {
 		c.MaxConnections = 20_000

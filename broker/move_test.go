@@ -249,3 +249,8 @@ func TestTrimGenerations(t *testing.T) {
 	again.end(t)
 	again.check(t, c, "after")
 }
+
+// moveGroup moves one group.
+func (b *Broker) moveGroup(ctx context.Context, group ident.Group, to ident.Log) MoveView {
+	return b.moveGroups(ctx, []ident.Group{group}, to)[0]
+}

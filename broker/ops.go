@@ -229,8 +229,17 @@ func (b *Broker) serveMove(w http.ResponseWriter, rq *http.Request) {
 		return
 	}
 	out := MoveResult{Moves: []MoveView{}}
-	for _, p := range plan {
-		out.Moves = append(out.Moves, b.moveGroup(rq.Context(), p.group, p.to))
+	for len(plan) > 0 { // neighbours that go to one log go together
+		n := 1
+		for n < len(plan) && plan[n].to == plan[0].to {
+			n++
+		}
+		groups := make([]ident.Group, n)
+		for i := range groups {
+			groups[i] = plan[i].group
+		}
+		out.Moves = append(out.Moves, b.moveGroups(rq.Context(), groups, plan[0].to)...)
+		plan = plan[n:]
 	}
 	writeJSON(w, out)
 }

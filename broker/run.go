@@ -39,6 +39,7 @@ func (b *Broker) Run(ctx context.Context) error {
 	}
 	for _, h := range b.hosted {
 		g.Go(func() error { return b.keepCeilings(work, h) })
+		g.Go(func() error { return b.watchLog(work, h) })
 	}
 	// Parked requests are answered as soon as the broker ends, or they would hold up its draining.
 	g.Go(func() error { return b.groups.Run(gctx) })

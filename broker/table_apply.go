@@ -22,6 +22,7 @@ func (b *Broker) refresh(touched ...ident.Group) *queuemapper.Map {
 	if m == view.m && len(touched) == 0 {
 		return m
 	}
+	b.host.Follow(m)
 	groups := changedGroups(view.m, m)
 	for _, g := range touched {
 		groups[g] = true
@@ -167,6 +168,9 @@ func (b *Broker) findOpen(m *queuemapper.Map, rec *queuemapper.Topic, p *partiti
 	run, log, ok := m.Owner(rec, p.index)
 	if !ok {
 		return nil
+	}
+	if cur := p.open.Load(); cur != nil && b.host.Moving(run.Generation.Group) {
+		return cur // its appends wait in the log until the move has ended; then this is looked at again
 	}
 	host := b.hosted[run.Log]
 	if host == nil || log.Host != b.cfg.ID || log.State != queuemapper.LogOpen || log.Epoch != host.epoch {

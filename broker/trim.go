@@ -18,7 +18,7 @@ func (b *Broker) trimGenerations(ctx context.Context) {
 	m := b.store.Map()
 	oldest := b.oldestNeeded(m)
 	for g := range m.Groups() {
-		if b.openLog(g) == nil || len(g.Generations) <= trimFrom {
+		if b.host.OpenIn(g) == nil || b.host.Moving(g.ID) || len(g.Generations) <= trimFrom {
 			continue
 		}
 		keep := g.Current().Epoch

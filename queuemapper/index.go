@@ -116,6 +116,10 @@ func (g *Group) ends(i int) map[ident.Partition]ident.Offset {
 // in the open generation, unless it moved in from another group at a later offset.
 func (g *Group) End(p ident.Partition) ident.Offset { return g.endAt(p, len(g.Generations)-1) }
 
+// Start is where a partition's run in the generation with index i begins, unless it moved in from another group at a
+// later offset.
+func (g *Group) Start(p ident.Partition, i int) ident.Offset { return g.endAt(p, i-1) }
+
 // clone copies what a change of the record touches.
 func (g *Group) clone() *Group {
 	c := *g

@@ -40,12 +40,18 @@ func (e *LogEpochError) Is(target error) bool { return target == ErrInvalid }
 // record knows to be begun and the record's epoch: a LogEpochError otherwise. The host writes the new
 // epoch down on the disk, then calls BeganLog, and only then serves.
 func (s *Store) ReopenLog(ctx context.Context, id ident.Log, host ident.Broker, disk ident.LogEpoch, witnesses []Witness) (*Log, error) {
+	return s.ReopenLogWith(ctx, id, host, disk, func(ident.LogEpoch) []Witness { return witnesses })
+}
+
+// ReopenLogWith is ReopenLog with a witness set that is chosen for the new epoch: before choose returns, every member
+// has the log's whole table (O15). The record is compared as it was read before that.
+func (s *Store) ReopenLogWith(ctx context.Context, id ident.Log, host ident.Broker, disk ident.LogEpoch, choose func(epoch ident.LogEpoch) []Witness) (*Log, error) {
 	// Not from the snapshot: what it has may be from before this broker was away.
 	resp, err := s.get(ctx, s.key(keyLog(id)))
 	if err != nil {
 		return nil, fmt.Errorf("reopen log %s: %w", id, err)
 	}
-	fresh := &Log{ID: id, Host: host, Epoch: 1, State: LogOpen, Witnesses: slices.Clone(witnesses)}
+	fresh := &Log{ID: id, Host: host, Epoch: 1, State: LogOpen}
 	var was Log
 	if len(resp.Kvs) > 0 {
 		l, err := decodeLog(id, resp.Kvs[0].Value, resp.Kvs[0].ModRevision)
@@ -58,7 +64,7 @@ func (s *Store) ReopenLog(ctx context.Context, id ident.Log, host ident.Broker, 
 	if was.Epoch < disk || was.Begun > disk {
 		return nil, fmt.Errorf("reopen log: %w", &LogEpochError{Log: id, Record: was.Epoch, Begun: was.Begun, Disk: disk})
 	}
-	fresh.Begun = disk
+	fresh.Begun, fresh.Witnesses = disk, slices.Clone(choose(fresh.Epoch))
 	return s.swapLog(ctx, "reopen", was.Revision, fresh)
 }
 

@@ -1,4 +1,4 @@
-package broker
+package host
 
 import (
 	"context"
@@ -12,9 +12,10 @@ import (
 // How many offsets are reserved at a time above the highest end in a group (ADR 10). A group that comes back for more
 // soon gets twice as many the next time, so that what it has in hand lasts through an outage of the map's store.
 const (
-	reserveDefault = 1 << 24
-	reserveMax     = 1 << 40
-	reserveSoon    = 10 * time.Minute
+	ReserveDefault = 1 << 24
+
+	reserveMax  = 1 << 40
+	reserveSoon = 10 * time.Minute
 )
 
 // reserves remembers how many offsets each group is given at a time.
@@ -63,27 +64,18 @@ func topOf(state []ident.PartitionState) ident.Offset {
 	return top
 }
 
-// keepCeilings raises the ceilings of the generations in one log before they are reached, until ctx ends.
-func (b *Broker) keepCeilings(ctx context.Context, h *hostedLog) error {
-	for {
-		select {
-		case <-h.log.LowCeilings():
-		case <-ctx.Done():
-			return nil
-		}
-		for _, low := range h.log.TakeLowCeilings() {
-			to := b.reserves.next(low.Generation.Group, low.End, time.Now())
-			for pause := 10 * time.Millisecond; ; pause = min(2*pause, time.Second) {
-				err := b.raiseCeiling(ctx, h, low.Generation, to)
-				if err == nil {
-					break
-				}
-				b.log.Warn("reserve more offsets", "group", low.Generation.Group, "err", err)
-				select {
-				case <-time.After(pause):
-				case <-ctx.Done():
-					return nil
-				}
+// RaiseLow raises the ceilings of the generations in one log that have asked for it. It tries until it has, or ctx ends.
+func (h *Host) RaiseLow(ctx context.Context, l *Hosted) {
+	for _, low := range l.Log.TakeLowCeilings() {
+		to := h.reserves.next(low.Generation.Group, low.End, h.cfg.Now())
+		for wait := 10 * time.Millisecond; ; wait = min(2*wait, time.Second) {
+			err := h.raiseCeiling(ctx, l, low.Generation, to)
+			if err == nil {
+				break
+			}
+			h.log.Warn("reserve more offsets", "group", low.Generation.Group, "err", err)
+			if h.cfg.Pause(ctx, wait) != nil {
+				return
 			}
 		}
 	}
@@ -91,19 +83,21 @@ func (b *Broker) keepCeilings(ctx context.Context, h *hostedLog) error {
 
 // raiseCeiling raises one ceiling: in the map first, then in the log. A write whose answer was lost is settled by the
 // next one, as both compare the same revision; until then the log has what the map surely has.
-func (b *Broker) raiseCeiling(ctx context.Context, h *hostedLog, gen ident.Generation, to ident.Offset) error {
-	b.moves.mu.Lock() // a move compares the group's revision
-	defer b.moves.mu.Unlock()
-	g := b.store.Map().Group(gen.Group)
+func (h *Host) raiseCeiling(ctx context.Context, l *Hosted, gen ident.Generation, to ident.Offset) error {
+	if len(h.claim(gen.Group)) == 0 { // a move compares the group's revision
+		return ErrBusy
+	}
+	defer h.release(gen.Group)
+	g := h.store.Map().Group(gen.Group)
 	cur := g.Current()
-	if cur == nil || cur.Log != h.id || cur.Epoch != gen.Epoch || cur.Frame != gen.Frame || cur.Ceiling == 0 {
+	if cur == nil || cur.Log != l.ID || generationOf(g.ID, cur) != gen || cur.Ceiling == 0 {
 		return nil // it moved on
 	}
 	if to > cur.Ceiling {
 		var err error
-		if g, err = b.store.RaiseCeiling(ctx, g, to); err != nil {
+		if g, err = h.store.RaiseCeiling(ctx, g, to); err != nil {
 			return err
 		}
 	}
-	return h.log.RaiseCeiling(gen, g.Current().Ceiling)
+	return l.Log.RaiseCeiling(gen, g.Current().Ceiling)
 }

@@ -1,0 +1,262 @@
+package host
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/skeinmq/skein/commitlog"
+	"github.com/skeinmq/skein/internal/ident"
+	"github.com/skeinmq/skein/queuemapper"
+)
+
+const (
+	// prepareTime bounds the preparing of a planned move: appends wait for it.
+	prepareTime = 700 * time.Millisecond
+	// awaitTime bounds how long appends wait for the new owner to know that it is one. Nothing depends on it but
+	// clients that come there too early and have to try again.
+	awaitTime = 200 * time.Millisecond
+	// batchPartitions bounds the partitions that are frozen together, unless one group has more.
+	batchPartitions = 4096
+)
+
+// Moved is the outcome of one group's planned move.
+type Moved struct {
+	Group    ident.Group
+	From, To ident.Log
+	Epoch    ident.Epoch   // of the new generation
+	Pause    time.Duration // for which the group's appends waited
+	Err      error         // nil: it moved
+}
+
+// Move moves groups that are open in logs here to another log, here or at another broker, by planned moves (O18), a
+// batch at a time: frozen together, prepared by one request, published by one call. No byte is copied. Whatever
+// happens, afterwards exactly the generations that the map names take appends. The outcomes are in the order of the groups.
+func (h *Host) Move(ctx context.Context, groups []ident.Group, to ident.Log) []Moved {
+	m := h.store.Map()
+	out := make([]Moved, len(groups))
+	bySource := make(map[*Hosted][]*Moved)
+	var sources []*Hosted // in the order of the groups
+	for i, id := range groups {
+		v := &out[i]
+		v.Group, v.To = id, to
+		from := h.OpenIn(m.Group(id))
+		switch target := m.Log(to); {
+		case from == nil:
+			v.Err = errors.New("its open generation is not in a log of this broker")
+		case target == nil || target.State != queuemapper.LogOpen:
+			v.Err = fmt.Errorf("log %s is not open", to)
+		case from.ID == to:
+			v.Err = errors.New("it is there already")
+		default:
+			v.From = from.ID
+			if bySource[from] == nil {
+				sources = append(sources, from)
+			}
+			bySource[from] = append(bySource[from], v)
+		}
+	}
+	for _, from := range sources {
+		for rest := bySource[from]; len(rest) > 0; {
+			n := h.batchOf(m, rest)
+			h.moveBatch(ctx, from, to, rest[:n])
+			rest = rest[n:]
+		}
+	}
+	return out
+}
+
+// batchOf says how many of the groups are moved together.
+func (h *Host) batchOf(m *queuemapper.Map, groups []*Moved) int {
+	partitions := 0
+	for i, v := range groups {
+		partitions += m.Partitions(v.Group)
+		if i > 0 && (i == h.cfg.MoveBatch || partitions > batchPartitions) {
+			return i
+		}
+	}
+	return len(groups)
+}
+
+// moving is one batch under way.
+type moving struct {
+	from   *Hosted
+	target *queuemapper.Log
+	list   []*Moved // those that are frozen here
+	pubs   []queuemapper.Publication
+	old    []ident.Generation
+}
+
+// moveBatch moves groups together and tells each outcome.
+func (h *Host) moveBatch(ctx context.Context, from *Hosted, to ident.Log, list []*Moved) {
+	all := make(map[ident.Group]*Moved, len(list))
+	ids := make([]ident.Group, len(list))
+	for i, v := range list {
+		ids[i], all[v.Group] = v.Group, v
+		v.Err = ErrBusy
+	}
+	mine := h.claim(ids...)
+	defer h.cfg.Changed(mine...)
+	defer h.release(mine...)
+	b := moving{from: from}
+	for _, id := range mine {
+		v := all[id]
+		v.Err = nil
+		b.list = append(b.list, v)
+	}
+	if len(b.list) == 0 {
+		return
+	}
+	held := h.cfg.Now()
+	if err := h.freeze(ctx, &b, to); err != nil {
+		h.thaw(&b, err)
+		return
+	}
+	h.finish(ctx, &b, h.publish(ctx, &b))
+	pause := h.cfg.Now().Sub(held)
+	failed := 0
+	for _, v := range b.list {
+		v.Pause = pause
+		if v.Err != nil {
+			failed++
+		}
+	}
+	h.log.Info("groups moved", "groups", len(b.list), "failed", failed, "from", from.ID, "to", to, "pause_ms", pause.Milliseconds())
+}
+
+// freeze stops the groups, has their next generations prepared and makes the publications.
+func (h *Host) freeze(ctx context.Context, b *moving, to ident.Log) error {
+	ids := make([]ident.Group, len(b.list))
+	for i, v := range b.list {
+		ids[i] = v.Group
+	}
+	states, err := b.from.Log.Freeze(ctx, ids...)
+	if err != nil {
+		return err
+	}
+	m := h.store.Map()
+	source := m.Log(b.from.ID)
+	b.target = m.Log(to)
+	if source == nil || source.Epoch != b.from.Epoch || b.target == nil {
+		return fmt.Errorf("log %s or %s: %w", b.from.ID, to, ErrNotHosted)
+	}
+	for _, v := range b.list {
+		g := m.Group(v.Group)
+		cur := g.Current()
+		if cur == nil || cur.Log != b.from.ID {
+			return fmt.Errorf("group %d is not open in log %s any more", v.Group, b.from.ID)
+		}
+		b.old = append(b.old, generationOf(v.Group, cur))
+		v.Epoch = cur.Epoch + 1
+		b.pubs = append(b.pubs, queuemapper.Publication{
+			Group: g, Source: source, Target: b.target, Epoch: v.Epoch, Ends: endsOf(states[v.Group]),
+			Ceiling: h.reserves.ceiling(v.Group, topOf(states[v.Group])),
+		})
+	}
+	return h.open(ctx, b, states)
+}
+
+// open has the opening frames written at the target (O12).
+func (h *Host) open(ctx context.Context, b *moving, states map[ident.Group][]ident.PartitionState) error {
+	openings := make([]commitlog.Opening, len(b.pubs))
+	for i, p := range b.pubs {
+		openings[i] = commitlog.Opening{Group: p.Group.ID, Epoch: p.Epoch, State: states[p.Group.ID], Ceiling: p.Ceiling}
+	}
+	pctx, cancel := context.WithTimeout(ctx, prepareTime)
+	defer cancel()
+	frames, err := h.prepareAt(pctx, b.target, openings)
+	if err != nil {
+		return fmt.Errorf("prepare: %w", err)
+	}
+	if len(frames) != len(b.pubs) {
+		return fmt.Errorf("prepare: %d frames for %d openings", len(frames), len(b.pubs))
+	}
+	for i := range b.pubs {
+		b.pubs[i].Frame = frames[i]
+	}
+	return nil
+}
+
+// thaw ends a move of which nothing was published: what was prepared is garbage (O3).
+func (h *Host) thaw(b *moving, cause error) {
+	for _, v := range b.list {
+		// A freeze that was given up may still have stopped the group.
+		v.Err = errors.Join(cause, b.from.Log.Thaw(v.Group))
+	}
+}
+
+// publish writes the moves into the map and finds out which of them are there; the errors of the others say why not.
+// A lost answer is settled by a write (O18): the touch makes the publication that may still be under way fail, so what
+// the record says after it is final. Until then nobody appends, so there is no giving up but with the broker itself.
+func (h *Host) publish(ctx context.Context, b *moving) []error {
+	errs := h.store.Publish(ctx, b.pubs)
+	for i, err := range errs {
+		if errors.Is(err, queuemapper.ErrUnknown) {
+			errs[i] = h.settle(&b.pubs[i], err)
+		}
+	}
+	return errs
+}
+
+// settle finds out whether a publication whose answer was lost has landed, by writes only: nil if it has.
+func (h *Host) settle(pub *queuemapper.Publication, cause error) error {
+	for delay := 10 * time.Millisecond; ; delay = min(2*delay, time.Second) {
+		g, err := h.store.Touch(h.life, pub.Group.ID)
+		if err == nil {
+			last := g.Generations[len(g.Generations)-1]
+			if last.Epoch == pub.Epoch && last.Frame == pub.Frame && last.Log == pub.Target.ID {
+				return nil
+			}
+			return fmt.Errorf("publish group %d: not applied: %w", pub.Group.ID, cause)
+		}
+		h.log.Warn("settle a move", "group", pub.Group.ID, "err", err)
+		if err := h.cfg.Pause(h.life, delay); err != nil {
+			return err
+		}
+	}
+}
+
+// finish makes the logs follow what was published: the new owner knows before the old one lets go, so that clients are
+// not sent to a broker that knows nothing. What was not published goes on here.
+func (h *Host) finish(ctx context.Context, b *moving, errs []error) {
+	var sealed []commitlog.MapGeneration
+	var ends []*Moved
+	for i, err := range errs {
+		v := b.list[i]
+		if err != nil {
+			v.Err = errors.Join(err, b.from.Log.Thaw(v.Group))
+			continue
+		}
+		sealed = append(sealed, commitlog.MapGeneration{Generation: b.old[i], Ends: b.pubs[i].Ends})
+		ends = append(ends, v)
+	}
+	if len(sealed) == 0 {
+		return
+	}
+	if b.target.Host == h.cfg.ID || h.cfg.Targets == nil {
+		h.cfg.Changed() // Follow opens them
+	} else {
+		actx, cancel := context.WithTimeout(ctx, awaitTime)
+		defer cancel()
+		if err := h.cfg.Targets.AwaitMap(actx, b.target.Host, h.store.Map().Revision()); err != nil {
+			h.log.Info("the new owner has not said that it knows", "broker", b.target.Host, "err", err)
+		}
+	}
+	if err := b.from.Log.Seal(context.WithoutCancel(ctx), sealed...); err != nil {
+		for _, v := range ends {
+			v.Err = fmt.Errorf("write the cut down: %w", err)
+		}
+	}
+}
+
+// endsOf is the part of a frozen group's state that seals its generation.
+func endsOf(state []ident.PartitionState) map[ident.Partition]ident.Offset {
+	ends := make(map[ident.Partition]ident.Offset, len(state))
+	for _, p := range state {
+		if p.End > 0 {
+			ends[p.Partition] = p.End
+		}
+	}
+	return ends
+}
