@@ -90,10 +90,6 @@ func (b *Broker) keepCeilings(ctx context.Context, h *hostedLog) error {
 	}
 }
 
-// ErrFenced ends Run: a log of this broker is somebody else's to open (a failover sealed it, or it was adopted). Its
-// disk is sound. The broker must be built again from its directories, which takes the log back into service (O15).
-var ErrFenced = errors.New("broker fenced")
-
 // watchLog returns when a log is dead: with ErrFenced when it was only sealed by others.
 func (b *Broker) watchLog(ctx context.Context, h *hostedLog) error {
 	select {
@@ -101,7 +97,7 @@ func (b *Broker) watchLog(ctx context.Context, h *hostedLog) error {
 	case <-ctx.Done():
 		return nil
 	}
-	if err := h.log.Err(); errors.Is(err, commitlog.ErrFenced) {
+	if err := h.log.Err(); errors.Is(err, commitlog.ErrFenced) { // its disk is sound: reopening it mends it (O15)
 		b.log.Warn("a log of this broker was sealed by others: it stops serving", "log", h.id, "err", err)
 		return fmt.Errorf("%w: %w", ErrFenced, err)
 	}

@@ -107,12 +107,13 @@ func (in *inner) run(ctx context.Context) error {
 	for i, l := range in.logs {
 		under.Go(func() error {
 			err := l.Run(below)
-			if err != nil && below.Err() == nil {
-				err = fmt.Errorf("log %s: %w", in.n.settings.data[i], err)
-				stop(err)
-				return err
+			switch {
+			case err == nil || below.Err() != nil:
+				return nil
+			case errors.Is(err, commitlog.ErrFenced):
+				return nil // the broker says so
 			}
-			return nil
+			return fmt.Errorf("log %s: %w", in.n.settings.data[i], err) // the broker ends by it, too: it gives its groups up
 		})
 	}
 	var announcing errgroup.Group
