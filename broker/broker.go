@@ -54,8 +54,6 @@ type Config struct {
 	Peers runs.Conns
 	// Witnesses of each log, by its place in Logs; missing or nil: the log never has witnesses.
 	Witnesses []host.Witnesses
-	// Targets reaches the logs of other brokers; nil: there are no other brokers.
-	Targets host.Targets
 	// Unwitnessed says what becomes of groups whose log is in none of the directories; default UnwitnessedWait.
 	// UnwitnessedGap is for callers who know that no other process can be this broker.
 	Unwitnessed Unwitnessed
@@ -111,7 +109,8 @@ type Broker struct {
 	table  table
 	hosted map[ident.Log]*hostedLog // set by start-up, before the table; immutable then
 
-	host *host.Host
+	host  *host.Host
+	taken atomic.Bool // hosted is complete
 	// life ends with Run: for what must outlive the request that began it.
 	life    context.Context
 	endLife context.CancelFunc
@@ -209,6 +208,10 @@ func (b *Broker) Ready() <-chan struct{} { return b.ready }
 
 // aheadMost bounds what is read ahead in other brokers' logs.
 const aheadMost = 64 << 20
+
+// Owner is what this broker does for others as the host of its logs: prepare, move, act on the map. It may be served
+// from New on.
+func (b *Broker) Owner() peerpb.OwnerServer { return host.NewService(b.host) }
 
 // Reads serves the runs in this broker's logs to the owners of their partitions, once the broker is ready.
 func (b *Broker) Reads() peerpb.ReadsServer { return b.reads }

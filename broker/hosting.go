@@ -27,10 +27,21 @@ const (
 
 // newHost makes the part of the broker that looks after its logs.
 func (b *Broker) newHost() *host.Host {
+	var targets host.Targets
+	if b.cfg.Peers != nil {
+		targets = host.Peers{Conns: b.cfg.Peers}
+	}
 	return host.New(b.life, host.Config{
-		ID: b.cfg.ID, Rack: b.cfg.Rack, Store: b.store, Targets: b.cfg.Targets, Unwitnessed: b.cfg.Unwitnessed,
-		Reserve: ident.Offset(b.cfg.ReserveOffsets), Changed: func(groups ...ident.Group) { b.refresh(groups...) }, Logger: b.log,
+		ID: b.cfg.ID, Rack: b.cfg.Rack, Store: b.store, Targets: targets, Unwitnessed: b.cfg.Unwitnessed,
+		Reserve: ident.Offset(b.cfg.ReserveOffsets), Changed: b.changed, Logger: b.log,
 	})
+}
+
+// changed makes the table follow what a procedure of the host did.
+func (b *Broker) changed(groups ...ident.Group) {
+	if b.taken.Load() { // before that there is no table, and others may ask already
+		b.refresh(groups...)
+	}
 }
 
 // takeLogs takes the broker's logs into service (O15).
@@ -49,6 +60,7 @@ func (b *Broker) takeLogs(ctx context.Context) error {
 		id := l.Recovered().ID
 		b.hosted[id] = &hostedLog{id: id, log: l, epoch: b.host.Hosted(id).Epoch}
 	}
+	b.taken.Store(true)
 	return nil
 }
 

@@ -34,6 +34,7 @@ func (n *testPeers) serve(id ident.Broker, b *Broker) (stop func()) {
 	ln := bufconn.Listen(1 << 20)
 	srv := grpc.NewServer()
 	peerpb.RegisterReadsServer(srv, b.Reads())
+	peerpb.RegisterOwnerServer(srv, b.Owner())
 	n.mu.Lock()
 	n.listeners[id] = ln
 	n.mu.Unlock()

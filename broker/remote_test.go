@@ -8,7 +8,6 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
-	"github.com/skeinmq/skein/commitlog"
 	"github.com/skeinmq/skein/internal/ident"
 	"github.com/skeinmq/skein/protocol/record"
 	"github.com/skeinmq/skein/queuemapper"
@@ -17,38 +16,9 @@ import (
 // moveAcross moves a group to the first log of another broker (O18), as its owner and the target do together.
 func moveAcross(t *testing.T, from, to *cluster, group ident.Group) {
 	t.Helper()
-	m := from.b.store.Map()
-	g := m.Group(group)
-	source, target := from.b.openLog(g), to.b.hosted[to.logs[0].Recovered().ID]
-	if source == nil {
-		t.Fatalf("group %d is not open at broker %d", group, from.id)
+	if v := from.b.moveGroup(t.Context(), group, to.logs[0].Recovered().ID); v.Error != "" {
+		t.Fatal(v.Error)
 	}
-	old := *g.Current()
-	frozen, err := source.log.Freeze(t.Context(), group)
-	if err != nil {
-		t.Fatal(err)
-	}
-	state := frozen[group]
-	pub := queuemapper.Publication{
-		Group: g, Source: m.Log(source.id), Target: m.Log(target.id), Epoch: old.Epoch + 1, Ends: endsOf(state), Ceiling: topOf(state) + 1<<20,
-	}
-	frames, err := target.log.Prepare(t.Context(), []commitlog.Opening{{Group: group, Epoch: pub.Epoch, State: state, Ceiling: pub.Ceiling}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	pub.Frame = frames[0]
-	if err := from.b.store.Publish(t.Context(), []queuemapper.Publication{pub})[0]; err != nil {
-		t.Fatal(err)
-	}
-	if err := target.log.Activate([]ident.Generation{{Group: group, Epoch: pub.Epoch, Frame: pub.Frame}}); err != nil {
-		t.Fatal(err)
-	}
-	to.await(func(m *queuemapper.Map) bool { return m.Group(group).Current().Epoch == pub.Epoch })
-	to.b.refresh(group)
-	if err := source.log.Seal(t.Context(), commitlog.MapGeneration{Generation: generationOf(group, old), Ends: pub.Ends}); err != nil {
-		t.Fatal(err)
-	}
-	from.b.refresh(group)
 }
 
 // await waits until ok holds of the broker's map, and its table follows it.
@@ -65,7 +35,7 @@ func moveTopic(t *testing.T, from, to *cluster, topic string) {
 	m := from.b.store.Map()
 	done := map[ident.Group]bool{}
 	for _, stays := range m.Topic(topic).Partitions {
-		if g := stays[len(stays)-1].Group; !done[g] && from.b.openLog(m.Group(g)) != nil {
+		if g := stays[len(stays)-1].Group; !done[g] && from.b.host.OpenIn(m.Group(g)) != nil {
 			done[g] = true
 			moveAcross(t, from, to, g)
 		}
