@@ -21,7 +21,7 @@ const (
 // nothingHappened are the answers that a server gives before it proposes anything.
 var nothingHappened = []error{
 	rpctypes.ErrNoSpace, rpctypes.ErrTooManyRequests, rpctypes.ErrPermissionDenied,
-	rpctypes.ErrInvalidAuthToken, rpctypes.ErrUserEmpty,
+	rpctypes.ErrInvalidAuthToken, rpctypes.ErrUserEmpty, rpctypes.ErrNoLeader,
 }
 
 // refused are the answers that blame the request.

@@ -1,6 +1,7 @@
 // Package embedded runs one etcd server inside this process: the map store of a cluster
-// that has no etcd of its own. It is a single member that no other server talks to, so it
-// needs no port: its client calls it directly. Writes are fsynced before they are answered.
+// that has no etcd of its own. A single member needs no port: its client calls it directly.
+// Several members reach each other through listeners that the caller serves, and so do the
+// clients of brokers without a member. Writes are fsynced before they are answered.
 // It refuses to know what is stored in it.
 package embedded
 
@@ -20,10 +21,12 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/server/v3/config"
 	"go.etcd.io/etcd/server/v3/etcdserver"
+	"go.etcd.io/etcd/server/v3/etcdserver/api/etcdhttp"
 	"go.etcd.io/etcd/server/v3/etcdserver/api/v3client"
 	"go.etcd.io/etcd/server/v3/etcdserver/api/v3compactor"
 	"go.etcd.io/etcd/server/v3/etcdserver/api/v3rpc"
 	"go.etcd.io/etcd/server/v3/features"
+	"go.etcd.io/etcd/server/v3/proxy/grpcproxy/adapter"
 	"go.etcd.io/etcd/server/v3/storage/wal"
 	"google.golang.org/grpc"
 )
@@ -33,6 +36,11 @@ const (
 	// instead of a second, and a single member has nobody to lose an election to.
 	tickMs        = 10
 	electionTicks = 5
+
+	// With other members a stall of the leader, its disk or the scheduler must not cost an election; a dead leader is
+	// noticed after one to two times 200 ms (ADR 12 has the measurements).
+	peerTickMs        = 20
+	peerElectionTicks = 10
 
 	// walSegment is preallocated twice per server; etcd's own 64 MB would make every
 	// fresh one-broker cluster take 128 MB of disk.
@@ -64,10 +72,12 @@ const peerURL = "http://127.0.0.1:2380"
 // Config configures a Server.
 type Config struct {
 	Dir    string       // data directory, made when absent; owned by this server alone
-	Name   string       // member name, default "skein"; it is fixed at the first start
+	Name   string       // member name, default "skein"
 	Logger *slog.Logger // gets etcd's warnings and errors; nil: slog.Default()
 	// Listen is a host:port to serve other processes on (gRPC, no TLS); "" for none.
 	Listen string
+	// Peers is for a member of several; nil: a single one.
+	Peers *Peers
 	// NoFsync is for tests that do not restart: it loses data when the machine stops.
 	NoFsync bool
 }
@@ -84,6 +94,7 @@ func (c Config) withDefaults() Config {
 
 // Server is a running etcd server.
 type Server struct {
+	cfg    Config
 	etcd   *etcdserver.EtcdServer
 	client *clientv3.Client
 
@@ -126,16 +137,23 @@ func Start(ctx context.Context, cfg Config) (srv *Server, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("start embedded etcd in %s: %w", cfg.Dir, err)
 	}
+	srv = &Server{cfg: cfg, etcd: etcd, closing: closing}
 	etcd.Start()
+	srv.client = v3client.New(etcd)
+	if cfg.Peers != nil {
+		kv := adapter.KvServerToKvClient(v3rpc.NewQuotaKVServer(etcd))
+		srv.client.KV = clientv3.NewKVFromKVClient(&guardedKV{kv, srv}, srv.client)
+		cfg.Peers.Handle(etcdhttp.NewPeerHandler(sc.Logger, etcd))
+	}
 	select {
 	case <-etcd.ReadyNotify():
 	case <-etcd.StopNotify():
+		srv.Close()
 		return nil, fmt.Errorf("start embedded etcd in %s: server stopped", cfg.Dir)
 	case <-ctx.Done():
-		etcd.HardStop()
+		srv.Close()
 		return nil, fmt.Errorf("start embedded etcd in %s: %w", cfg.Dir, context.Cause(ctx))
 	}
-	srv = &Server{etcd: etcd, client: v3client.New(etcd), closing: closing}
 	if cfg.Listen != "" {
 		if err := srv.listen(cfg.Listen); err != nil {
 			srv.Close()
@@ -151,7 +169,7 @@ func serverConfig(cfg Config, closing *atomic.Bool) (config.ServerConfig, error)
 		return config.ServerConfig{}, err
 	}
 	lg := zapTo(cfg.Logger, closing)
-	return config.ServerConfig{
+	sc := config.ServerConfig{
 		Name:                              cfg.Name,
 		DataDir:                           filepath.Clean(cfg.Dir),
 		ClientURLs:                        urls,
@@ -191,7 +209,11 @@ func serverConfig(cfg Config, closing *atomic.Bool) (config.ServerConfig, error)
 		V2Deprecation:                     config.V2DeprDefault,
 		ServerFeatureGate:                 features.NewDefaultServerFeatureGate(cfg.Name, lg),
 		Metrics:                           "basic",
-	}, nil
+	}
+	if cfg.Peers != nil {
+		err = cfg.Peers.apply(&sc)
+	}
+	return sc, err
 }
 
 // listen serves other processes.
@@ -201,8 +223,7 @@ func (s *Server) listen(addr string) error {
 		return err
 	}
 	s.listener = ln
-	s.grpc = v3rpc.Server(s.etcd, nil, nil)
-	s.serving.Go(func() { _ = s.grpc.Serve(ln) }) // ends when Close stops it
+	s.ServeClients(ln)
 	return nil
 }
 
@@ -232,6 +253,9 @@ func (s *Server) Close() error {
 		if s.grpc != nil {
 			s.grpc.Stop()
 			s.serving.Wait()
+		}
+		if s.cfg.Peers != nil {
+			s.cfg.Peers.Handle(nil)
 		}
 		s.etcd.HardStop()
 	})

@@ -3,7 +3,9 @@ package embedded
 import (
 	"context"
 	"log/slog"
+	"sync"
 	"sync/atomic"
+	"time"
 
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
@@ -13,21 +15,49 @@ import (
 // dropped: a quiet broker logs nothing. So is all that etcd says once closing is set: its
 // goroutines complain of being stopped.
 func zapTo(l *slog.Logger, closing *atomic.Bool) *zap.Logger {
-	core := slogCore{LevelEnabler: zapcore.WarnLevel, to: l.With("component", "etcd"), closing: closing}
+	core := slogCore{LevelEnabler: zapcore.WarnLevel, to: l.With("component", "etcd"), closing: closing, said: new(said)}
 	return zap.New(core, zap.WithFatalHook(zapcore.WriteThenPanic))
 }
 
-// harmless are what every start of a single member says.
+// harmless are what every start of a single member says, and the like.
 var harmless = map[string]bool{
 	"simple token is not cryptographically signed": true, // authentication is off
 	"Failed to detect schema version":              true, // a fresh store has none until its first snapshot
 	"failed to update storage version":             true, // the same; it is tried again
+
+	// Said of a change of members that is asked for again until it is possible.
+	"rejecting promote learner: learner is not ready":                                                                       true,
+	"rejecting member add request; local member has not been connected to majority peers, reconfigure breaks active quorum": true,
+	"rejecting member remove request; local member has not been connected to all peers, reconfigure breaks active quorum":   true,
 }
 
 type slogCore struct {
 	zapcore.LevelEnabler
 	to      *slog.Logger
 	closing *atomic.Bool
+	said    *said
+}
+
+// said is when a message was logged last. etcd repeats itself several times a second about a member that is gone.
+type said struct {
+	mu sync.Mutex
+	at map[string]time.Time // by message, of which etcd has a closed set
+}
+
+const sayAgain = 30 * time.Second
+
+// due reports whether a message may be logged now.
+func (s *said) due(message string, now time.Time) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if last, ok := s.at[message]; ok && now.Sub(last) < sayAgain {
+		return false
+	}
+	if s.at == nil || len(s.at) >= 1000 {
+		s.at = make(map[string]time.Time)
+	}
+	s.at[message] = now
+	return true
 }
 
 func (c slogCore) With(fields []zapcore.Field) zapcore.Core {
@@ -36,7 +66,7 @@ func (c slogCore) With(fields []zapcore.Field) zapcore.Core {
 }
 
 func (c slogCore) Check(e zapcore.Entry, ce *zapcore.CheckedEntry) *zapcore.CheckedEntry {
-	if c.Enabled(e.Level) && !harmless[e.Message] && !c.closing.Load() {
+	if c.Enabled(e.Level) && !harmless[e.Message] && !c.closing.Load() && (e.Level >= zapcore.DPanicLevel || c.said.due(e.Message, e.Time)) {
 		return ce.AddCore(e, c)
 	}
 	return ce

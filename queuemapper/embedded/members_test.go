@@ -1,0 +1,286 @@
+package embedded
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"golang.org/x/sync/errgroup"
+)
+
+// place is where one member of a test runs: it keeps its port and directory over restarts.
+type place struct {
+	name, url, dir string
+	handler        atomic.Pointer[http.Handler]
+	http           *http.Server
+	member         *Server
+}
+
+func newPlace(t *testing.T, i int) *place {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &place{name: fmt.Sprintf("broker-%d", i), url: "http://" + ln.Addr().String(), dir: t.TempDir()}
+	p.serve(ln)
+	t.Cleanup(func() {
+		if p.member != nil {
+			p.member.Close()
+		}
+		p.http.Close()
+	})
+	return p
+}
+
+func (p *place) serve(ln net.Listener) {
+	p.http = &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if h := p.handler.Load(); h != nil && *h != nil {
+			(*h).ServeHTTP(w, r)
+			return
+		}
+		http.Error(w, "starting", http.StatusServiceUnavailable)
+	})}
+	go p.http.Serve(ln)
+}
+
+func (p *place) start(ctx context.Context, t *testing.T, members map[string]string, join bool) (err error) {
+	p.member, err = Start(ctx, Config{
+		Dir: p.dir, Name: p.name, Logger: slog.New(slog.NewTextHandler(t.Output(), nil)),
+		Peers: &Peers{URL: p.url, Members: members, Join: join, Handle: func(h http.Handler) { p.handler.Store(&h) }},
+	})
+	return err
+}
+
+// kill ends a member as a crash would: its port answers nobody.
+func (p *place) kill() {
+	p.http.Close()
+	p.member.Close()
+	p.member = nil
+}
+
+func (p *place) listenAgain(t *testing.T) {
+	t.Helper()
+	ln, err := net.Listen("tcp", p.url[len("http://"):])
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.serve(ln)
+}
+
+// form starts n members at once.
+func form(t *testing.T, n int) []*place {
+	t.Helper()
+	var places []*place
+	members := map[string]string{}
+	for i := range n {
+		p := newPlace(t, i+1)
+		places = append(places, p)
+		members[p.name] = p.url
+	}
+	begin := time.Now()
+	var g errgroup.Group
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	for _, p := range places {
+		g.Go(func() error { return p.start(ctx, t, members, false) })
+	}
+	if err := g.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%d members ready in %v", n, time.Since(begin))
+	return places
+}
+
+func split(places []*place) (leader *place, others []*place) {
+	for _, p := range places {
+		if p.member.ID() == p.member.Leader() {
+			leader = p
+		} else {
+			others = append(others, p)
+		}
+	}
+	return leader, others
+}
+
+// TestLeaderDies measures how long no write is possible, as the clients of the survivors see it.
+func TestLeaderDies(t *testing.T) {
+	places := form(t, 3)
+	for round := range 3 {
+		leader, others := split(places)
+		if leader == nil {
+			t.Fatal("no leader")
+		}
+		c := others[0].member.Client()
+		if _, err := c.Put(t.Context(), "k", "v"); err != nil {
+			t.Fatal(err)
+		}
+		members := map[string]string{}
+		leader.kill()
+		begin := time.Now()
+		for tries := 1; ; tries++ {
+			_, err := c.Put(t.Context(), "k", "v")
+			if err == nil {
+				t.Logf("round %d: writable after %v, %d tries", round, time.Since(begin), tries)
+				break
+			}
+			if !errors.Is(err, rpctypes.ErrLeaderChanged) && !errors.Is(err, rpctypes.ErrNoLeader) {
+				t.Fatalf("try %d after %v: %v", tries, time.Since(begin), err)
+			}
+		}
+		if took := time.Since(begin); took > 2*time.Second {
+			t.Errorf("writable after %v", took)
+		}
+		leader.listenAgain(t)
+		if err := leader.start(t.Context(), t, members, false); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestNoQuorum: what a member without a quorum is asked is answered with an error, soon.
+func TestNoQuorum(t *testing.T) {
+	places := form(t, 3)
+	for _, p := range places[1:] {
+		p.kill()
+	}
+	c := places[0].member.Client()
+	for i := range 3 {
+		begin := time.Now()
+		_, err := c.Put(t.Context(), "k", "v")
+		_, rerr := c.Get(t.Context(), "k")
+		if err == nil || rerr == nil {
+			t.Fatalf("answered without a quorum: %v, %v", err, rerr)
+		}
+		if took := time.Since(begin); took > 6*time.Second {
+			t.Errorf("request %d: errors after %v", i, took)
+		}
+	}
+	for _, p := range places[1:] {
+		p.listenAgain(t)
+	}
+	var g errgroup.Group
+	for _, p := range places[1:] {
+		g.Go(func() error { return p.start(t.Context(), t, nil, false) })
+	}
+	if err := g.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Put(t.Context(), "k", "v"); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestGrow: one member, started without others, becomes three, and one of them goes.
+func TestGrow(t *testing.T) {
+	first := newPlace(t, 1)
+	single, err := Start(t.Context(), Config{Dir: first.dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := single.Client().Put(t.Context(), "k", "v"); err != nil {
+		t.Fatal(err)
+	}
+	single.Close()
+	if err := first.start(t.Context(), t, nil, false); err != nil {
+		t.Fatal(err)
+	}
+	c := first.member.Client()
+	if err := Update(t.Context(), c, first.member.ID(), first.url); err != nil {
+		t.Fatal(err)
+	}
+	for i := 2; i <= 3; i++ {
+		p := newPlace(t, i)
+		list, err := AddLearner(t.Context(), c, p.url)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := p.start(t.Context(), t, Names(list, p.name, p.url), true); err != nil {
+			t.Fatal(err)
+		}
+		if err := Promote(t.Context(), c, p.member.ID()); err != nil {
+			t.Fatal(err)
+		}
+		got, err := p.member.Client().Get(t.Context(), "k")
+		if err != nil || got.Count != 1 {
+			t.Fatalf("member %d: %v, %v", i, got, err)
+		}
+		if i == 3 {
+			if err := Remove(t.Context(), c, p.member.ID()); err != nil {
+				t.Fatal(err)
+			}
+			select {
+			case <-p.member.Stopped():
+			case <-time.After(10 * time.Second):
+				t.Error("the removed member goes on")
+			}
+		}
+	}
+	if list := first.member.Members(); len(list) != 2 || list[0].Name == "" {
+		t.Errorf("members %+v", list)
+	}
+}
+
+// TestWipedMember: a member that lost its directory is not taken for a new one.
+func TestWipedMember(t *testing.T) {
+	places := form(t, 3)
+	members := map[string]string{}
+	for _, p := range places {
+		members[p.name] = p.url
+	}
+	p := places[2]
+	p.kill()
+	p.listenAgain(t)
+	p.dir = t.TempDir()
+	if err := p.start(t.Context(), t, members, false); err == nil {
+		t.Error("started")
+	} else {
+		t.Log(err)
+	}
+}
+
+// TestServeClients: a client of another process follows the store over the death of a member.
+func TestServeClients(t *testing.T) {
+	places := form(t, 3)
+	var endpoints []string
+	for _, p := range places {
+		ln, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.member.ServeClients(ln)
+		endpoints = append(endpoints, ln.Addr().String())
+	}
+	c, err := clientv3.New(clientv3.Config{Endpoints: endpoints, DialTimeout: 2 * time.Second})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if _, err := c.Put(t.Context(), "k", "v"); err != nil {
+		t.Fatal(err)
+	}
+	leader, _ := split(places)
+	leader.kill()
+	begin := time.Now()
+	for {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		_, err := c.Put(ctx, "k", "v")
+		cancel()
+		if err == nil {
+			break
+		}
+		t.Logf("after %v: %v", time.Since(begin), err)
+		if time.Since(begin) > 10*time.Second {
+			t.Fatal("not writable")
+		}
+	}
+	t.Logf("writable after %v", time.Since(begin))
+}
