@@ -9,3 +9,15 @@ var plants struct {
 	touchReads  bool // O18: an unknown move is settled by a read
 	settleReads bool // O8: an unknown swap of witnesses is settled by a read
 }
+
+// Plant makes one of the mistakes, named as its field is, until the function that it returns is called: for internal/sim.
+func Plant(name string) (undo func()) {
+	p := map[string]*bool{
+		"noSource":    &plants.noSource,
+		"noTarget":    &plants.noTarget,
+		"touchReads":  &plants.touchReads,
+		"settleReads": &plants.settleReads,
+	}[name]
+	*p = true
+	return func() { *p = false }
+}

@@ -51,7 +51,8 @@ type Witnesses interface {
 	// Offer sends the whole table of the log at an epoch to brokers and returns those that have recorded it (O7, O15). It
 	// gives up on one that does not answer soon. They get every update of that epoch from there on.
 	Offer(ctx context.Context, log ident.Log, epoch ident.LogEpoch, table []commitlog.RecoveredGeneration, to []queuemapper.Witness) []queuemapper.Witness
-	// Serve tells that the log was begun under rec, whose set is one that Offer returned.
+	// Serve tells that the record was written as rec, whose set is one that Offer returned: from now on that set is
+	// enough for a commit. The log is begun after it.
 	Serve(rec *queuemapper.Log)
 }
 

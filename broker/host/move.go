@@ -138,7 +138,7 @@ func (h *Host) freeze(ctx context.Context, b *moving, to ident.Log) error {
 	m := h.store.Map()
 	source := m.Log(b.from.ID)
 	b.target = m.Log(to)
-	if source == nil || source.Epoch != b.from.Epoch || b.target == nil {
+	if source == nil || source.Epoch != b.from.Epoch || source.State != queuemapper.LogOpen || b.target == nil { // O13: what is compared is that it is open
 		return fmt.Errorf("log %s or %s: %w", b.from.ID, to, ErrNotHosted)
 	}
 	for _, v := range b.list {

@@ -49,6 +49,10 @@ func (h *Host) Take(ctx context.Context, s Source) (*queuemapper.Log, error) {
 	fail := func(err error) (*queuemapper.Log, error) {
 		return nil, fmt.Errorf("take log %s into service: %w", found.ID, err)
 	}
+	before := h.store.Map()
+	if rec := before.Log(found.ID); plants.serveFirst && rec != nil {
+		return h.serveFirst(ctx, s, rec)
+	}
 	choose := func(epoch ident.LogEpoch) []queuemapper.Witness {
 		if s.Witnesses == nil {
 			return nil
@@ -62,18 +66,25 @@ func (h *Host) Take(ctx context.Context, s Source) (*queuemapper.Log, error) {
 	if err != nil {
 		return fail(err)
 	}
+	if s.Witnesses != nil {
+		s.Witnesses.Serve(rec) // before Begin, whose frames are witnessed, too (O4)
+	}
 	// The map is read after the reopening: from here on no one else can seal or open a generation in this log.
 	if err := h.markLost(ctx, found); err != nil {
 		return fail(err)
 	}
-	if err := s.Log.Begin(ctx, rec.Epoch, namedGenerations(h.store.Map(), found.ID)); err != nil {
+	named := namedGenerations(h.store.Map(), found.ID)
+	if plants.mapFirst {
+		named = namedGenerations(before, found.ID)
+	}
+	if plants.diskEnds {
+		keepEnds(named, found)
+	}
+	if err := s.Log.Begin(ctx, rec.Epoch, named); err != nil {
 		return fail(err)
 	}
 	if rec, err = h.store.BeganLog(ctx, rec); err != nil {
 		return fail(err)
-	}
-	if s.Witnesses != nil {
-		s.Witnesses.Serve(rec)
 	}
 	logs := maps.Clone(h.Logs())
 	logs[found.ID] = &Hosted{ID: found.ID, Log: s.Log, Epoch: rec.Epoch}

@@ -10,3 +10,16 @@ var plants struct {
 	reuseEpoch bool // I5: the next generation has the epoch of the one before
 	dropState  bool // O12: the opening frame carries the ends alone
 }
+
+// Plant makes one of the mistakes, named as its field is, until the function that it returns is called: for internal/sim.
+func Plant(name string) (undo func()) {
+	p := map[string]*bool{
+		"cachedSet":  &plants.cachedSet,
+		"emptyTable": &plants.emptyTable,
+		"anyEpoch":   &plants.anyEpoch,
+		"reuseEpoch": &plants.reuseEpoch,
+		"dropState":  &plants.dropState,
+	}[name]
+	*p = true
+	return func() { *p = false }
+}
