@@ -1,0 +1,349 @@
+package balance
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/skeinmq/skein/internal/ident"
+	"github.com/skeinmq/skein/queuemapper"
+)
+
+// Limits of the planner; the zero value means the defaults.
+type Limits struct {
+	// Over is how far a broker's load must be above the mean to be too much, as a share; default 0.25. Moves stop when it
+	// is below Good, default 0.10.
+	Over, Good float64
+	// For is how long it must have been too much; default 30 s.
+	For time.Duration
+	// Rest is how long a group that was moved stays where it is, unless its broker drains or dies; default 10 min.
+	// Return is how long it does not go back to a log that it left for its load; default 1 h.
+	Rest, Return time.Duration
+	// PerMinute bounds the moves for load; default 4.
+	PerMinute int
+	// Warmup is how long a new controller watches loads before it acts on them; default 1 min.
+	Warmup time.Duration
+	// Vanish is the time within which more than a third of the brokers must vanish for the planner to stop itself; default 1 min.
+	Vanish time.Duration
+}
+
+func (l Limits) withDefaults() Limits {
+	l.Over = cmp.Or(l.Over, 0.25)
+	l.Good = cmp.Or(l.Good, 0.10)
+	l.For = cmp.Or(l.For, 30*time.Second)
+	l.Rest = cmp.Or(l.Rest, 10*time.Minute)
+	l.Return = cmp.Or(l.Return, time.Hour)
+	l.PerMinute = cmp.Or(l.PerMinute, 4)
+	l.Warmup = cmp.Or(l.Warmup, time.Minute)
+	l.Vanish = cmp.Or(l.Vanish, time.Minute)
+	return l
+}
+
+// Broker is a broker that lives.
+type Broker struct {
+	ID       ident.Broker
+	Rack     string
+	Draining bool // it shall have no groups
+}
+
+// Input is what a plan is made from.
+type Input struct {
+	Map     *queuemapper.Map
+	Brokers []Broker // that live, in any order; others count as gone
+	// Loads are smooth; a group that is absent has none.
+	Loads map[ident.Group]Load
+	Now   time.Time
+	// Enabled is the operator's switch. Without it only draining brokers are emptied and pins are followed.
+	Enabled bool
+	// Hottest names the partition that makes most of a group's load, if one makes most of it; nil, or -1: not known.
+	Hottest func(ident.Group) (topic string, partition int32)
+}
+
+// Cause is why a group moves.
+type Cause string
+
+// The causes, in the order in which they are looked at.
+const (
+	CauseDrain Cause = "drain" // its broker drains
+	CausePin   Cause = "pin"   // it is pinned to another broker
+	CauseShare Cause = "share" // its log has more groups than its share
+	CauseLoad  Cause = "load"  // its broker has too much load
+)
+
+// Move is one move that the planner wants.
+type Move struct {
+	Group      ident.Group
+	From, To   ident.Log
+	FromBroker ident.Broker
+	ToBroker   ident.Broker
+	Cause      Cause
+	Why        string // for operators
+}
+
+// Split is a partition that is too hot for its group's other partitions: it should live in another group.
+type Split struct {
+	Topic     string
+	Partition int32
+	From, To  ident.Group
+	Why       string
+}
+
+// Plan is what the planner wants now. Moves are ordered by cause and by group.
+type Plan struct {
+	Moves  []Move
+	Splits []Split
+	// Held says why less is planned than could be, "" if nothing holds it.
+	Held string
+	// Logs says how things stand, ordered by broker.
+	Logs []LogState
+}
+
+// LogState is one open log of a live broker.
+type LogState struct {
+	Log        ident.Log
+	Broker     ident.Broker
+	Draining   bool
+	Groups     int
+	Partitions int
+	Load       float64 // of the cluster's, 1 being the mean of all logs that take groups
+}
+
+// Planner remembers what keeps it from moving groups back and forth.
+type Planner struct {
+	limits Limits
+
+	began   time.Time
+	moved   map[ident.Group]moved
+	hot     map[ident.Broker]time.Time // since when a broker has too much load
+	spent   []time.Time                // moves for load in the last minute
+	watch   vanished
+	nothing bool // planted: no hysteresis
+}
+
+// moved is the last move of a group.
+type moved struct {
+	at    time.Time
+	from  ident.Log
+	cause Cause
+}
+
+// NewPlanner makes a planner that has seen nothing.
+func NewPlanner(l Limits) *Planner {
+	return &Planner{limits: l.withDefaults(), moved: make(map[ident.Group]moved), hot: make(map[ident.Broker]time.Time)}
+}
+
+// shelf is one open log of a live broker while a plan is made.
+type shelf struct {
+	log    *queuemapper.Log
+	broker Broker
+	groups []*item
+	want   int // groups that it shall have
+	cost   float64
+	load   float64
+}
+
+// item is one group while a plan is made.
+type item struct {
+	group      ident.Group
+	at         *shelf
+	cost       float64 // share of the cluster: groups, partitions, and load as far as it is known
+	load       float64 // share of the cluster's load
+	partitions int
+	pinned     bool // and its broker can have it
+	planned    bool // it moves already
+}
+
+// board is the state that a plan is made on: it has the effect of the moves so far.
+type board struct {
+	in      Input
+	shelves []*shelf // ordered by broker and log
+	takers  []*shelf // those that may get groups
+	items   []*item  // by group; only those on a shelf
+	plan    Plan
+	loaded  bool // there is load worth balancing
+}
+
+// Plan says what to move now. Doing nothing about it is fine; what is done must be reported with Moved.
+func (p *Planner) Plan(in Input) Plan {
+	if p.began.IsZero() {
+		p.began = in.Now
+	}
+	b := newBoard(in)
+	p.watch.see(in, p.limits.Vanish)
+	p.drain(b)
+	switch {
+	case len(b.takers) == 0:
+		b.plan.Held = "no live broker takes groups"
+	case p.watch.stopped:
+		b.plan.Held = p.watch.why
+	default:
+		p.pins(b)
+		if !in.Enabled {
+			b.plan.Held = "the balancer is switched off"
+			break
+		}
+		p.shares(b)
+		p.loads(b)
+	}
+	order := map[Cause]int{CauseDrain: 0, CausePin: 1, CauseShare: 2, CauseLoad: 3}
+	slices.SortStableFunc(b.plan.Moves, func(x, y Move) int {
+		return cmp.Or(cmp.Compare(order[x.Cause], order[y.Cause]), cmp.Compare(x.Group, y.Group))
+	})
+	return b.plan
+}
+
+// Moved tells the planner of a move that was done, so that the group rests.
+func (p *Planner) Moved(m Move, now time.Time) {
+	p.moved[m.Group] = moved{at: now, from: m.From, cause: m.Cause}
+	if m.Cause == CauseLoad {
+		p.spent = append(p.spent, now)
+	}
+}
+
+// Resume is the operator's word that brokers which vanished will not come back.
+func (p *Planner) Resume() { p.watch.resume() }
+
+// rests says whether a group was moved so recently that it stays.
+func (p *Planner) rests(g ident.Group, now time.Time) bool {
+	m, ok := p.moved[g]
+	return ok && now.Sub(m.at) < p.limits.Rest && !p.nothing
+}
+
+func newBoard(in Input) *board {
+	b := &board{in: in}
+	live := make(map[ident.Broker]Broker, len(in.Brokers))
+	for _, br := range in.Brokers {
+		live[br.ID] = br
+	}
+	byLog := make(map[ident.Log]*shelf)
+	for l := range in.Map.Logs() {
+		if br, ok := live[l.Host]; ok && l.State == queuemapper.LogOpen {
+			sh := &shelf{log: l, broker: br}
+			b.shelves = append(b.shelves, sh)
+			byLog[l.ID] = sh
+		}
+	}
+	slices.SortStableFunc(b.shelves, func(x, y *shelf) int { return cmp.Compare(x.broker.ID, y.broker.ID) })
+	for _, sh := range b.shelves {
+		if !sh.broker.Draining {
+			b.takers = append(b.takers, sh)
+		}
+	}
+	w := weigh(in)
+	b.loaded = w.loaded
+	for g := range in.Map.Groups() {
+		cur := g.Current()
+		if cur == nil {
+			continue
+		}
+		sh := byLog[cur.Log]
+		if sh == nil {
+			continue // it is failing over, or waits
+		}
+		it := &item{group: g.ID, at: sh, cost: w.cost(g.ID), load: w.load(g.ID), partitions: in.Map.Partitions(g.ID)}
+		if pin, ok := pinned(in, g.ID); ok {
+			it.pinned = b.takes(pin.Broker)
+		}
+		b.items = append(b.items, it)
+		sh.put(it)
+	}
+	for _, sh := range b.shelves {
+		parts := 0
+		for _, it := range sh.groups {
+			parts += it.partitions
+		}
+		b.plan.Logs = append(b.plan.Logs, LogState{
+			Log: sh.log.ID, Broker: sh.broker.ID, Draining: sh.broker.Draining, Groups: len(sh.groups), Partitions: parts,
+			Load: sh.load * float64(max(len(b.takers), 1)),
+		})
+	}
+	return b
+}
+
+// pinned returns a pin that is in force.
+func pinned(in Input, g ident.Group) (queuemapper.Pin, bool) {
+	pin, ok := in.Map.Pin(g)
+	return pin, ok && (pin.Until.IsZero() || in.Now.Before(pin.Until))
+}
+
+func (b *board) takes(id ident.Broker) bool {
+	return slices.ContainsFunc(b.takers, func(sh *shelf) bool { return sh.broker.ID == id })
+}
+
+func (sh *shelf) put(it *item) {
+	it.at = sh
+	sh.groups = append(sh.groups, it)
+	sh.cost += it.cost
+	sh.load += it.load
+}
+
+func (sh *shelf) take(it *item) {
+	sh.groups = slices.DeleteFunc(sh.groups, func(x *item) bool { return x == it })
+	sh.cost -= it.cost
+	sh.load -= it.load
+}
+
+// move plans one move and gives the board its effect.
+func (b *board) move(it *item, to *shelf, cause Cause, format string, args ...any) {
+	from := it.at
+	b.plan.Moves = append(b.plan.Moves, Move{
+		Group: it.group, From: from.log.ID, To: to.log.ID, FromBroker: from.broker.ID, ToBroker: to.broker.ID,
+		Cause: cause, Why: fmt.Sprintf(format, args...),
+	})
+	from.take(it)
+	to.put(it)
+	it.planned = true
+}
+
+// lightest is the shelf with the least cost, of those that satisfy ok; nil if none does.
+func lightest(shelves []*shelf, ok func(*shelf) bool) *shelf {
+	var best *shelf
+	for _, sh := range shelves {
+		if ok(sh) && (best == nil || sh.cost < best.cost) {
+			best = sh
+		}
+	}
+	return best
+}
+
+func always(*shelf) bool { return true }
+
+// drain empties brokers that shall have no groups.
+func (p *Planner) drain(b *board) {
+	if len(b.takers) == 0 {
+		return
+	}
+	for _, sh := range b.shelves {
+		if !sh.broker.Draining {
+			continue
+		}
+		for _, it := range heaviestFirst(sh.groups) {
+			to := lightest(b.takers, always)
+			if pin, ok := pinned(b.in, it.group); ok && it.pinned {
+				to = lightest(b.takers, func(t *shelf) bool { return t.broker.ID == pin.Broker })
+			}
+			b.move(it, to, CauseDrain, "broker %d drains", sh.broker.ID)
+		}
+	}
+}
+
+// pins brings groups to the brokers that they are pinned to.
+func (p *Planner) pins(b *board) {
+	for _, it := range b.items {
+		if !it.pinned || it.planned {
+			continue
+		}
+		pin, _ := pinned(b.in, it.group)
+		if it.at.broker.ID != pin.Broker {
+			to := lightest(b.takers, func(t *shelf) bool { return t.broker.ID == pin.Broker })
+			b.move(it, to, CausePin, "it is pinned to broker %d", pin.Broker)
+		}
+	}
+}
+
+func heaviestFirst(items []*item) []*item {
+	out := slices.Clone(items)
+	slices.SortStableFunc(out, func(x, y *item) int { return cmp.Or(cmp.Compare(y.cost, x.cost), cmp.Compare(x.group, y.group)) })
+	return out
+}

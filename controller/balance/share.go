@@ -1,0 +1,75 @@
+package balance
+
+import (
+	"cmp"
+	"math"
+	"slices"
+)
+
+// slack is how many groups a log may have more or less than its share before anything moves: what load moves have made of
+// an even spread is left alone.
+func slack(share float64) float64 { return max(1, math.Ceil(share*0.05)) }
+
+// shares gives every log that takes groups as many as the others, give or take one, when one is out of line. It
+// chooses groups such that what they cost becomes even as well.
+func (p *Planner) shares(b *board) {
+	n := 0
+	for _, sh := range b.takers {
+		n += len(sh.groups)
+	}
+	share := float64(n) / float64(len(b.takers))
+	out := slices.ContainsFunc(b.takers, func(sh *shelf) bool { return math.Abs(float64(len(sh.groups))-share) > slack(share) })
+	if !out {
+		return
+	}
+	// Those that have most get the one more that does not divide evenly: it saves moves.
+	byCount := slices.Clone(b.takers)
+	slices.SortStableFunc(byCount, func(x, y *shelf) int { return cmp.Compare(len(y.groups), len(x.groups)) })
+	mean := 0.0
+	for i, sh := range byCount {
+		sh.want = n / len(byCount)
+		if i < n%len(byCount) {
+			sh.want++
+		}
+		mean += sh.cost / float64(len(byCount))
+	}
+	var loose []*item
+	for _, sh := range byCount {
+		loose = append(loose, p.surplus(b, sh, mean)...)
+	}
+	for _, it := range heaviestFirst(loose) {
+		to := lightest(b.takers, func(sh *shelf) bool { return len(sh.groups) < sh.want })
+		if to == nil {
+			return
+		}
+		from := it.at
+		b.move(it, to, CauseShare, "broker %d has %d groups, broker %d %d: %d each are even", from.broker.ID, len(from.groups), to.broker.ID, len(to.groups), to.want)
+	}
+}
+
+// surplus chooses the groups that a log has too many, such that what stays is as close as can be to the mean cost.
+func (p *Planner) surplus(b *board, sh *shelf, mean float64) []*item {
+	over := len(sh.groups) - sh.want
+	if over <= 0 {
+		return nil
+	}
+	movable := make([]*item, 0, len(sh.groups))
+	for _, it := range sh.groups {
+		if !it.pinned && !it.planned && !p.rests(it.group, b.in.Now) {
+			movable = append(movable, it)
+		}
+	}
+	slices.SortStableFunc(movable, func(x, y *item) int { return cmp.Compare(x.cost, y.cost) })
+	excess := sh.cost - mean
+	var out []*item
+	for ; over > 0 && len(movable) > 0; over-- {
+		i, _ := slices.BinarySearchFunc(movable, excess/float64(over), func(it *item, c float64) int { return cmp.Compare(it.cost, c) })
+		if i == len(movable) || i > 0 && excess/float64(over)-movable[i-1].cost < movable[i].cost-excess/float64(over) {
+			i--
+		}
+		out = append(out, movable[i])
+		excess -= movable[i].cost
+		movable = slices.Delete(movable, i, i+1)
+	}
+	return out
+}
