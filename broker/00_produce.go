@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"context"
 	"errors"
 	"slices"
 	"sync"
@@ -47,6 +48,8 @@ type produceJob struct {
 	req  protocol.ProduceRequest
 	resp protocol.ProduceResponse
 	logs []produceLog
+	// awaitUntil is how long the request waits for partitions that are about to be opened; zero: it has met none.
+	awaitUntil time.Time
 	// rules are those of the batch being checked.
 	rules record.Rules
 
@@ -72,7 +75,7 @@ type produceSlot struct {
 var produceJobs = sync.Pool{New: func() any { return new(produceJob) }}
 
 // produce takes a Produce request in and lets the log go on with it.
-func (c *conn) produce(in inbound, body []byte) error {
+func (c *conn) produce(ctx context.Context, in inbound, body []byte) error {
 	j := produceJobs.Get().(*produceJob)
 	if j.onDone == nil {
 		j.onDone = j.appended
@@ -84,7 +87,7 @@ func (c *conn) produce(in inbound, body []byte) error {
 	}
 	c.drainPipeline(maxPipelined - 1)
 	j.noReply = j.req.Acks == 0
-	j.prepare()
+	j.prepare(ctx)
 	j.left.Store(int32(len(j.logs)) + 1)
 	c.enqueue(j)
 	for i := range j.logs {
@@ -106,8 +109,9 @@ func (j *produceJob) appended(*commitlog.Append) {
 }
 
 // prepare checks the request and sorts its batches by log. What is refused has its code in resp already.
-func (j *produceJob) prepare() {
+func (j *produceJob) prepare(ctx context.Context) {
 	b := j.conn.b
+	j.awaitUntil = time.Time{}
 	now := time.Now().UnixMilli()
 	refusal := protocol.CodeNone
 	if j.req.Acks < -1 || j.req.Acks > 1 {
@@ -130,7 +134,7 @@ func (j *produceJob) prepare() {
 			case t == nil:
 				j.refuse(out, missing, "")
 			default:
-				j.addBatch(t, i, k, now)
+				j.addBatch(ctx, t, i, k, now)
 			}
 		}
 	}
@@ -154,7 +158,7 @@ func (j *produceJob) topic(b *Broker, from *protocol.ProduceTopic) (*topic, prot
 }
 
 // addBatch checks the data for one partition and puts it into the append for its log.
-func (j *produceJob) addBatch(t *topic, topicAt, partAt int, now int64) {
+func (j *produceJob) addBatch(ctx context.Context, t *topic, topicAt, partAt int, now int64) {
 	from, out := &j.req.Topics[topicAt].Partitions[partAt], &j.resp.Topics[topicAt].Partitions[partAt]
 	p := t.partition(from.Index)
 	if p == nil {
@@ -162,6 +166,12 @@ func (j *produceJob) addBatch(t *topic, topicAt, partAt int, now int64) {
 		return
 	}
 	run := p.open.Load()
+	if run == nil {
+		if j.awaitUntil.IsZero() {
+			j.awaitUntil = time.Now().Add(openPatience)
+		}
+		run = j.conn.b.awaitOpen(ctx, p, -1, j.awaitUntil)
+	}
 	if run == nil {
 		j.refuse(out, protocol.CodeNotLeaderOrFollower, "")
 		return

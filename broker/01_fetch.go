@@ -45,8 +45,9 @@ type fetchJob struct {
 	results []fetchResult
 	timer   *time.Timer
 
-	held     int64     // bytes of results that count in the broker's answers already
-	askUntil time.Time // zero: no other broker was asked in this pass
+	awaitUntil time.Time // zero: no partition was waited for that is about to be opened
+	held       int64     // bytes of results that count in the broker's answers already
+	askUntil   time.Time // zero: no other broker was asked in this pass
 
 	bytes  int  // of records in results
 	urgent bool // a result must not wait
@@ -75,7 +76,7 @@ func stoppedTimer() *time.Timer {
 func (c *conn) fetch(ctx context.Context, in inbound, body []byte) error {
 	j := fetchJobs.Get().(*fetchJob)
 	defer j.release()
-	j.b, j.conn, j.version = c.b, c, c.header.Version
+	j.b, j.conn, j.version, j.awaitUntil = c.b, c, c.header.Version, time.Time{}
 	if err := j.req.Decode(body, j.version); err != nil {
 		return err
 	}

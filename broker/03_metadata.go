@@ -13,11 +13,12 @@ import (
 
 // Metadata (key 3), v0 to v13.
 //
-// A leader is named as soon as, and only while, it takes writes: clients produce the moment they read its name. A topic
-// that does not exist is created with num.partitions if auto.create.topics.enable and the request allow it (versions
-// before v4 always do), and the answer has it complete, where Apache Kafka answers once with
-// UNKNOWN_TOPIC_OR_PARTITION. A partition whose owner is not alive, or does not take writes as yet, has no leader and
-// LEADER_NOT_AVAILABLE. Each partition has one replica, its owner.
+// The leader is the owner by the map. While a failover runs that is the dead broker, which is listed with its last
+// address: a partition is without a leader, and LEADER_NOT_AVAILABLE, only before its group is opened for the first time, or
+// when its owner has been gone for minutes and nobody could take over. A topic that does not exist is created with
+// num.partitions if auto.create.topics.enable and the request allow it (versions before v4 always do), and the answer has
+// it complete, where Apache Kafka answers once with UNKNOWN_TOPIC_OR_PARTITION. Each partition has one replica, its owner,
+// which is in sync, whatever replication factor was asked for.
 //
 //	v0  an empty list means all topics   v1  null does; controller, racks, internal topics
 //	v2  cluster id                       v4  auto-creation may be forbidden
@@ -35,8 +36,8 @@ func (b *Broker) handleMetadata(ctx context.Context, rq *request) kmsg.Response 
 	resp := req.ResponseKind().(*kmsg.MetadataResponse)
 	m := b.store.Map()
 	id := m.Cluster().ID
-	resp.ClusterID, resp.ControllerID = &id, b.controllerID()
-	for _, node := range b.liveBrokers(m) {
+	resp.ClusterID, resp.ControllerID = &id, b.controllerID(m)
+	for _, node := range append(b.liveBrokers(m), b.leavers(m)...) {
 		r := kmsg.NewMetadataResponseBroker()
 		r.NodeID, r.Host, r.Port = node.NodeID, node.Host, node.Port
 		if node.Rack != "" {
@@ -127,28 +128,14 @@ func (b *Broker) autoCreate(ctx context.Context, name string, allowed bool) (*to
 			t, err = b.awaitWritable(ctx, rec.ID)
 		}
 	}
+	if err == nil {
+		b.awaitPeers(ctx, b.store.Map().Revision())
+	}
 	if err != nil && ctx.Err() == nil {
 		b.log.Warn("create topic on demand", "topic", name, "error", err)
 	}
 	return t, err
 }
-
-// liveBrokers lists how the live brokers are reached; this one is always among them.
-func (b *Broker) liveBrokers(m *queuemapper.Map) []protocol.NodeEndpoint {
-	var out []protocol.NodeEndpoint
-	for r := range m.Brokers() {
-		out = append(out, protocol.NodeEndpoint{NodeID: int32(r.ID), Host: r.Host, Port: r.Port, Rack: r.Rack})
-	}
-	if m.Broker(b.cfg.ID) == nil {
-		self, _ := b.endpoint(m, b.cfg.ID)
-		out = append(out, self)
-	}
-	return out
-}
-
-// controllerID is the broker that administrative requests are best sent to: every broker serves them all, so it is
-// this one.
-func (b *Broker) controllerID() int32 { return int32(b.cfg.ID) }
 
 // describer fills descriptions of partitions. Replica lists of the same broker are shared, as there may be many.
 type describer struct {
@@ -169,7 +156,7 @@ type placed struct {
 // place describes a partition.
 func (d *describer) place(t *topic, p *partition) placed {
 	run, log, ok := d.m.Owner(t.newest(), p.index)
-	if !ok {
+	if !ok || log == nil {
 		return placed{err: refuseCode(protocol.CodeLeaderNotAvailable), leader: -1, epoch: -1}
 	}
 	if d.hosts[log.Host] == nil {
@@ -179,8 +166,7 @@ func (d *describer) place(t *topic, p *partition) placed {
 		d.hosts[log.Host] = []int32{int32(log.Host)}
 	}
 	out := placed{leader: int32(log.Host), epoch: int32(run.Generation.Epoch), replicas: d.hosts[log.Host]}
-	_, alive := d.b.endpoint(d.m, log.Host)
-	if !alive || log.Host == d.b.cfg.ID && p.open.Load() == nil {
+	if _, known := d.b.endpoint(d.m, log.Host); !known {
 		out.err, out.leader, out.offline = refuseCode(protocol.CodeLeaderNotAvailable), -1, out.replicas
 	}
 	return out
@@ -216,10 +202,15 @@ func (d *describer) internalMetadata(out kmsg.MetadataResponseTopic) kmsg.Metada
 		return out
 	}
 	out.TopicID, out.IsInternal = offsetsTopicID, true
-	self := []int32{int32(d.b.cfg.ID)}
 	for i := range int32(offsetsPartitions) {
 		r := kmsg.NewMetadataResponseTopicPartition()
-		r.Partition, r.Leader, r.LeaderEpoch, r.Replicas, r.ISR = i, self[0], 0, self, self
+		r.Partition = i
+		if node, epoch, ok := d.b.coordinatorNode(d.m, i); ok {
+			r.Leader, r.LeaderEpoch, r.Replicas = node.NodeID, int32(epoch), []int32{node.NodeID}
+			r.ISR = r.Replicas
+		} else {
+			r.Leader, r.LeaderEpoch, r.ErrorCode = -1, -1, errorCode(refuseCode(protocol.CodeLeaderNotAvailable))
+		}
 		out.Partitions = append(out.Partitions, r)
 	}
 	return out

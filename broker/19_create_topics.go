@@ -16,8 +16,8 @@ import (
 
 // CreateTopics (key 19), v0 to v7.
 //
-// The answer comes when every partition takes writes, as clients produce the moment they have it; Apache Kafka answers
-// before. Any replication factor is accepted and stored: a partition has one copy. The brokers of a manual assignment
+// The answer comes when every partition takes writes, wherever it is, as clients produce the moment they have it, or
+// after a second if a broker does not answer; Apache Kafka answers before. Any replication factor is accepted and stored: a partition has one copy. The brokers of a manual assignment
 // must be alive; the partition goes where the map has room. A topic may be created with 10,000 partitions, as in Kafka, and
 // a request may ask for 100,000 in all and 10,000 topics, where Kafka takes 10,000 partitions. Two names of one request that collide are refused.
 //
@@ -60,6 +60,9 @@ func (b *Broker) handleCreateTopics(ctx context.Context, rq *request) kmsg.Respo
 		})
 	}
 	_ = work.Wait() // no function returns an error: each topic has its own
+	if !req.ValidateOnly {
+		b.awaitPeers(ctx, b.store.Map().Revision())
+	}
 	return resp
 }
 

@@ -14,7 +14,7 @@ import (
 
 // DeleteTopics (key 20), v0 to v6.
 //
-// A topic is gone from the map, for every client, when the answer comes; its bytes go in the background.
+// A topic is gone from the map, for every client of every broker, when the answer comes; its bytes go in the background.
 //
 //	v1  throttle time   v3  TOPIC_DELETION_DISABLED   v4  flexible   v5  error messages   v6  by topic id
 var deleteTopics = handler{
@@ -55,7 +55,7 @@ func (b *Broker) handleDeleteTopics(ctx context.Context, rq *request) kmsg.Respo
 		out.TopicID, out.ErrorCode, out.ErrorMessage = d.id, errorCode(d.err), errorMessage(d.err)
 		resp.Topics = append(resp.Topics, out)
 	}
-	b.refresh()
+	b.awaitPeers(ctx, b.refresh().Revision())
 	return resp
 }
 

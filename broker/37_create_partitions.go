@@ -12,7 +12,7 @@ import (
 
 // CreatePartitions (key 37), v0 to v3.
 //
-// The answer comes when every new partition takes writes. Brokers of an assignment must be alive; the partition goes
+// The answer comes when every new partition takes writes, wherever it is. Brokers of an assignment must be alive; the partition goes
 // where the map has room.
 //
 //	v1  throttle time   v2  flexible
@@ -55,6 +55,9 @@ func (b *Broker) handleCreatePartitions(ctx context.Context, rq *request) kmsg.R
 			out.ErrorMessage = nil
 		}
 		resp.Topics = append(resp.Topics, out)
+	}
+	if !req.ValidateOnly {
+		b.awaitPeers(ctx, b.store.Map().Revision())
 	}
 	return resp
 }

@@ -15,7 +15,7 @@ import (
 // IncrementalAlterConfigs (key 44), v0 to v1.
 //
 // SET, DELETE, APPEND and SUBTRACT on topics, this broker, the cluster's default, groups and metrics subscriptions. A
-// change is in force on this broker when the answer comes. Unlike Apache Kafka, names that nothing knows are refused for
+// change is in force on all brokers when the answer comes. Unlike Apache Kafka, names that nothing knows are refused for
 // brokers too, and there are no broker loggers.
 //
 //	v1  flexible
@@ -62,7 +62,9 @@ func (b *Broker) alterConfigs(ctx context.Context, changes []configChange, valid
 		}
 		errs[i] = b.alterResource(ctx, c, validateOnly)
 	}
-	b.refresh()
+	if m := b.refresh(); !validateOnly {
+		b.awaitPeers(ctx, m.Revision())
+	}
 	return errs
 }
 

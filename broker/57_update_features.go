@@ -40,7 +40,7 @@ func (b *Broker) handleUpdateFeatures(_ context.Context, rq *request) kmsg.Respo
 		}
 		err := refuse(protocol.CodeInvalidUpdateVersion,
 			"The update failed for all features since the following feature had an error: Invalid update version %d for feature %s. Local controller %d %s",
-			u.MaxVersionLevel, u.Feature, b.controllerID(), why)
+			u.MaxVersionLevel, u.Feature, b.controllerID(b.store.Map()), why)
 		resp.ErrorCode, resp.ErrorMessage, resp.Results = errorCode(err), errorMessage(err), nil
 		return resp
 	}

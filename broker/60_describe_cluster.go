@@ -44,7 +44,7 @@ func (b *Broker) handleDescribeCluster(_ context.Context, rq *request) kmsg.Resp
 		return resp
 	}
 	m := b.store.Map()
-	resp.ClusterID, resp.ControllerID = m.Cluster().ID, b.controllerID()
+	resp.ClusterID, resp.ControllerID = m.Cluster().ID, b.controllerID(m)
 	if req.IncludeClusterAuthorizedOperations {
 		resp.ClusterAuthorizedOperations = clusterOperations
 	}

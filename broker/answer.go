@@ -39,7 +39,7 @@ func (c *conn) dispatch(ctx context.Context, in inbound) error {
 		return c.writeResponse(&c.header, unsupportedApiVersions(c.b))
 	}
 	if key == keyProduce {
-		return c.produce(in, body) // lets go of in by itself
+		return c.produce(ctx, in, body) // lets go of in by itself
 	}
 	defer c.letGo(in)
 	c.drainPipeline(0)

@@ -106,8 +106,9 @@ type Broker struct {
 	remote *runs.Client // runs in other brokers' logs
 	reads  *runs.Server // runs in ours, for other brokers
 
-	table  table
-	hosted map[ident.Log]*hostedLog // set by start-up, before the table; immutable then
+	endpoints endpoints
+	table     table
+	hosted    map[ident.Log]*hostedLog // set by start-up, before the table; immutable then
 
 	host  *host.Host
 	taken atomic.Bool // hosted is complete

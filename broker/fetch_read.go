@@ -8,6 +8,7 @@ import (
 	"github.com/skeinmq/skein/internal/ident"
 	"github.com/skeinmq/skein/protocol"
 	"github.com/skeinmq/skein/protocol/record"
+	"time"
 )
 
 // pass looks at every ready part once, within the request's limits, and fills results.
@@ -136,6 +137,12 @@ func (j *fetchJob) read(ctx context.Context, f *fetchPart, left int, res *fetchR
 		return nil, err
 	}
 	run := f.p.open.Load()
+	if run == nil || ident.Epoch(f.leaderEpoch) > run.gen.Epoch {
+		if j.awaitUntil.IsZero() {
+			j.awaitUntil = time.Now().Add(openPatience)
+		}
+		run = j.b.awaitOpen(ctx, f.p, ident.Epoch(f.leaderEpoch), j.awaitUntil)
+	}
 	if run == nil {
 		return nil, commitlog.ErrNotOpen
 	}

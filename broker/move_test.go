@@ -132,7 +132,7 @@ func TestMoveUnderLoad(t *testing.T) {
 		}
 	}
 	load.end(t)
-	c.b.trimGenerations(t.Context()) // everything can still be read: generations with data stay
+	c.b.trimGenerations(t.Context(), nil) // everything can still be read: generations with data stay
 	if moves < 40 {
 		t.Errorf("%d moves, want 40 at least", moves)
 	}
@@ -226,7 +226,7 @@ func TestTrimGenerations(t *testing.T) {
 		}
 		return n
 	}
-	c.b.trimGenerations(t.Context())
+	c.b.trimGenerations(t.Context(), nil)
 	if most() < 12 {
 		t.Fatalf("at most %d generations are left, although the first ones hold data", most())
 	}
@@ -237,7 +237,7 @@ func TestTrimGenerations(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	c.b.trimGenerations(t.Context())
+	c.b.trimGenerations(t.Context(), nil)
 	if most() != 1 {
 		t.Errorf("%d generations are left of which nothing can be read", most())
 	}

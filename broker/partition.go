@@ -7,7 +7,6 @@ import (
 	"github.com/skeinmq/skein/commitlog"
 	"github.com/skeinmq/skein/internal/ident"
 	"github.com/skeinmq/skein/protocol"
-	"github.com/skeinmq/skein/queuemapper"
 )
 
 // openPartition finds a partition by topic name and index, and its open run here.
@@ -27,36 +26,15 @@ func (b *Broker) openPartition(name string, index int32) (*partition, *openRun, 
 	return p, run, nil
 }
 
-// leaderOf returns who leads a partition, and where it is reached. A broker that does not take writes for the
-// partition as yet is not named, nor is one that is not alive.
+// leaderOf returns who leads a partition, and where it is reached.
 func (b *Broker) leaderOf(t *topic, index int32) (protocol.NodeEndpoint, protocol.LeaderEpoch, bool) {
-	p := t.partition(index)
-	if p == nil {
-		return protocol.NodeEndpoint{}, protocol.LeaderEpoch{}, false
-	}
 	m := b.store.Map()
-	rec := t.newest()
-	run, log, ok := m.Owner(rec, index)
-	if !ok {
-		return protocol.NodeEndpoint{}, protocol.LeaderEpoch{}, false
-	}
-	if log.Host == b.cfg.ID && p.open.Load() == nil {
+	run, log, ok := m.Owner(t.newest(), index)
+	if !ok || log == nil {
 		return protocol.NodeEndpoint{}, protocol.LeaderEpoch{}, false
 	}
 	node, ok := b.endpoint(m, log.Host)
 	return node, protocol.LeaderEpoch{NodeID: int32(log.Host), Epoch: int32(run.Generation.Epoch), Known: true}, ok
-}
-
-// endpoint returns how a live broker is reached.
-func (b *Broker) endpoint(m *queuemapper.Map, id ident.Broker) (protocol.NodeEndpoint, bool) {
-	r := m.Broker(id)
-	if r == nil {
-		if id != b.cfg.ID {
-			return protocol.NodeEndpoint{}, false
-		}
-		return protocol.NodeEndpoint{NodeID: int32(id), Host: b.cfg.Host, Port: b.cfg.Port, Rack: b.cfg.Rack}, true
-	}
-	return protocol.NodeEndpoint{NodeID: int32(id), Host: r.Host, Port: r.Port, Rack: r.Rack}, true
 }
 
 // runsFrom iterates a partition's runs that hold anything at or after from, in offset order; the open one is last. A

@@ -20,8 +20,8 @@ func (b *Broker) keepRetention(ctx context.Context) error {
 		timer := time.NewTimer(b.conf().RetentionCheckInterval)
 		select {
 		case <-timer.C:
-			b.retain(ctx, time.Now().UnixMilli())
-			b.trimGenerations(ctx)
+			deaf := b.retain(ctx, time.Now().UnixMilli())
+			b.trimGenerations(ctx, deaf)
 		case <-ctx.Done():
 			timer.Stop()
 			return nil
@@ -32,8 +32,10 @@ func (b *Broker) keepRetention(ctx context.Context) error {
 // retainAtOnce is how many partitions move their log starts at the same time: the log writes them down together.
 const retainAtOnce = 64
 
-// retain goes over all partitions once.
-func (b *Broker) retain(ctx context.Context, now int64) {
+// retain goes over all partitions once. It returns the brokers that could not be told what of the runs in their logs is
+// wanted no more.
+func (b *Broker) retain(ctx context.Context, now int64) (deaf map[ident.Broker]bool) {
+	told := releases{b: b, ctx: ctx}
 	var moves errgroup.Group
 	moves.SetLimit(retainAtOnce)
 	for t := range b.topics() {
@@ -43,8 +45,8 @@ func (b *Broker) retain(ctx context.Context, now int64) {
 			if run == nil || ctx.Err() != nil {
 				continue
 			}
-			b.floorOlder(p, run)
 			if !conf.Delete {
+				told.add(p, run)
 				continue
 			}
 			to, err := b.retainFrom(ctx, p, run, conf, now)
@@ -52,9 +54,11 @@ func (b *Broker) retain(ctx context.Context, now int64) {
 				b.log.Warn("judge retention", "topic", t.name, "partition", p.index, "error", err)
 			}
 			if to <= run.queue.LogStart() {
+				told.add(p, run)
 				continue
 			}
 			moves.Go(func() error {
+				defer told.add(p, run)
 				if _, err := b.moveLogStart(ctx, p, run, to); err != nil && ctx.Err() == nil {
 					b.log.Warn("apply retention", "topic", t.name, "partition", p.index, "error", err)
 				}
@@ -64,6 +68,7 @@ func (b *Broker) retain(ctx context.Context, now int64) {
 		}
 	}
 	moves.Wait() // the functions return no errors
+	return told.end()
 }
 
 // retainFrom returns the offset before which the partition's records have expired: by segments, as Kafka counts them,
@@ -107,32 +112,14 @@ func (b *Broker) retainFrom(ctx context.Context, p *partition, run *openRun, con
 	return to, nil
 }
 
-// moveLogStart moves a partition's log start, durably, and says to older runs what nobody will read again. It returns
-// the log start in force.
+// moveLogStart moves a partition's log start, durably, and says to older runs in our logs what nobody will read again;
+// the others are told when retention comes by. It returns the log start in force.
 func (b *Broker) moveLogStart(ctx context.Context, p *partition, run *openRun, to ident.Offset) (ident.Offset, error) {
 	if err := run.queue.SetLogStart(ctx, to); err != nil {
 		return run.queue.LogStart(), err
 	}
 	b.floorOlder(p, run)
 	return run.queue.LogStart(), nil
-}
-
-// floorOlder tells the partition's older runs in our logs where the log start is. They are told again after a restart,
-// when retention first comes by.
-func (b *Broker) floorOlder(p *partition, run *openRun) {
-	start := run.queue.LogStart()
-	if run.queue.Start() == 0 {
-		return // there is no older run
-	}
-	for _, r := range b.store.Map().Runs(p.topic.newest(), p.index) {
-		host := b.hosted[r.Log]
-		if r.Open || host == nil || r.Start >= start {
-			continue
-		}
-		if q, ok := host.log.Sealed(r.Generation, p.id()); ok {
-			q.Floor(min(start, r.End))
-		}
-	}
 }
 
 // deleteRecords is DeleteRecords for one partition: it moves the log start to the offset, -1 for the high watermark,

@@ -4,6 +4,7 @@ import (
 	"context"
 	"hash/maphash"
 	"maps"
+	"time"
 
 	"github.com/skeinmq/skein/internal/ident"
 	"github.com/skeinmq/skein/internal/kconfig"
@@ -22,6 +23,7 @@ func (b *Broker) refresh(touched ...ident.Group) *queuemapper.Map {
 	if m == view.m && len(touched) == 0 {
 		return m
 	}
+	b.endpoints.learn(m, time.Now())
 	b.host.Follow(m)
 	groups := changedGroups(view.m, m)
 	for _, g := range touched {
@@ -217,8 +219,8 @@ func (b *Broker) awaitTable(ctx context.Context, ok func(m *queuemapper.Map) boo
 	}
 }
 
-// awaitWritable waits until every partition of the topic takes writes here, and returns it. A topic that is deleted
-// meanwhile is queuemapper.ErrNotFound.
+// awaitWritable waits until every partition of the topic that is this broker's takes writes here, and returns it. A
+// topic that is deleted meanwhile is queuemapper.ErrNotFound.
 func (b *Broker) awaitWritable(ctx context.Context, id ident.Topic) (*topic, error) {
 	var found *topic
 	err := b.awaitTable(ctx, func(m *queuemapper.Map) bool {
@@ -229,7 +231,7 @@ func (b *Broker) awaitWritable(ctx context.Context, id ident.Topic) (*topic, err
 			return true
 		}
 		for _, p := range found.partitions() {
-			if p.open.Load() == nil {
+			if p.open.Load() == nil && b.ownedHere(m, p) {
 				return false
 			}
 		}
@@ -241,8 +243,8 @@ func (b *Broker) awaitWritable(ctx context.Context, id ident.Topic) (*topic, err
 	return found, err
 }
 
-// createTopic writes a new topic to the map and returns it when every partition takes writes, as clients produce the
-// moment CreateTopics has answered. partitions is at least 1; the name and the configs have been checked.
+// createTopic writes a new topic to the map and returns it when every partition of this broker's takes writes, as clients
+// produce the moment CreateTopics has answered; the caller waits for the other brokers (awaitPeers). partitions is at least 1; the name and the configs have been checked.
 func (b *Broker) createTopic(ctx context.Context, name string, partitions int32, replication int16, configs map[string]string) (*topic, error) {
 	nt := queuemapper.NewTopic{
 		Name: name, ID: newTopicID(), ReplicationFactor: replication, Configs: configs,

@@ -14,7 +14,10 @@ const trimFrom = 8
 
 // trimGenerations takes leading generations of which nothing is left to read out of the map, so that the record of a
 // group that has moved often stays small. Only groups that are open here are judged: their owner knows the log starts.
-func (b *Broker) trimGenerations(ctx context.Context) {
+//
+// A generation in the log of a live broker stays while that broker could not be told that its runs are released: it
+// would keep them until it starts again, when it forgets what the map does not name. deaf lists such brokers.
+func (b *Broker) trimGenerations(ctx context.Context, deaf map[ident.Broker]bool) {
 	m := b.store.Map()
 	oldest := b.oldestNeeded(m)
 	for g := range m.Groups() {
@@ -24,6 +27,13 @@ func (b *Broker) trimGenerations(ctx context.Context) {
 		keep := g.Current().Epoch
 		if e, ok := oldest[g.ID]; ok {
 			keep = min(keep, e)
+		}
+		for i := range g.Generations {
+			gen := &g.Generations[i]
+			if l := m.Log(gen.Log); l != nil && deaf[l.Host] && m.Broker(l.Host) != nil {
+				keep = min(keep, gen.Epoch)
+				break
+			}
 		}
 		if g.Generations[trimFrom-1].Epoch >= keep {
 			continue
