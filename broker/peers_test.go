@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"path"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -23,6 +24,41 @@ type testPeers struct {
 	mu        sync.Mutex
 	listeners map[ident.Broker]*bufconn.Listener
 	conns     map[ident.Broker]*grpc.ClientConn
+	calls     []peerCall // of unary methods
+	// onSend is told of each message of a stream that a broker answers with, before it goes; nil: nobody is.
+	onSend func(id ident.Broker, method string) error
+}
+
+// peerCall is one request between brokers.
+type peerCall struct {
+	to     ident.Broker
+	method string // without its service
+	req    any
+}
+
+// asked returns the requests that a broker got.
+func (n *testPeers) asked(to ident.Broker, method string) (reqs []any) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, c := range n.calls {
+		if c.to == to && c.method == method {
+			reqs = append(reqs, c.req)
+		}
+	}
+	return reqs
+}
+
+// watchedStream tells the test what is sent.
+type watchedStream struct {
+	grpc.ServerStream
+	before func() error
+}
+
+func (s watchedStream) SendMsg(m any) error {
+	if err := s.before(); err != nil {
+		return err
+	}
+	return s.ServerStream.SendMsg(m)
 }
 
 func newTestPeers() *testPeers {
@@ -32,7 +68,24 @@ func newTestPeers() *testPeers {
 // serve serves a broker's internal API until the returned function is called.
 func (n *testPeers) serve(id ident.Broker, b *Broker) (stop func()) {
 	ln := bufconn.Listen(1 << 20)
-	srv := grpc.NewServer()
+	srv := grpc.NewServer(
+		grpc.UnaryInterceptor(func(ctx context.Context, req any, info *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (any, error) {
+			n.mu.Lock()
+			n.calls = append(n.calls, peerCall{id, path.Base(info.FullMethod), req})
+			n.mu.Unlock()
+			return handle(ctx, req)
+		}),
+		grpc.StreamInterceptor(func(service any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handle grpc.StreamHandler) error {
+			return handle(service, watchedStream{stream, func() error {
+				n.mu.Lock()
+				told := n.onSend
+				n.mu.Unlock()
+				if told == nil {
+					return nil
+				}
+				return told(id, path.Base(info.FullMethod))
+			}})
+		}))
 	peerpb.RegisterReadsServer(srv, b.Reads())
 	peerpb.RegisterOwnerServer(srv, b.Owner())
 	n.mu.Lock()
