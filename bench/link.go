@@ -12,6 +12,7 @@ import (
 type link struct {
 	c *conn
 
+	writing sync.Mutex // one request after the other; taken before mu
 	mu      sync.Mutex
 	next    int32
 	waiting map[int32]chan []byte // nil once the link is broken
@@ -69,17 +70,19 @@ var errLinkBroken = errors.New("the connection has ended")
 // send writes a request and returns where its answer will be; the channel is closed when there will be none.
 func (l *link) send(write func(c net.Conn, correlation int32) error) (<-chan []byte, error) {
 	ch := make(chan []byte, 1)
+	l.writing.Lock()
+	defer l.writing.Unlock()
 	l.mu.Lock()
 	if l.waiting == nil {
 		defer l.mu.Unlock()
 		return nil, errors.Join(errLinkBroken, l.broken)
 	}
 	l.next++
-	l.waiting[l.next] = ch
-	_ = l.c.SetWriteDeadline(time.Now().Add(time.Second)) // a stopped broker does not read
-	err := write(l.c, l.next)
+	id := l.next
+	l.waiting[id] = ch
 	l.mu.Unlock()
-	if err != nil {
+	_ = l.c.SetWriteDeadline(time.Now().Add(time.Second)) // a stopped broker does not read
+	if err := write(l.c, id); err != nil {
 		l.fail(err)
 		return nil, err
 	}

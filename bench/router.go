@@ -18,17 +18,30 @@ type router struct {
 	seeds  []string
 
 	mu      sync.Mutex
-	leaders []string         // address by running number of the partition; "": none
-	links   map[string]*link // by address
-	turn    int              // of the seeds
-	fresh   chan struct{}    // closed at the next metadata answer
+	leaders []string // address by running number of the partition; "": none
+	links   map[lane]*link
+	turn    int           // of the seeds
+	fresh   chan struct{} // closed at the next metadata answer
 	asking  bool
 
 	refreshes int
 }
 
+// lane is one of a client's connections to a broker. Brokers that serve the requests of a connection one after the other must
+// not make every partition wait for each other.
+type lane struct {
+	addr  string
+	index int
+}
+
+// lanes are the connections to each broker that carry batches; metadata has one more.
+const (
+	lanes        = 8
+	metadataLane = -1
+)
+
 func newRouter(seeds []string, topics Topics) *router {
-	return &router{topics: topics, seeds: seeds, leaders: make([]string, topics.total()), links: map[string]*link{}, fresh: make(chan struct{})}
+	return &router{topics: topics, seeds: seeds, leaders: make([]string, topics.total()), links: map[lane]*link{}, fresh: make(chan struct{})}
 }
 
 func (r *router) close() {
@@ -99,7 +112,7 @@ func (r *router) metadata(ctx context.Context, addr string) ([]string, error) {
 		name, _ := r.topics.at(i * r.topics.Partitions)
 		rq.Topics = append(rq.Topics, kmsg.MetadataRequestTopic{Topic: &name})
 	}
-	l, err := r.link(ctx, addr)
+	l, err := r.link(ctx, lane{addr, metadataLane})
 	if err != nil {
 		return nil, err
 	}
@@ -161,24 +174,24 @@ func (r *router) leadersOf(rs *kmsg.MetadataResponse) []string {
 }
 
 // link is the connection to a broker, made if needed.
-func (r *router) link(ctx context.Context, addr string) (*link, error) {
+func (r *router) link(ctx context.Context, at lane) (*link, error) {
 	r.mu.Lock()
-	l := r.links[addr]
+	l := r.links[at]
 	r.mu.Unlock()
 	if l != nil && !l.dead() {
 		return l, nil
 	}
-	l, err := newLink(ctx, addr)
+	l, err := newLink(ctx, at.addr)
 	if err != nil {
 		return nil, err
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if was := r.links[addr]; was != nil && !was.dead() { // somebody else was faster
+	if was := r.links[at]; was != nil && !was.dead() { // somebody else was faster
 		l.c.Close()
 		return was, nil
 	}
-	r.links[addr] = l
+	r.links[at] = l
 	return l, nil
 }
 
@@ -265,7 +278,7 @@ func (r *router) write(ctx context.Context, list []int, batch []byte) (refused i
 
 // try sends one request and returns the partitions that did not acknowledge it.
 func (r *router) try(ctx context.Context, addr string, list []int, batch []byte) (again []int) {
-	l, err := r.link(ctx, addr)
+	l, err := r.link(ctx, lane{addr, list[0] % lanes})
 	if err != nil {
 		return list
 	}

@@ -87,6 +87,11 @@ func (t Topics) at(i int) (topic string, partition int32) {
 // createTopics creates them, each in a request of its own, and waits until each partition
 // has a leader. Configs are set on each.
 func createTopics(ctx context.Context, addr string, t Topics, configs map[string]string) error {
+	return createTopicsWith(ctx, addr, t, 1, configs)
+}
+
+// createTopicsWith is createTopics with a replication factor.
+func createTopicsWith(ctx context.Context, addr string, t Topics, factor int16, configs map[string]string) error {
 	c, err := dial(ctx, addr)
 	if err != nil {
 		return err
@@ -99,7 +104,7 @@ func createTopics(ctx context.Context, addr string, t Topics, configs map[string
 		rq.Version, rq.TimeoutMillis = 5, 60_000
 		rt := kmsg.NewCreateTopicsRequestTopic()
 		rt.Topic, _ = t.at(i * t.Partitions)
-		rt.NumPartitions, rt.ReplicationFactor = int32(t.Partitions), 1
+		rt.NumPartitions, rt.ReplicationFactor = int32(t.Partitions), factor
 		for k, v := range configs {
 			rt.Configs = append(rt.Configs, kmsg.CreateTopicsRequestTopicConfig{Name: k, Value: &v})
 		}
