@@ -9,7 +9,7 @@ RACE := $(if $(shell command -v $${CC:-cc}),-race,$(warning no C compiler: testi
 
 export CGO_ENABLED ?= 0
 
-.PHONY: build run test lint fuzz bench conformance targets
+.PHONY: build run test sim lint fuzz bench conformance targets
 
 build: ## bin/skein, static
 	go build -ldflags '$(LDFLAGS)' -o bin/skein ./cmd/skein
@@ -20,6 +20,11 @@ run: build ## one broker on embedded defaults, data in ./skein-data
 test: ## every Go test, with the race detector
 	CGO_ENABLED=$(if $(RACE),1,0) go test $(RACE) -shuffle=on ./...
 	go test -tags skeinplant -run TestPlanted ./queuemapper ./commitlog # planted mistakes that the tests must catch
+
+SEEDS ?= 20000
+sim: ## SEEDS seeds of the simulated cluster; the mistakes that it must catch
+	go test ./internal/sim -count=1 -run 'TestSeeds|TestReplay' -seeds $(SEEDS) -v
+	go test -tags skeinplant -count=1 ./internal/sim -run TestPlanted -v
 
 lint: ## gofmt, vet, staticcheck, govulncheck (where its database can be reached)
 	@out=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$out" ]; then echo "gofmt would change:"; echo "$$out"; exit 1; fi

@@ -130,7 +130,7 @@ func (s *Store) caughtUp(ctx context.Context, revision int64) error {
 		run := s.running.Load()
 		if run == nil {
 			if err := s.reload(ctx); err != nil {
-				return fmt.Errorf("%w: written, but the map was not read again: %w", ErrUnknown, err)
+				return fmt.Errorf("%w: written, but the map was not read again: %v", ErrUnknown, err) // not %w: ErrUnavailable says that nothing happened
 			}
 			continue
 		}

@@ -1,0 +1,230 @@
+package sim
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"github.com/skeinmq/skein/internal/ident"
+)
+
+// FaultKind is what goes wrong.
+type FaultKind int8
+
+// Kinds of faults.
+const (
+	FaultCrash      FaultKind = iota // power cut or kill -9 of a broker, and its return
+	FaultPause                       // a broker takes no step, then goes on
+	FaultCut                         // one way of one connection
+	FaultIsolate                     // a broker reaches nobody, or nobody reaches it, etcd included
+	FaultEtcd                        // etcd answers nobody
+	FaultNoEtcd                      // one broker cannot reach etcd
+	FaultSlowDisk                    // writes of one broker take long
+	FaultSuspect                     // a controller takes a live broker for dead
+	FaultController                  // the controllers of one broker end in the middle of what they do
+	FaultMove                        // an owner is asked to move groups; no fault, but trouble
+	FaultWitnesses                   // an owner is asked to change its witness set
+	FaultClock                       // the wall clock of a broker jumps
+	FaultCrashAll                    // all brokers at once
+	faultKinds
+)
+
+var faultNames = [faultKinds]string{
+	"crash", "pause", "cut", "isolate", "etcd away", "no etcd", "slow disk", "suspect", "controllers end", "move", "new witnesses", "clock jumps", "crash all",
+}
+
+func (k FaultKind) String() string { return faultNames[k] }
+
+// Fault is one thing that goes wrong.
+type Fault struct {
+	Kind   FaultKind
+	At     time.Duration
+	Broker int // 1 to n; what it means depends on the kind
+	Other  int
+	For    time.Duration
+	Lot    uint32
+}
+
+func (f Fault) String() string {
+	return fmt.Sprintf("%v at %v of %d (%d) for %v", f.Kind, f.At.Round(time.Millisecond), f.Broker, f.Other, f.For.Round(time.Millisecond))
+}
+
+// weights say how often each kind of fault comes.
+var weights = [faultKinds]int{
+	FaultCrash: 24, FaultPause: 14, FaultCut: 8, FaultIsolate: 6, FaultEtcd: 3, FaultNoEtcd: 6, FaultSlowDisk: 3,
+	FaultSuspect: 14, FaultController: 5, FaultMove: 18, FaultWitnesses: 10, FaultClock: 2, FaultCrashAll: 2,
+}
+
+// Draw makes the run of a seed.
+func Draw(seed uint64) Config {
+	r := rand.New(rand.NewPCG(seed, 0xd4a3))
+	c := Config{
+		Seed: seed, Brokers: 3, Groups: 1 + r.IntN(3), Think: 40 * time.Millisecond,
+		Trouble: time.Duration(1+r.IntN(3)) * time.Second,
+		Trim:    r.IntN(3) == 0,
+		Etcd:    etcdFaults{low: 300 * time.Microsecond, high: 3 * time.Millisecond},
+		Net:     netFaults{low: 50 * time.Microsecond, high: time.Millisecond},
+	}
+	if r.IntN(4) == 0 {
+		c.Brokers = 4 + r.IntN(2)
+	}
+	c.Partitions = c.Groups + r.IntN(2)
+	if r.IntN(2) == 0 {
+		c.Etcd.lostAsk, c.Etcd.lostAnswer, c.Etcd.late, c.Etcd.lateBy = r.IntN(60), r.IntN(100), r.IntN(100), 2*time.Second
+	}
+	if r.IntN(2) == 0 {
+		c.LateWatch = r.IntN(100)
+		c.Net.lost, c.Net.twice, c.Net.late, c.Net.lateBy = r.IntN(30), r.IntN(60), r.IntN(100), time.Second
+	}
+	total := 0
+	for _, w := range weights {
+		total += w
+	}
+	for range 1 + r.IntN(8) {
+		lot := r.IntN(total)
+		kind := FaultKind(0)
+		for lot >= weights[kind] {
+			lot -= weights[kind]
+			kind++
+		}
+		f := Fault{
+			Kind: kind, At: time.Duration(r.Int64N(int64(c.Trouble))), Broker: 1 + r.IntN(c.Brokers), Other: 1 + r.IntN(c.Brokers),
+			For: time.Duration(r.Int64N(int64(1500 * time.Millisecond))), Lot: r.Uint32(),
+		}
+		c.Faults = append(c.Faults, f)
+		// Faults come in company: what is rare is one in the middle of what another one began.
+		for n := r.IntN(6); n >= 4; n-- {
+			next := f
+			next.At += time.Duration(r.Int64N(int64(40 * time.Millisecond)))
+			next.Broker, next.Other, next.Lot = 1+r.IntN(c.Brokers), 1+r.IntN(c.Brokers), r.Uint32()
+			next.Kind = []FaultKind{FaultCrash, FaultPause, FaultSuspect, FaultMove, FaultController, FaultNoEtcd, FaultWitnesses}[r.IntN(7)]
+			c.Faults = append(c.Faults, next)
+		}
+	}
+	return c
+}
+
+// inject schedules a run's faults.
+func (w *world) inject() {
+	for _, f := range w.cfg.Faults {
+		w.e.at(f.At, func() {
+			if !w.calm {
+				w.e.logf("FAULT %v", f)
+				w.fault(f)
+			}
+		})
+	}
+}
+
+// fault lets one thing go wrong.
+func (w *world) fault(f Fault) {
+	n := w.nodes[f.Broker-1]
+	switch f.Kind {
+	case FaultCrash:
+		w.crash(n, f.For, f.Lot)
+	case FaultCrashAll:
+		for i, n := range w.nodes {
+			w.crash(n, f.For+time.Duration(i)*f.For/8, f.Lot+uint32(i))
+		}
+	case FaultPause:
+		if n.running != nil {
+			n.running.proc.asleep = max(n.running.proc.asleep, w.e.now+f.For)
+			w.suspect(n, detection(f.Lot), f.For > 100*time.Millisecond && f.Lot%4 != 0)
+		}
+	case FaultCut:
+		w.cut(f.For, [2]int{f.Broker, f.Other})
+	case FaultIsolate:
+		var links [][2]int
+		for o := -1; o <= w.cfg.Brokers; o++ {
+			if f.Lot&1 != 0 || f.Lot&2 == 0 {
+				links = append(links, [2]int{f.Broker, o})
+			}
+			if f.Lot&1 != 0 || f.Lot&2 != 0 {
+				links = append(links, [2]int{o, f.Broker})
+			}
+		}
+		w.cut(f.For, links...)
+		w.suspect(n, detection(f.Lot), f.Lot%4 != 0)
+	case FaultEtcd:
+		w.etcd.down = true
+		w.e.at(f.For, func() { w.etcd.down = false })
+	case FaultNoEtcd:
+		w.cut(f.For, [2]int{f.Broker, etcdEnd})
+	case FaultSlowDisk:
+		n.slow = f.For / 4
+		w.e.at(f.For, func() { n.slow = 0 })
+	case FaultSuspect:
+		w.suspect(n, 0, true)
+	case FaultController:
+		if n.running != nil {
+			n.running.endControllers()
+		}
+	case FaultMove:
+		w.askMove(n, f.Lot)
+	case FaultWitnesses:
+		if n.running != nil {
+			n.running.changeWitnesses(f.Lot)
+		}
+	case FaultClock:
+		n.clock += f.For * time.Duration(int32(f.Lot)%1000)
+	}
+}
+
+// etcdEnd is etcd's endpoint in the network.
+const etcdEnd = -1
+
+// detection is how long it takes until somebody notices.
+func detection(lot uint32) time.Duration { return time.Duration(lot>>8%500) * time.Millisecond }
+
+// cut breaks links, one way each, for a while.
+func (w *world) cut(d time.Duration, links ...[2]int) {
+	for _, l := range links {
+		w.net.broken[l]++
+	}
+	w.e.at(d, func() {
+		for _, l := range links {
+			w.net.broken[l]--
+		}
+	})
+}
+
+// crash ends what runs on a node, and starts it again later.
+func (w *world) crash(n *node, back time.Duration, lot uint32) {
+	if n.running == nil {
+		return
+	}
+	w.stop(n, lot&1 == 0)
+	w.suspect(n, detection(lot), true)
+	w.e.at(back, func() { w.boot(n) })
+}
+
+// stop ends what runs on a node. What was being written to the disk lands as a whole or not at all.
+func (w *world) stop(n *node, landed bool) {
+	b := n.running
+	n.running = nil
+	w.e.kill(b.proc)
+	b.endControllers()
+	n.disk.cut(landed)
+	w.e.logf("%s is down, its disk has %d frames", b.proc.name, n.disk.durable)
+	if kv := w.etcd.get([]byte(fmt.Sprintf("/skein/brokers/%d", n.id))); kv != nil {
+		w.e.at(leaseTTL, func() { w.etcd.endLease(kv.Lease) })
+	}
+}
+
+// leaseTTL is how long a registration outlives its broker.
+const leaseTTL = 3 * time.Second
+
+// suspect lets one or two controllers take a broker for dead.
+func (w *world) suspect(n *node, after time.Duration, really bool) {
+	if !really {
+		return
+	}
+	for range 1 + w.e.rng.IntN(2) {
+		w.e.at(after+w.e.between(0, 30*time.Millisecond), func() {
+			c := w.nodes[w.e.rng.IntN(len(w.nodes))]
+			if c.running != nil && c != n {
+				c.running.failOver(ident.Broker(n.id))
+			}
+		})
+	}
+}

@@ -1,0 +1,142 @@
+package sim
+
+import (
+	"iter"
+	"log/slog"
+	"time"
+
+	"github.com/skeinmq/skein/internal/ident"
+	"github.com/skeinmq/skein/queuemapper"
+)
+
+// Config is what a run is made of; Draw makes one from a seed.
+type Config struct {
+	Seed       uint64
+	Brokers    int
+	Groups     int
+	Partitions int
+	Think      time.Duration // of a producer between two batches
+	Trouble    time.Duration // how long faults come
+	Faults     []Fault
+	Etcd       etcdFaults
+	Net        netFaults
+	LateWatch  int  // of 1000 changes of the map come late
+	Trim       bool // clients move log starts
+}
+
+// world is one cluster with its clients and its faults.
+type world struct {
+	e       *engine
+	cfg     Config
+	etcd    *etcd
+	net     network
+	nodes   []*node
+	disks   map[ident.Log]*disk
+	truth   *queuemapper.Store // what etcd holds
+	ghost   *ghost
+	topic   ident.Topic
+	byGroup [][]ident.Partition
+
+	stopped bool   // producers end
+	calm    bool   // faults are over
+	loose   uint64 // contents of producers that do not deduplicate
+	reads   []ident.Offset
+}
+
+// node is a machine: its disk survives what runs on it.
+type node struct {
+	w       *world
+	id      int
+	disk    *disk
+	running *broker // nil: nothing runs
+	boots   int
+	slow    time.Duration // of each write, on top
+	clock   time.Duration // its wall clock is ahead by this
+}
+
+func newWorld(cfg Config) *world {
+	e := newEngine(cfg.Seed)
+	w := &world{e: e, cfg: cfg, etcd: newEtcd(e), disks: map[ident.Log]*disk{}, topic: ident.Topic{15: 1}}
+	w.net = network{e: e, faults: cfg.Net, broken: map[[2]int]int{}}
+	w.ghost = &ghost{
+		w: w, parts: map[ident.Partition]*past{}, groups: map[ident.Group]*queuemapper.Group{},
+		logs: map[ident.Log]*queuemapper.Log{}, toVerify: map[ident.Group]bool{},
+	}
+	e.check = w.ghost.after
+	w.byGroup = make([][]ident.Partition, cfg.Groups)
+	for i := range cfg.Partitions {
+		p, g := ident.Partition{Topic: w.topic, Index: int32(i)}, i%cfg.Groups
+		w.byGroup[g] = append(w.byGroup[g], p)
+		w.ghost.parts[p] = &past{group: ident.Group(g), where: map[uint64]ident.Offset{}, last: map[int64]int32{}}
+	}
+	for i := range cfg.Brokers {
+		d := newDisk(ident.Log{15: byte(i + 1)})
+		d.changed = func(gen ident.Generation) { w.ghost.toVerify[gen.Group] = true }
+		w.disks[d.id] = d
+		w.nodes = append(w.nodes, &node{w: w, id: i + 1, disk: d})
+	}
+	return w
+}
+
+func (w *world) groupOf(p ident.Partition) ident.Group { return w.ghost.parts[p].group }
+
+// partitionsOf iterates what clients were told of a group's partitions, in order.
+func (w *world) partitionsOf(g ident.Group) iter.Seq2[ident.Partition, *past] {
+	return func(yield func(ident.Partition, *past) bool) {
+		for _, p := range w.byGroup[g] {
+			if !yield(p, w.ghost.parts[p]) {
+				return
+			}
+		}
+	}
+}
+
+// watchEtcd lets the ghost see every write, and wakes the brokers' watches.
+func (w *world) watchEtcd() {
+	w.etcd.settled = func() {
+		old := w.truth.Map()
+		if err := w.truth.Refresh(background); err != nil {
+			w.ghost.fail("I5", "the map cannot be read: %v", err)
+			return
+		}
+		changes := w.truth.Map().Changes(old)
+		for _, c := range changes.Logs {
+			if c.New != nil {
+				w.ghost.changedLog(c.Old, c.New)
+			}
+		}
+		for _, c := range changes.Groups {
+			w.ghost.changedGroup(c.New.ID, c.Old, c.New)
+		}
+		for _, n := range w.nodes {
+			if n.running != nil {
+				n.running.mapChanged()
+			}
+		}
+	}
+}
+
+// form makes the map of a new cluster: one topic.
+func (w *world) form() error {
+	var err error
+	w.truth, err = queuemapper.Open(background, queuemapper.Config{
+		Client: (&etcdClient{s: w.etcd, ideal: true}).client(), Groups: w.cfg.Groups, Logger: quiet, Rand: lots{w.e},
+	}, "")
+	if err != nil {
+		return err
+	}
+	placements := make([]ident.Group, w.cfg.Partitions)
+	for i := range placements {
+		placements[i] = ident.Group(i % w.cfg.Groups)
+	}
+	if _, err := w.truth.CreateTopic(background, queuemapper.NewTopic{Name: "t", ID: w.topic, ReplicationFactor: 3, Placements: placements}); err != nil {
+		return err
+	}
+	w.watchEtcd()
+	for g := range w.truth.Map().Groups() {
+		w.ghost.groups[g.ID] = g
+	}
+	return nil
+}
+
+var quiet = slog.New(slog.DiscardHandler)
