@@ -136,11 +136,8 @@ type Recovered struct {
 	Damage      []CorruptError // quarantined ranges, if any
 }
 
-// RecoveredGeneration is one generation found on the disk.
-type RecoveredGeneration struct {
-	Generation ident.Generation
-	Partitions []ident.PartitionState // with recovered ends; a partition without data or state is absent
-}
+// RecoveredGeneration is one generation found on the disk, sealed ones included, with recovered ends.
+type RecoveredGeneration = ident.GenerationState
 
 // MapGeneration is one generation as the map names it, told to Begin.
 type MapGeneration struct {

@@ -409,6 +409,9 @@ func (o *Owner) TableFailed(now time.Time, ticket uint64) {
 func (o *Owner) Tick(now time.Time) {
 	for _, m := range slices.Clone(o.members) {
 		limit := o.cfg.TableTimeout
+		if !o.opened { // the log serves nobody meanwhile
+			limit /= 2
+		}
 		from := m.since
 		if m.phase == following {
 			limit = o.cfg.Timeout

@@ -210,6 +210,22 @@ func (t *Table) Generations() iter.Seq2[ident.GenerationState, error] {
 	}
 }
 
+// Generation returns what a sealed table has of one generation; false when it has nothing, which says that the
+// generation was never opened in this log, or has ended there.
+func (t *Table) Generation(gen ident.Generation) (ident.GenerationState, bool, error) {
+	t.mu.Lock()
+	sealed := t.sealed
+	t.mu.Unlock()
+	if !sealed {
+		return ident.GenerationState{}, false, errNotSealed
+	}
+	if t.gens[gen] == nil {
+		return ident.GenerationState{}, false, nil
+	}
+	g, err := t.state(gen)
+	return g, true, err
+}
+
 func (t *Table) sorted() []ident.Generation {
 	out := make([]ident.Generation, 0, len(t.gens))
 	for gen := range t.gens {

@@ -23,7 +23,7 @@ type world struct {
 
 	o       *Owner
 	brokers map[ident.Broker]*broker
-	links   []*link
+	links   []*wire
 
 	rec      Record
 	revision int
@@ -57,7 +57,7 @@ type broker struct {
 	up bool
 }
 
-type link struct {
+type wire struct {
 	member  ID
 	session uint64
 	queue   []Message
@@ -194,13 +194,13 @@ func (w *world) durableBelow(b *block) bool {
 	return false
 }
 
-func (w *world) link(id ID, session uint64) *link {
+func (w *world) link(id ID, session uint64) *wire {
 	for _, l := range w.links {
 		if l.member == id && l.session == session {
 			return l
 		}
 	}
-	l := &link{member: id, session: session}
+	l := &wire{member: id, session: session}
 	w.links = append(w.links, l)
 	return l
 }
@@ -292,7 +292,7 @@ func (w *world) move() {
 }
 
 func (w *world) deliver() {
-	var with []*link
+	var with []*wire
 	for _, l := range w.links {
 		if len(l.queue) > 0 && l.refused == nil {
 			with = append(with, l)
@@ -340,7 +340,7 @@ func (w *world) deliver() {
 }
 
 func (w *world) answer() {
-	var with []*link
+	var with []*wire
 	for _, l := range w.links {
 		if !l.gone && (len(l.answers) > 0 || l.refused != nil) {
 			with = append(with, l)

@@ -24,6 +24,68 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// Refusal is why a member takes nothing more of a stream.
+type Refusal int32
+
+const (
+	Refusal_REFUSAL_NONE        Refusal = 0
+	Refusal_REFUSAL_SEALED      Refusal = 1 // O10: the owner can never ack again
+	Refusal_REFUSAL_GAP         Refusal = 2 // O5
+	Refusal_REFUSAL_OLD         Refusal = 3 // O5: a newer session, table or number was there before
+	Refusal_REFUSAL_INCARNATION Refusal = 4 // O6
+	Refusal_REFUSAL_FULL        Refusal = 5
+	Refusal_REFUSAL_MALFORMED   Refusal = 6
+)
+
+// Enum value maps for Refusal.
+var (
+	Refusal_name = map[int32]string{
+		0: "REFUSAL_NONE",
+		1: "REFUSAL_SEALED",
+		2: "REFUSAL_GAP",
+		3: "REFUSAL_OLD",
+		4: "REFUSAL_INCARNATION",
+		5: "REFUSAL_FULL",
+		6: "REFUSAL_MALFORMED",
+	}
+	Refusal_value = map[string]int32{
+		"REFUSAL_NONE":        0,
+		"REFUSAL_SEALED":      1,
+		"REFUSAL_GAP":         2,
+		"REFUSAL_OLD":         3,
+		"REFUSAL_INCARNATION": 4,
+		"REFUSAL_FULL":        5,
+		"REFUSAL_MALFORMED":   6,
+	}
+)
+
+func (x Refusal) Enum() *Refusal {
+	p := new(Refusal)
+	*p = x
+	return p
+}
+
+func (x Refusal) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Refusal) Descriptor() protoreflect.EnumDescriptor {
+	return file_witness_proto_enumTypes[0].Descriptor()
+}
+
+func (Refusal) Type() protoreflect.EnumType {
+	return &file_witness_proto_enumTypes[0]
+}
+
+func (x Refusal) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Refusal.Descriptor instead.
+func (Refusal) EnumDescriptor() ([]byte, []int) {
+	return file_witness_proto_rawDescGZIP(), []int{0}
+}
+
 // Generation names a generation by its opening frame (O2).
 type Generation struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -251,7 +313,10 @@ type FollowHello struct {
 	Epoch int64                  `protobuf:"varint,2,opt,name=epoch,proto3" json:"epoch,omitempty"`
 	Owner int32                  `protobuf:"varint,3,opt,name=owner,proto3" json:"owner,omitempty"`
 	// incarnation of the member that the owner means; another one refuses (O5, O6).
-	Incarnation   int64 `protobuf:"varint,4,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
+	Incarnation      int64 `protobuf:"varint,4,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
+	OwnerIncarnation int64 `protobuf:"varint,5,opt,name=owner_incarnation,json=ownerIncarnation,proto3" json:"owner_incarnation,omitempty"`
+	// session orders the streams of one owner for one log; a member serves the newest.
+	Session       uint64 `protobuf:"varint,6,opt,name=session,proto3" json:"session,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -310,6 +375,20 @@ func (x *FollowHello) GetOwner() int32 {
 func (x *FollowHello) GetIncarnation() int64 {
 	if x != nil {
 		return x.Incarnation
+	}
+	return 0
+}
+
+func (x *FollowHello) GetOwnerIncarnation() int64 {
+	if x != nil {
+		return x.OwnerIncarnation
+	}
+	return 0
+}
+
+func (x *FollowHello) GetSession() uint64 {
+	if x != nil {
+		return x.Session
 	}
 	return 0
 }
@@ -431,7 +510,9 @@ func (x *FollowDelta) GetUpdates() []byte {
 type FollowReply struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// recorded is the greatest number such that it and all below are recorded. The whole table counts as next-1.
-	Recorded      uint64 `protobuf:"varint,1,opt,name=recorded,proto3" json:"recorded,omitempty"`
+	Recorded      uint64  `protobuf:"varint,1,opt,name=recorded,proto3" json:"recorded,omitempty"`
+	Refused       Refusal `protobuf:"varint,2,opt,name=refused,proto3,enum=skein.peer.v1.Refusal" json:"refused,omitempty"`
+	Why           string  `protobuf:"bytes,3,opt,name=why,proto3" json:"why,omitempty"` // for the operator
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -471,6 +552,20 @@ func (x *FollowReply) GetRecorded() uint64 {
 		return x.Recorded
 	}
 	return 0
+}
+
+func (x *FollowReply) GetRefused() Refusal {
+	if x != nil {
+		return x.Refused
+	}
+	return Refusal_REFUSAL_NONE
+}
+
+func (x *FollowReply) GetWhy() string {
+	if x != nil {
+		return x.Why
+	}
+	return ""
 }
 
 type SealRequest struct {
@@ -598,27 +693,39 @@ const file_witness_proto_rawDesc = "" +
 	"\x05hello\x18\x01 \x01(\v2\x1a.skein.peer.v1.FollowHelloH\x00R\x05hello\x122\n" +
 	"\x05table\x18\x02 \x01(\v2\x1a.skein.peer.v1.FollowTableH\x00R\x05table\x122\n" +
 	"\x05delta\x18\x03 \x01(\v2\x1a.skein.peer.v1.FollowDeltaH\x00R\x05deltaB\x06\n" +
-	"\x04kind\"m\n" +
+	"\x04kind\"\xb4\x01\n" +
 	"\vFollowHello\x12\x10\n" +
 	"\x03log\x18\x01 \x01(\fR\x03log\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x03R\x05epoch\x12\x14\n" +
 	"\x05owner\x18\x03 \x01(\x05R\x05owner\x12 \n" +
-	"\vincarnation\x18\x04 \x01(\x03R\vincarnation\"x\n" +
+	"\vincarnation\x18\x04 \x01(\x03R\vincarnation\x12+\n" +
+	"\x11owner_incarnation\x18\x05 \x01(\x03R\x10ownerIncarnation\x12\x18\n" +
+	"\asession\x18\x06 \x01(\x04R\asession\"x\n" +
 	"\vFollowTable\x12A\n" +
 	"\vgenerations\x18\x01 \x03(\v2\x1f.skein.peer.v1.GenerationStatesR\vgenerations\x12\x12\n" +
 	"\x04done\x18\x02 \x01(\bR\x04done\x12\x12\n" +
 	"\x04next\x18\x03 \x01(\x04R\x04next\"?\n" +
 	"\vFollowDelta\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\x04R\x06number\x12\x18\n" +
-	"\aupdates\x18\x02 \x01(\fR\aupdates\")\n" +
+	"\aupdates\x18\x02 \x01(\fR\aupdates\"m\n" +
 	"\vFollowReply\x12\x1a\n" +
-	"\brecorded\x18\x01 \x01(\x04R\brecorded\"W\n" +
+	"\brecorded\x18\x01 \x01(\x04R\brecorded\x120\n" +
+	"\arefused\x18\x02 \x01(\x0e2\x16.skein.peer.v1.RefusalR\arefused\x12\x10\n" +
+	"\x03why\x18\x03 \x01(\tR\x03why\"W\n" +
 	"\vSealRequest\x12\x10\n" +
 	"\x03log\x18\x01 \x01(\fR\x03log\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x03R\x05epoch\x12 \n" +
 	"\vincarnation\x18\x03 \x01(\x03R\vincarnation\"N\n" +
 	"\tSealReply\x12A\n" +
-	"\vgenerations\x18\x01 \x03(\v2\x1f.skein.peer.v1.GenerationStatesR\vgenerations2\x91\x01\n" +
+	"\vgenerations\x18\x01 \x03(\v2\x1f.skein.peer.v1.GenerationStatesR\vgenerations*\x93\x01\n" +
+	"\aRefusal\x12\x10\n" +
+	"\fREFUSAL_NONE\x10\x00\x12\x12\n" +
+	"\x0eREFUSAL_SEALED\x10\x01\x12\x0f\n" +
+	"\vREFUSAL_GAP\x10\x02\x12\x0f\n" +
+	"\vREFUSAL_OLD\x10\x03\x12\x17\n" +
+	"\x13REFUSAL_INCARNATION\x10\x04\x12\x10\n" +
+	"\fREFUSAL_FULL\x10\x05\x12\x15\n" +
+	"\x11REFUSAL_MALFORMED\x10\x062\x91\x01\n" +
 	"\aWitness\x12F\n" +
 	"\x06Follow\x12\x1c.skein.peer.v1.FollowRequest\x1a\x1a.skein.peer.v1.FollowReply(\x010\x01\x12>\n" +
 	"\x04Seal\x12\x1a.skein.peer.v1.SealRequest\x1a\x18.skein.peer.v1.SealReply0\x01B/Z-github.com/skeinmq/skein/internal/peer/peerpbb\x06proto3"
@@ -635,34 +742,37 @@ func file_witness_proto_rawDescGZIP() []byte {
 	return file_witness_proto_rawDescData
 }
 
+var file_witness_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
 var file_witness_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
 var file_witness_proto_goTypes = []any{
-	(*Generation)(nil),       // 0: skein.peer.v1.Generation
-	(*GenerationStates)(nil), // 1: skein.peer.v1.GenerationStates
-	(*FollowRequest)(nil),    // 2: skein.peer.v1.FollowRequest
-	(*FollowHello)(nil),      // 3: skein.peer.v1.FollowHello
-	(*FollowTable)(nil),      // 4: skein.peer.v1.FollowTable
-	(*FollowDelta)(nil),      // 5: skein.peer.v1.FollowDelta
-	(*FollowReply)(nil),      // 6: skein.peer.v1.FollowReply
-	(*SealRequest)(nil),      // 7: skein.peer.v1.SealRequest
-	(*SealReply)(nil),        // 8: skein.peer.v1.SealReply
+	(Refusal)(0),             // 0: skein.peer.v1.Refusal
+	(*Generation)(nil),       // 1: skein.peer.v1.Generation
+	(*GenerationStates)(nil), // 2: skein.peer.v1.GenerationStates
+	(*FollowRequest)(nil),    // 3: skein.peer.v1.FollowRequest
+	(*FollowHello)(nil),      // 4: skein.peer.v1.FollowHello
+	(*FollowTable)(nil),      // 5: skein.peer.v1.FollowTable
+	(*FollowDelta)(nil),      // 6: skein.peer.v1.FollowDelta
+	(*FollowReply)(nil),      // 7: skein.peer.v1.FollowReply
+	(*SealRequest)(nil),      // 8: skein.peer.v1.SealRequest
+	(*SealReply)(nil),        // 9: skein.peer.v1.SealReply
 }
 var file_witness_proto_depIdxs = []int32{
-	0, // 0: skein.peer.v1.GenerationStates.generation:type_name -> skein.peer.v1.Generation
-	3, // 1: skein.peer.v1.FollowRequest.hello:type_name -> skein.peer.v1.FollowHello
-	4, // 2: skein.peer.v1.FollowRequest.table:type_name -> skein.peer.v1.FollowTable
-	5, // 3: skein.peer.v1.FollowRequest.delta:type_name -> skein.peer.v1.FollowDelta
-	1, // 4: skein.peer.v1.FollowTable.generations:type_name -> skein.peer.v1.GenerationStates
-	1, // 5: skein.peer.v1.SealReply.generations:type_name -> skein.peer.v1.GenerationStates
-	2, // 6: skein.peer.v1.Witness.Follow:input_type -> skein.peer.v1.FollowRequest
-	7, // 7: skein.peer.v1.Witness.Seal:input_type -> skein.peer.v1.SealRequest
-	6, // 8: skein.peer.v1.Witness.Follow:output_type -> skein.peer.v1.FollowReply
-	8, // 9: skein.peer.v1.Witness.Seal:output_type -> skein.peer.v1.SealReply
-	8, // [8:10] is the sub-list for method output_type
-	6, // [6:8] is the sub-list for method input_type
-	6, // [6:6] is the sub-list for extension type_name
-	6, // [6:6] is the sub-list for extension extendee
-	0, // [0:6] is the sub-list for field type_name
+	1, // 0: skein.peer.v1.GenerationStates.generation:type_name -> skein.peer.v1.Generation
+	4, // 1: skein.peer.v1.FollowRequest.hello:type_name -> skein.peer.v1.FollowHello
+	5, // 2: skein.peer.v1.FollowRequest.table:type_name -> skein.peer.v1.FollowTable
+	6, // 3: skein.peer.v1.FollowRequest.delta:type_name -> skein.peer.v1.FollowDelta
+	2, // 4: skein.peer.v1.FollowTable.generations:type_name -> skein.peer.v1.GenerationStates
+	0, // 5: skein.peer.v1.FollowReply.refused:type_name -> skein.peer.v1.Refusal
+	2, // 6: skein.peer.v1.SealReply.generations:type_name -> skein.peer.v1.GenerationStates
+	3, // 7: skein.peer.v1.Witness.Follow:input_type -> skein.peer.v1.FollowRequest
+	8, // 8: skein.peer.v1.Witness.Seal:input_type -> skein.peer.v1.SealRequest
+	7, // 9: skein.peer.v1.Witness.Follow:output_type -> skein.peer.v1.FollowReply
+	9, // 10: skein.peer.v1.Witness.Seal:output_type -> skein.peer.v1.SealReply
+	9, // [9:11] is the sub-list for method output_type
+	7, // [7:9] is the sub-list for method input_type
+	7, // [7:7] is the sub-list for extension type_name
+	7, // [7:7] is the sub-list for extension extendee
+	0, // [0:7] is the sub-list for field type_name
 }
 
 func init() { file_witness_proto_init() }
@@ -680,13 +790,14 @@ func file_witness_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_witness_proto_rawDesc), len(file_witness_proto_rawDesc)),
-			NumEnums:      0,
+			NumEnums:      1,
 			NumMessages:   9,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
 		GoTypes:           file_witness_proto_goTypes,
 		DependencyIndexes: file_witness_proto_depIdxs,
+		EnumInfos:         file_witness_proto_enumTypes,
 		MessageInfos:      file_witness_proto_msgTypes,
 	}.Build()
 	File_witness_proto = out.File

@@ -33,8 +33,8 @@ const (
 // Witness is served by every broker for the logs whose witness set it is in.
 type WitnessClient interface {
 	// Follow carries one log at one epoch to one member: a hello, the whole table, then numbered deltas
-	// (O5). The answers say up to which number the member has recorded. The stream ends with FAILED_PRECONDITION
-	// when the member refuses for good: sealed, a gap, another incarnation.
+	// (O5). The answers say up to which number the member has recorded. The last answer of a stream that the member
+	// ends says why it refuses for good.
 	Follow(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[FollowRequest, FollowReply], error)
 	// Seal makes the member refuse every later update of (log, epoch) and returns its table (O10). NOT_FOUND:
 	// it does not know (log, epoch), which is never the same as an empty table (O6).
@@ -88,8 +88,8 @@ type Witness_SealClient = grpc.ServerStreamingClient[SealReply]
 // Witness is served by every broker for the logs whose witness set it is in.
 type WitnessServer interface {
 	// Follow carries one log at one epoch to one member: a hello, the whole table, then numbered deltas
-	// (O5). The answers say up to which number the member has recorded. The stream ends with FAILED_PRECONDITION
-	// when the member refuses for good: sealed, a gap, another incarnation.
+	// (O5). The answers say up to which number the member has recorded. The last answer of a stream that the member
+	// ends says why it refuses for good.
 	Follow(grpc.BidiStreamingServer[FollowRequest, FollowReply]) error
 	// Seal makes the member refuse every later update of (log, epoch) and returns its table (O10). NOT_FOUND:
 	// it does not know (log, epoch), which is never the same as an empty table (O6).
