@@ -160,26 +160,13 @@ func Open(ctx context.Context, cfg Config, expect string) (*Store, error) {
 // format writes the groups and then, last, the cluster's record: a store without one is
 // formatted again. Of two that format at once the first to write the record wins.
 func (s *Store) format(ctx context.Context) error {
-	empty := encodeGroup(&Group{})
-	absent := func(key string) clientv3.Cmp { return clientv3.Compare(clientv3.CreateRevision(s.key(key)), "=", 0) }
 	for from := 0; from < s.cfg.Groups; from += maxOps {
-		var cmps []clientv3.Cmp
-		var puts []clientv3.Op
+		var missing []string
 		for i := from; i < min(from+maxOps, s.cfg.Groups); i++ {
-			cmps = append(cmps, absent(keyGroup(ident.Group(i))))
-			puts = append(puts, s.put(keyGroup(ident.Group(i)), empty))
+			missing = append(missing, keyGroup(ident.Group(i)))
 		}
-		resp, err := s.commit(ctx, "format", cmps, puts, nil)
-		if err != nil {
+		if err := s.formatGroups(ctx, missing); err != nil {
 			return err
-		}
-		if resp.Succeeded {
-			continue
-		}
-		for i := range cmps { // an earlier format got that far
-			if _, err := s.commit(ctx, "format", cmps[i:i+1], puts[i:i+1], nil); err != nil {
-				return err
-			}
 		}
 	}
 	var id [16]byte
@@ -187,11 +174,37 @@ func (s *Store) format(ctx context.Context) error {
 		return err
 	}
 	c := Cluster{ID: base64.RawURLEncoding.EncodeToString(id[:]), Format: format, Groups: s.cfg.Groups}
-	if _, err := s.commit(ctx, "format", []clientv3.Cmp{absent(keyCluster)},
+	if _, _, err := s.settle(ctx, "format", []clientv3.Cmp{s.unchanged(keyCluster, 0)},
 		[]clientv3.Op{s.put(keyCluster, encodeCluster(c))}, nil); err != nil {
 		return err
 	}
 	return s.reload(ctx)
+}
+
+// formatGroups writes those of the keys that are not there. Brokers that start together do it together.
+func (s *Store) formatGroups(ctx context.Context, missing []string) error {
+	empty := encodeGroup(&Group{})
+	for len(missing) > 0 {
+		var cmps []clientv3.Cmp
+		var puts, looks []clientv3.Op
+		for _, key := range missing {
+			cmps = append(cmps, s.unchanged(key, 0))
+			puts = append(puts, s.put(key, empty))
+			looks = append(looks, clientv3.OpGet(s.key(key), clientv3.WithKeysOnly()))
+		}
+		resp, _, err := s.settle(ctx, "format", cmps, puts, looks)
+		if err != nil || resp.Succeeded {
+			return err
+		}
+		var left []string
+		for i, r := range resp.Responses {
+			if len(r.GetResponseRange().GetKvs()) == 0 {
+				left = append(left, missing[i])
+			}
+		}
+		missing = left
+	}
+	return nil
 }
 
 // Map returns the newest snapshot: one atomic load.

@@ -41,7 +41,11 @@ func (n *node) serveHTTP(ctx context.Context) error {
 			default:
 			}
 		}
-		http.Error(w, "starting", http.StatusServiceUnavailable)
+		text := "starting"
+		if waiting, _ := n.waiting.Load().(string); waiting != "" {
+			text += ": " + waiting
+		}
+		http.Error(w, text, http.StatusServiceUnavailable)
 	})
 	mux.HandleFunc("/v1/", func(w http.ResponseWriter, r *http.Request) {
 		in := n.inner.Load()

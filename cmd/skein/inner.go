@@ -37,6 +37,11 @@ func (n *node) newInner(ctx context.Context, listener net.Listener) (*inner, err
 	var g errgroup.Group
 	for i, dir := range n.settings.data {
 		g.Go(func() (err error) {
+			select {
+			case <-n.cleared:
+			case <-ctx.Done():
+				return context.Cause(ctx)
+			}
 			cluster := n.claim.cluster()
 			if n.claim.identities[i] == nil { // a fresh disk is given the cluster's id
 				select {
@@ -74,7 +79,7 @@ func (in *inner) openBroker(ctx context.Context) error {
 		return err
 	}
 	failover := n.settings.failover
-	if failover == "" && n.etcd != nil {
+	if failover == "" && n.member.Load() != nil && n.net == nil {
 		// The lock of the first directory, which has the etcd, proves that the broker that appended last is dead (O22).
 		failover = broker.UnwitnessedGap
 	}
@@ -82,10 +87,14 @@ func (in *inner) openBroker(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	internal := ""
+	if n.net != nil {
+		internal = n.net.addr
+	}
 	static := maps.Clone(n.settings.kafka) // tools ask a broker where its data is
 	static["log.dirs"] = strings.Join(n.settings.data, ",")
 	in.broker, err = broker.New(broker.Config{
-		ID: n.settings.nodeID, Incarnation: incarnation, Listener: in.listener, Host: host, Port: port,
+		ID: n.settings.nodeID, Incarnation: incarnation, Listener: in.listener, Host: host, Port: port, Internal: internal,
 		Rack: n.settings.kafka["broker.rack"], Store: n.store, ProducerIDs: broker.IDsFrom(n.ctl), Controller: n.ctl, Logs: in.logs, Unwitnessed: failover, Static: static,
 		Logger: n.logger, Registerer: in.registry,
 	})

@@ -6,9 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"strings"
 	"sync/atomic"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -22,8 +20,8 @@ import (
 )
 
 // node is one broker process: the parts that `skein serve` wires together. The outer ones, here, live as long as the
-// process: map store, map, controller, HTTP. The inner ones, the logs and the broker, live as long as one incarnation of
-// the broker. Parts start in the order map store, map, logs and controller, broker; they stop in the opposite one.
+// process: HTTP, internal listener, map store, map, controller. The inner ones, the logs and the broker, live as long as one
+// incarnation of the broker. Parts start in that order; they stop in the opposite one.
 type node struct {
 	settings settings
 	claim    *claim
@@ -31,11 +29,18 @@ type node struct {
 	out      io.Writer
 
 	registry *prometheus.Registry
-	etcd     *embedded.Server // nil with an external etcd
-	client   *clientv3.Client
-	store    *queuemapper.Store // set before mapOpen is closed
-	mapOpen  chan struct{}
-	ctl      *controller.Controller
+	net      *network     // nil: no other brokers
+	cluster  atomic.Value // string: the cluster's id, once it is known
+	waiting  atomic.Value // string: whom this broker waits for
+
+	cleared chan struct{}                   // closed when nothing stands against writing to the directories
+	member  atomic.Pointer[embedded.Server] // nil: the map is elsewhere
+	client  *clientv3.Client                // set before mapOpen is closed, as is store
+	store   *queuemapper.Store
+	mapOpen chan struct{}
+
+	ctl        *controller.Controller
+	controller atomic.Pointer[controller.Controller] // ctl, for whoever may come before it
 
 	inner atomic.Pointer[inner] // the one that serves; nil: none yet, or between two
 }
@@ -44,10 +49,25 @@ type node struct {
 func (n *node) run(ctx context.Context) (err error) {
 	n.registry = prometheus.NewRegistry()
 	n.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	n.mapOpen = make(chan struct{})
+	n.mapOpen, n.cleared = make(chan struct{}), make(chan struct{})
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
-	var all errgroup.Group
+	// The internal listener ends last: everything below talks through it to its end.
+	below, stopBelow := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopBelow()
+	var under, all errgroup.Group
+	if n.claim.internal != nil {
+		if n.net, err = n.newNetwork(); err != nil {
+			return err
+		}
+		under.Go(func() error {
+			err := n.net.server.Run(below, n.claim.internal)
+			if err != nil {
+				stop(err)
+			}
+			return err
+		})
+	}
 	all.Go(func() error {
 		err := n.serveHTTP(ctx)
 		if err != nil {
@@ -57,13 +77,18 @@ func (n *node) run(ctx context.Context) (err error) {
 	})
 	err = n.serve(ctx, stop)
 	stop(err)
-	return errors.Join(err, all.Wait(), n.close())
+	err = errors.Join(err, all.Wait(), n.close())
+	stopBelow()
+	return errors.Join(err, under.Wait())
 }
 
 // serve opens the parts and runs them until ctx ends; stop ends it early, with a cause.
 func (n *node) serve(ctx context.Context, stop context.CancelCauseFunc) error {
 	in, err := n.open(ctx)
 	if err != nil {
+		if ctx.Err() != nil && errors.Is(err, ctx.Err()) { // stopped while it waited for others
+			return nil
+		}
 		return err
 	}
 	// What the broker stands on ends after it.
@@ -83,23 +108,48 @@ func (n *node) serve(ctx context.Context, stop context.CancelCauseFunc) error {
 	}
 	part("map", n.store.Run)
 	part("controller", n.ctl.Run)
+	if n.net != nil {
+		part("membership", n.keepMembership)
+	}
+	if m := n.member.Load(); m != nil {
+		part("etcd", func(ctx context.Context) error { return watchMember(ctx, m) })
+	}
 	err = n.serveInner(ctx, in)
 	stopBelow()
 	return errors.Join(err, under.Wait())
 }
 
-// open opens everything and serves nothing but HTTP. With directories that were in use before, logs recover while the
-// map store starts.
+// watchMember ends when the etcd member does, which it must not.
+func watchMember(ctx context.Context, m *embedded.Server) error {
+	select {
+	case <-ctx.Done():
+		return nil
+	case <-m.Stopped():
+		return errors.New("the member of this broker stopped")
+	}
+}
+
+// open opens everything and serves nothing but HTTP and, before that, the internal listener. With directories that
+// were in use before, logs recover while the map store starts.
 func (n *node) open(ctx context.Context) (in *inner, err error) {
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
+		if err := n.clear(gctx); err != nil {
+			return err
+		}
+		close(n.cleared)
 		if err := n.openMap(gctx); err != nil {
 			return err
 		}
 		close(n.mapOpen)
-		return nil
+		if n.net == nil {
+			return nil
+		}
+		return n.openController() // its streams exist only within a known cluster
 	})
-	g.Go(n.openController)
+	if n.net == nil {
+		g.Go(n.openController)
+	}
 	g.Go(func() (err error) {
 		in, err = n.newInner(gctx, n.claim.kafka)
 		return err
@@ -108,6 +158,23 @@ func (n *node) open(ctx context.Context) (in *inner, err error) {
 		err = errors.Join(err, in.close())
 	}
 	return in, err
+}
+
+// clear finds out whether this broker may be who it is told to be, and joins its cluster if it is to.
+func (n *node) clear(ctx context.Context) error {
+	if n.net == nil {
+		if n.claim.node != nil {
+			return nil
+		}
+		return nodeFile{Node: n.settings.nodeID}.write(n.settings.data[0])
+	}
+	if err := n.net.greet(ctx); err != nil {
+		return err
+	}
+	if len(n.settings.join) > 0 && (n.claim.node == nil || len(n.claim.node.Members) == 0) && !n.hasMember() {
+		return n.joinCluster(ctx)
+	}
+	return n.net.save(func(*nodeFile) {})
 }
 
 // serveInner runs the inner part, and another one each time it was fenced, until ctx ends.
@@ -138,45 +205,37 @@ func (n *node) serveInner(ctx context.Context, in *inner) error {
 	}
 }
 
-func (n *node) openMap(ctx context.Context) (err error) {
-	if len(n.settings.etcd) == 0 {
-		n.etcd, err = embedded.Start(ctx, embedded.Config{Dir: n.firstDir("etcd"), Logger: n.logger})
-		if err != nil {
-			return err
-		}
-		n.client = n.etcd.Client()
-	} else {
-		n.client, err = clientv3.New(clientv3.Config{Endpoints: n.settings.etcd, DialTimeout: 5 * time.Second, DialKeepAliveTime: 2 * time.Second, DialKeepAliveTimeout: 2 * time.Second})
-		if err != nil {
-			return fmt.Errorf("etcd %s: %w", strings.Join(n.settings.etcd, ","), err)
-		}
-	}
-	maxOps, maxBytes := 0, 0 // what any etcd takes
-	if n.etcd != nil {
-		maxOps, maxBytes = embedded.MaxOps, embedded.MaxBytes
-	}
-	n.store, err = queuemapper.Open(ctx, queuemapper.Config{Client: n.client, Logger: n.logger, Registerer: n.registry, MaxOps: maxOps, MaxBytes: maxBytes}, n.claim.cluster())
-	if err != nil {
-		return fmt.Errorf("open the map: %w", err)
-	}
-	return nil
-}
-
 func (n *node) openController() (err error) {
-	n.ctl, err = controller.Open(controller.Config{Dir: n.firstDir("raft"), ID: n.settings.nodeID, Logger: n.logger, Registerer: n.registry})
-	if err != nil {
+	cfg := controller.Config{Dir: n.firstDir("raft"), ID: n.settings.nodeID, Logger: n.logger, Registerer: n.registry}
+	if n.net != nil {
+		cfg.Transport, cfg.Conns = controller.NewTransport(n.net.server.Raft(), n.logger), n.net.pool
+		if first := n.bootstrap(); contains(first, n.settings.nodeID) {
+			for _, p := range first {
+				cfg.Voters = append(cfg.Voters, controller.Member{Broker: p.id, Address: p.addr, Voter: true})
+			}
+		}
+	}
+	if n.ctl, err = controller.Open(cfg); err != nil {
 		return fmt.Errorf("open the controller: %w", err)
+	}
+	n.controller.Store(n.ctl)
+	if n.net != nil {
+		n.net.serveController()
 	}
 	return nil
 }
 
 func (n *node) close() error {
 	var problems []error
-	if n.client != nil && n.etcd == nil {
+	m := n.member.Load()
+	if n.client != nil && (m == nil || m.Client() != n.client) {
 		problems = append(problems, n.client.Close())
 	}
-	if n.etcd != nil {
-		problems = append(problems, n.etcd.Close())
+	if m != nil {
+		problems = append(problems, m.Close())
+	}
+	if n.net != nil {
+		problems = append(problems, n.net.pool.Close())
 	}
 	return errors.Join(problems...)
 }

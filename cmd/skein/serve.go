@@ -65,6 +65,8 @@ signal ends it at once, which is safe, as is kill -9.`,
 // claim is what a broker holds before it touches anything: its ports and its directories.
 type claim struct {
 	kafka, http net.Listener
+	internal    net.Listener // nil: no other brokers
+	node        *nodeFile    // of the first directory; nil: it is fresh, or of a build that wrote none
 	unlock      func()
 	identities  []*commitlog.Identity // by data directory; nil: a fresh one
 }
@@ -80,7 +82,7 @@ func (c *claim) cluster() string {
 }
 
 func (c *claim) release() {
-	for _, l := range []net.Listener{c.kafka, c.http} {
+	for _, l := range []net.Listener{c.kafka, c.http, c.internal} {
 		if l != nil {
 			l.Close()
 		}
@@ -105,6 +107,18 @@ func claimPlace(s settings) (*claim, error) {
 	}
 	c.kafka, c.http = listen("listen", s.listen), listen("http", s.http)
 	var err error
+	known := ""
+	if c.node, err = readNodeFile(s.data[0]); err != nil {
+		problems = append(problems, fmt.Errorf("data %s: %w", s.data[0], err))
+	} else if c.node != nil {
+		known = c.node.Internal
+		if c.node.Node != s.nodeID {
+			problems = append(problems, fmt.Errorf("data %s: it is broker %d's, this is broker %d (node-id)", s.data[0], c.node.Node, s.nodeID))
+		}
+	}
+	if addr := s.listenInternal(known); addr != "" {
+		c.internal = listen("internal", addr)
+	}
 	if c.identities, err = readIdentities(s.data); err != nil {
 		problems = append(problems, err)
 	}

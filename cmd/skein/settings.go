@@ -17,6 +17,7 @@ import (
 
 	"github.com/skeinmq/skein/broker"
 	"github.com/skeinmq/skein/internal/ident"
+	"github.com/skeinmq/skein/internal/peer"
 )
 
 // settings is what `skein serve` runs with, after flags, environment, file and defaults
@@ -29,7 +30,14 @@ type settings struct {
 	nodeID    ident.Broker
 	etcd      []string // endpoints; empty: embedded
 	failover  broker.Unwitnessed
-	kafka     map[string]string // broker configs by Kafka name
+	etcdTLS   peer.TLSFiles // of an external etcd
+
+	internal    string     // address of the internal listener; "": see listenInternal
+	advertiseIn string     // address that other brokers are told; "": that of the listener
+	peers       []peerAddr // of a cluster that forms with a list; the first 1, 3 or 5 are voters
+	join        []string   // internal addresses of a cluster's brokers
+	internalTLS peer.TLSFiles
+	kafka       map[string]string // broker configs by Kafka name
 }
 
 // option is one of serve's own settings. Its name is the flag, the key in the file and,
@@ -65,8 +73,23 @@ var options = []option{
 		}},
 	{name: "etcd", value: "embedded", usage: `where the map lives: "embedded", or the URLs of an etcd, separated by commas`,
 		set: func(s *settings, v string) (err error) { s.etcd, err = etcdEndpoints(v); return err }},
+	{name: "etcd-ca", usage: "CA file of an external etcd (PEM)", set: func(s *settings, v string) error { s.etcdTLS.CA = v; return nil }},
+	{name: "etcd-cert", usage: "client certificate for an external etcd (PEM)", set: func(s *settings, v string) error { s.etcdTLS.Cert = v; return nil }},
+	{name: "etcd-key", usage: "its key", set: func(s *settings, v string) error { s.etcdTLS.Key = v; return nil }},
+	{name: "peers", usage: "brokers that form a cluster: ID@HOST:PORT,… with their internal addresses, this one included, the same list at each; the first 1, 3 or 5 vote",
+		set: func(s *settings, v string) (err error) { s.peers, err = parsePeers(v); return err }},
+	{name: "join", usage: "internal addresses of brokers of a cluster to join, separated by commas; looked at by a fresh directory only",
+		set: func(s *settings, v string) (err error) { s.join, err = addresses(v); return err }},
+	{name: "internal", usage: "address for other brokers; default: this broker's in --peers; with --join " + internalDefault + "; else none",
+		set: func(s *settings, v string) (err error) { s.internal, err = optionalAddress(v); return err }},
+	{name: "internal-advertise", usage: "address that other brokers are told; default: that of --peers or --internal",
+		set: func(s *settings, v string) (err error) { s.advertiseIn, err = optionalAddress(v); return err }},
+	{name: "internal-tls-cert", usage: "certificate of this broker between brokers (PEM), for both directions; with key and CA: mutual TLS",
+		set: func(s *settings, v string) error { s.internalTLS.Cert = v; return nil }},
+	{name: "internal-tls-key", usage: "its key", set: func(s *settings, v string) error { s.internalTLS.Key = v; return nil }},
+	{name: "internal-tls-ca", usage: "CA file that brokers' certificates are checked with", set: func(s *settings, v string) error { s.internalTLS.CA = v; return nil }},
 	{name: "failover-unwitnessed", alias: "failover.unwitnessed", usage: `what becomes of partitions whose newest log is in none of the data directories: "gap" lets writes go on in another log, ` +
-		`leaving a hole in the offsets and forgetting idempotent producers once; "wait" refuses them until it is back; default: gap with the embedded etcd, else wait`,
+		`leaving a hole in the offsets and forgetting idempotent producers once; "wait" refuses them until it is back; default: gap for a broker alone with its embedded etcd, else wait`,
 		set: func(s *settings, v string) error {
 			switch s.failover = broker.Unwitnessed(v); s.failover {
 			case "", broker.UnwitnessedGap, broker.UnwitnessedWait:
@@ -151,7 +174,7 @@ func (s settings) check() error {
 	if s.listen != "" && s.listen == s.http && !strings.HasSuffix(s.listen, ":0") {
 		problems = append(problems, fmt.Errorf("listen and http are both %s", s.listen))
 	}
-	return errors.Join(problems...)
+	return errors.Join(append(problems, s.checkCluster())...)
 }
 
 func readConfigFile(path string, into map[string]string) error {

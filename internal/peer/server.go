@@ -26,8 +26,10 @@ type Config struct {
 	// Cluster is the id of the cluster as far as it is known: "" before the map was read on fresh disks. It is asked
 	// at each call and connection.
 	Cluster func() string
-	TLS     *TLS // nil: plain TCP
-	Logger  *slog.Logger
+	// Advertise is the host:port that others reach the listener at, for what tells them; "": the listener's own address.
+	Advertise string
+	TLS       *TLS // nil: plain TCP
+	Logger    *slog.Logger
 }
 
 func (c Config) withDefaults() Config {
@@ -67,6 +69,9 @@ func NewServer(cfg Config) *Server {
 	s.services.table = make(map[string]*service)
 	s.grpcConns, s.httpConns, s.etcdConns = newQueue(), newQueue(), newQueue()
 	s.raft = &streamLayer{queue: newQueue(), cfg: cfg}
+	if cfg.Advertise != "" {
+		s.raft.bound.Store(cfg.Advertise)
+	}
 	return s
 }
 
@@ -97,7 +102,7 @@ func (s *Server) EtcdListener() net.Listener { return s.etcdConns }
 
 // Run serves ln until ctx ends, then closes ln and every connection and waits for them.
 func (s *Server) Run(ctx context.Context, ln net.Listener) error {
-	s.raft.addr.Store(ln.Addr())
+	s.raft.bound.CompareAndSwap(nil, ln.Addr().String())
 	g := grpc.NewServer(
 		grpc.MaxRecvMsgSize(MaxMessageBytes), grpc.MaxSendMsgSize(MaxMessageBytes), grpc.MaxConcurrentStreams(maxStreams),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 10 * time.Second, Timeout: gone}),
@@ -274,7 +279,7 @@ type queue struct {
 	conns chan net.Conn
 	over  chan struct{}
 	once  sync.Once
-	addr  atomic.Value // net.Addr
+	bound atomic.Value // string
 }
 
 func newQueue() *queue { return &queue{conns: make(chan net.Conn), over: make(chan struct{})} }
@@ -310,11 +315,18 @@ func (q *queue) Close() error {
 
 // Addr implements net.Listener.
 func (q *queue) Addr() net.Addr {
-	if a, ok := q.addr.Load().(net.Addr); ok {
-		return a
-	}
-	return &net.TCPAddr{}
+	addr, _ := q.bound.Load().(string)
+	return address(addr)
 }
+
+// address is a host:port that may be a name.
+type address string
+
+// Network implements net.Addr.
+func (address) Network() string { return "tcp" }
+
+// String implements net.Addr.
+func (a address) String() string { return string(a) }
 
 // streamLayer is raft's way to other brokers.
 type streamLayer struct {

@@ -1,0 +1,268 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.etcd.io/etcd/client/pkg/v3/transport"
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.uber.org/zap"
+	"google.golang.org/grpc"
+
+	"github.com/skeinmq/skein/internal/ident"
+	"github.com/skeinmq/skein/queuemapper"
+	"github.com/skeinmq/skein/queuemapper/embedded"
+)
+
+const (
+	clusterGroups = 1024 // placement groups of a cluster that forms of several brokers
+	clusterLease  = 10 * time.Second
+)
+
+// memberName is what a broker's etcd member is called.
+func memberName(b ident.Broker) string { return fmt.Sprintf("broker-%d", b) }
+
+// hasMember reports whether the first directory holds an etcd member.
+func (n *node) hasMember() bool {
+	_, err := os.Stat(n.firstDir("etcd/member/wal"))
+	return err == nil
+}
+
+// bootstrap are the voters that a fresh cluster begins with, as far as this broker is told; none if it joins one, or
+// belongs to one.
+func (n *node) bootstrap() []peerAddr {
+	switch {
+	case len(n.settings.peers) > 0:
+		return voters(n.settings.peers)
+	case n.net == nil, len(n.settings.join) > 0, n.claim.node != nil && len(n.claim.node.Members) > 0:
+		return nil
+	}
+	return []peerAddr{{n.settings.nodeID, n.net.addr}}
+}
+
+func contains(list []peerAddr, id ident.Broker) bool {
+	for _, p := range list {
+		if p.id == id {
+			return true
+		}
+	}
+	return false
+}
+
+// openMap opens the map where it lives: in an external etcd, in a member of this process, or in members of other brokers.
+func (n *node) openMap(ctx context.Context) (err error) {
+	first := n.bootstrap()
+	cfg := queuemapper.Config{Logger: n.logger, MaxOps: embedded.MaxOps, MaxBytes: embedded.MaxBytes}
+	if n.net != nil {
+		cfg.LeaseTTL = clusterLease
+	}
+	if len(n.settings.peers) > 1 {
+		cfg.Groups = clusterGroups
+	}
+	switch {
+	case len(n.settings.etcd) > 0:
+		cfg.MaxOps, cfg.MaxBytes = 0, 0 // what any etcd takes
+		err = n.openExternal(n.settings.etcd)
+	case n.net == nil:
+		err = n.startMember(ctx, embedded.Config{Dir: n.firstDir("etcd"), Logger: n.logger})
+	case n.hasMember():
+		err = n.startMember(ctx, n.memberConfig(nil, false))
+	case contains(first, n.settings.nodeID):
+		members := make(map[string]string)
+		for _, p := range first {
+			members[memberName(p.id)] = n.memberURL(p.addr)
+		}
+		err = n.startMember(ctx, n.memberConfig(members, false))
+	default:
+		err = n.openRemote()
+	}
+	if err != nil {
+		return err
+	}
+	cfg.Client = n.client
+	if n.store, err = n.openStore(ctx, cfg); err != nil {
+		return fmt.Errorf("open the map: %w", err)
+	}
+	n.cluster.Store(n.store.Map().Cluster().ID)
+	return n.checkNodeID(ctx)
+}
+
+// openStore opens the map; in a cluster it waits for a store that is there but does not answer yet.
+func (n *node) openStore(ctx context.Context, cfg queuemapper.Config) (*queuemapper.Store, error) {
+	said := time.Now()
+	for {
+		metrics := prometheus.NewRegistry() // of this try
+		cfg.Registerer = metrics
+		s, err := queuemapper.Open(ctx, cfg, n.clusterID())
+		if err == nil {
+			n.registry.MustRegister(metrics)
+		}
+		if err == nil || n.net == nil || !errors.Is(err, queuemapper.ErrUnavailable) && !errors.Is(err, queuemapper.ErrUnknown) {
+			n.waiting.Store("")
+			return s, err
+		}
+		if time.Since(said) > stillWaiting {
+			said = time.Now()
+			n.waiting.Store("waiting for the map")
+			n.logger.Warn("waiting for the map", "broker", n.settings.nodeID, "at", n.client.Endpoints(), "error", err)
+		}
+		select {
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		case <-time.After(joinPause):
+		}
+	}
+}
+
+func (n *node) memberURL(addr string) string {
+	if n.net.tls != nil {
+		return "https://" + addr
+	}
+	return "http://" + addr
+}
+
+// memberConfig is that of an etcd member which other brokers reach through the internal listener.
+func (n *node) memberConfig(members map[string]string, join bool) embedded.Config {
+	f := n.net.tls.Files()
+	voting := 0
+	if n.claim.node != nil {
+		for _, m := range n.claim.node.Members {
+			if m.Voter {
+				voting++
+			}
+		}
+	}
+	return embedded.Config{
+		Dir: n.firstDir("etcd"), Name: memberName(n.settings.nodeID), Logger: n.logger,
+		Peers: &embedded.Peers{
+			URL: n.memberURL(n.net.addr), Members: members, Join: join, Alone: !join && len(members) < 2 && len(voters(n.settings.peers)) < 2 && voting < 2,
+			Cert: f.Cert, Key: f.Key, CA: f.CA, Handle: func(h http.Handler) { n.net.server.HandleHTTP(h) },
+		},
+	}
+}
+
+// startMember runs this broker's etcd member; it returns when the member answers, which takes a quorum.
+func (n *node) startMember(ctx context.Context, cfg embedded.Config) (err error) {
+	if cfg.Peers != nil {
+		wctx, stop := context.WithCancel(ctx)
+		defer stop()
+		go n.net.sayWaiting(wctx, n.quorum()) // ends with wctx, and is waited for by nobody: it holds nothing
+	}
+	m, err := embedded.Start(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	n.member.Store(m)
+	n.client = m.Client()
+	if cfg.Peers == nil {
+		return nil
+	}
+	m.ServeClients(n.net.server.EtcdListener())
+	for _, known := range m.Members() {
+		if known.ID == m.ID() && known.URL != cfg.Peers.URL { // it moved, or was alone so far
+			if err := embedded.Update(ctx, n.client, m.ID(), cfg.Peers.URL); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// quorum are the brokers that a member needs a majority of.
+func (n *node) quorum() map[ident.Broker]string {
+	out := make(map[ident.Broker]string)
+	for _, p := range voters(n.settings.peers) {
+		out[p.id] = p.addr
+	}
+	if len(out) == 0 && n.claim.node != nil {
+		for _, m := range n.claim.node.Members {
+			if m.Voter {
+				out[m.Broker] = m.Address
+			}
+		}
+	}
+	return out
+}
+
+// openRemote reaches the map through other brokers' members, or through the external etcd that they told of.
+func (n *node) openRemote() (err error) {
+	n.net.mu.Lock()
+	endpoints := n.net.file.Etcd
+	n.net.mu.Unlock()
+	if len(endpoints) == 0 {
+		for _, addr := range n.quorum() {
+			endpoints = append(endpoints, addr)
+		}
+	}
+	if len(endpoints) == 0 {
+		return errors.New("no broker is known that holds the map: give --peers or --join")
+	}
+	if strings.Contains(endpoints[0], "://") {
+		return n.openExternal(endpoints)
+	}
+	n.client, err = clientv3.New(clientv3.Config{
+		Endpoints: endpoints, DialTimeout: 2 * time.Second, DialKeepAliveTime: 10 * time.Second, DialKeepAliveTimeout: 2 * time.Second,
+		DialOptions: []grpc.DialOption{grpc.WithContextDialer(n.net.pool.EtcdDialer())}, Logger: zap.NewNop(),
+	})
+	if err != nil {
+		return fmt.Errorf("map at brokers %s: %w", strings.Join(endpoints, ", "), err)
+	}
+	return nil
+}
+
+// openExternal reaches an etcd that is not ours.
+func (n *node) openExternal(urls []string) error {
+	cfg := clientv3.Config{Endpoints: urls, DialTimeout: 5 * time.Second, DialKeepAliveTime: 10 * time.Second, DialKeepAliveTimeout: 2 * time.Second, Logger: zap.NewNop()}
+	if f := n.settings.etcdTLS; !f.Empty() || strings.HasPrefix(urls[0], "https://") {
+		info := transport.TLSInfo{CertFile: f.Cert, KeyFile: f.Key, TrustedCAFile: f.CA}
+		var err error
+		if cfg.TLS, err = info.ClientConfig(); err != nil {
+			return usageError{fmt.Errorf("etcd TLS: %w", err)}
+		}
+	}
+	var err error
+	if n.client, err = clientv3.New(cfg); err != nil {
+		return fmt.Errorf("etcd %s: %w", strings.Join(urls, ","), err)
+	}
+	return nil
+}
+
+// checkNodeID refuses to be a broker that another process is. A registration alone proves nothing: its lease outlives
+// the process by some seconds.
+func (n *node) checkNodeID(ctx context.Context) error {
+	r := n.store.Map().Broker(n.settings.nodeID)
+	if r == nil {
+		return nil
+	}
+	host, port, err := n.advertised(n.claim.kafka.Addr())
+	if err != nil {
+		return err
+	}
+	conflict := func(addr string) error {
+		return usageError{fmt.Errorf("node-id: another process is broker %d of cluster %s, at %s", n.settings.nodeID, n.clusterID(), addr)}
+	}
+	if n.net != nil && r.Internal != "" {
+		if reply, err := n.net.hello(ctx, r.Internal); err == nil && ident.Broker(reply.Broker) == r.ID && string(reply.Instance) != string(n.net.instance) {
+			return conflict(r.Internal)
+		}
+		return nil
+	}
+	if r.Host == host && r.Port == port {
+		return nil // the port is ours now
+	}
+	addr := net.JoinHostPort(r.Host, fmt.Sprint(r.Port))
+	d := net.Dialer{Timeout: helloTimeout}
+	c, err := d.DialContext(ctx, "tcp", addr)
+	if err != nil {
+		return nil
+	}
+	c.Close()
+	return conflict(addr)
+}

@@ -1,0 +1,275 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/skeinmq/skein/controller"
+	"github.com/skeinmq/skein/internal/ident"
+	"github.com/skeinmq/skein/internal/peer"
+	"github.com/skeinmq/skein/internal/peer/peerpb"
+	"github.com/skeinmq/skein/queuemapper/embedded"
+)
+
+const (
+	joinTimeout     = 10 * time.Second
+	joinPause       = 300 * time.Millisecond
+	membershipCheck = 2 * time.Second
+)
+
+// joinCluster asks the members that --join names to be let in, until one does. It writes down what they tell, so that
+// the next start needs no flag.
+func (n *node) joinCluster(ctx context.Context) error {
+	said := time.Now()
+	for {
+		var last error
+		for _, addr := range n.settings.join {
+			reply, err := n.net.askJoin(ctx, addr)
+			if err == nil {
+				return n.joined(reply)
+			}
+			if final(err) {
+				return usageError{fmt.Errorf("join %s: %w", addr, err)}
+			}
+			last = fmt.Errorf("%s: %w", addr, err)
+		}
+		if time.Since(said) > stillWaiting {
+			said = time.Now()
+			n.waiting.Store("waiting to join at " + strings.Join(n.settings.join, ", "))
+			n.logger.Warn("waiting to join a cluster", "broker", n.settings.nodeID, "at", n.settings.join, "error", last)
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-time.After(joinPause):
+		}
+	}
+}
+
+// final reports whether asking again cannot help.
+func final(err error) bool {
+	var refused *peer.RefusedError
+	if errors.As(err, &refused) {
+		return refused.Reason != peer.NotReady
+	}
+	switch status.Code(err) {
+	case codes.PermissionDenied, codes.InvalidArgument:
+		return true
+	}
+	return false
+}
+
+func (nw *network) askJoin(ctx context.Context, addr string) (*peerpb.JoinReply, error) {
+	ctx, cancel := context.WithTimeout(ctx, joinTimeout)
+	defer cancel()
+	conn, err := nw.pool.Dial(addr)
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close()
+	return peerpb.NewControllerClient(conn).Join(ctx, &peerpb.JoinRequest{
+		Broker: int32(nw.n.settings.nodeID), Address: nw.addr, Cluster: nw.n.claim.cluster(), Version: version,
+	})
+}
+
+func (n *node) joined(reply *peerpb.JoinReply) error {
+	n.waiting.Store("")
+	n.cluster.Store(reply.Cluster)
+	return n.net.save(func(f *nodeFile) {
+		f.Members, f.Etcd = nil, reply.Etcd
+		for _, m := range reply.Members {
+			f.Members = append(f.Members, nodeMember{ident.Broker(m.Broker), m.Address, m.Voter})
+		}
+	})
+}
+
+// keepMembership makes the cluster know this broker at its address, and keeps the node file true, until ctx ends.
+func (n *node) keepMembership(ctx context.Context) error {
+	poll := time.NewTicker(joinPause)
+	defer poll.Stop()
+	for known := false; ; {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-poll.C:
+		}
+		members := n.ctl.Members()
+		if !known {
+			if n.ctl.Address(n.settings.nodeID) != n.net.addr {
+				n.announceMember(ctx)
+				continue
+			}
+			known = true
+			poll.Reset(membershipCheck)
+		}
+		if len(members) == 0 {
+			continue
+		}
+		err := n.net.save(func(f *nodeFile) {
+			f.Members = nil
+			for _, m := range members {
+				f.Members = append(f.Members, nodeMember{m.Broker, m.Address, m.Voter})
+			}
+			slices.SortFunc(f.Members, func(a, b nodeMember) int { return int(a.Broker - b.Broker) })
+			if n.member.Load() == nil && len(f.Etcd) > 0 && !strings.Contains(f.Etcd[0], "://") {
+				f.Etcd = nil // the voters among the members have it
+			}
+		})
+		if err != nil {
+			n.logger.Error("node file not written", "broker", n.settings.nodeID, "error", err)
+		}
+	}
+}
+
+// announceMember asks whoever is there to make this broker a member, or to note its address.
+func (n *node) announceMember(ctx context.Context) {
+	known := n.net.known()
+	for _, b := range slices.Sorted(maps.Keys(known)) {
+		if b == n.settings.nodeID {
+			continue
+		}
+		_, err := n.net.askJoin(ctx, known[b])
+		if err == nil || ctx.Err() != nil {
+			return
+		}
+		if final(err) {
+			n.logger.Error("the cluster refuses this broker", "broker", n.settings.nodeID, "error", err)
+		}
+	}
+	if id, _, ok := n.ctl.Leader(); ok && id == n.settings.nodeID { // alone so far, or the one whose address changed
+		if err := n.ctl.Join(ctx, controller.Member{Broker: n.settings.nodeID, Address: n.net.addr}); err != nil {
+			n.logger.Warn("own address not noted", "broker", n.settings.nodeID, "error", err)
+		}
+	}
+}
+
+// serveController answers other brokers' calls to the controller.
+func (nw *network) serveController() {
+	n := nw.n
+	peerpb.RegisterControllerServer(nw.server.GRPC(), &controller.Service{
+		Controller: n.ctl, Cluster: n.tellCluster, Admit: n.admit, Changing: n.votesChange,
+	})
+}
+
+// tellCluster is what a broker that joins is told.
+func (n *node) tellCluster() (id string, etcd []string) {
+	if len(n.settings.etcd) > 0 {
+		return n.clusterID(), n.settings.etcd
+	}
+	if m := n.member.Load(); m != nil {
+		for _, m := range m.Members() {
+			if !m.Learner {
+				etcd = append(etcd, addressOf(m.URL))
+			}
+		}
+	}
+	return n.clusterID(), etcd
+}
+
+// addressOf is the internal address in an etcd member's URL.
+func addressOf(url string) string {
+	_, addr, _ := strings.Cut(url, "://")
+	return addr
+}
+
+// admit refuses a broker that another process is, and a voter that lost its directory.
+func (n *node) admit(ctx context.Context, rq *peerpb.JoinRequest) error {
+	b := ident.Broker(rq.Broker)
+	var at []string
+	if r := n.store.Map().Broker(b); r != nil && r.Internal != "" {
+		at = append(at, r.Internal)
+	}
+	for _, m := range n.ctl.Members() {
+		if m.Broker != b {
+			continue
+		}
+		at = append(at, m.Address)
+		if m.Voter && rq.Cluster == "" {
+			return fmt.Errorf("broker %d is a voter and comes with a fresh directory: remove it first (skein cluster voters remove %d)", b, b)
+		}
+	}
+	for _, addr := range slices.Compact(at) {
+		if addr == rq.Address {
+			continue
+		}
+		if reply, err := n.net.hello(ctx, addr); err == nil && ident.Broker(reply.Broker) == b {
+			return fmt.Errorf("another process is broker %d, at %s", b, addr)
+		}
+	}
+	return nil
+}
+
+// votesChange makes the members of the map's etcd follow the voters, on the active controller: a member comes
+// before its broker's vote, and goes before it.
+func (n *node) votesChange(ctx context.Context, verb string, m controller.Member) error {
+	if len(n.settings.etcd) > 0 || m.Address == "" {
+		return nil // the map is elsewhere; or it is no member, which the controller says
+	}
+	list, err := embedded.List(ctx, n.client)
+	if err != nil {
+		return err
+	}
+	url := n.memberURL(m.Address)
+	at := slices.IndexFunc(list, func(e embedded.Member) bool { return e.URL == url || e.Name == memberName(m.Broker) })
+	if verb != "promote" {
+		if at < 0 {
+			return nil
+		}
+		return embedded.Remove(ctx, n.client, list[at].ID)
+	}
+	if at >= 0 && !list[at].Learner && list[at].Name != "" {
+		return nil
+	}
+	if list, err = embedded.AddLearner(ctx, n.client, url); err != nil {
+		return err
+	}
+	rq := &peerpb.StartMemberRequest{}
+	for _, e := range list {
+		rq.Members = append(rq.Members, &peerpb.EtcdMember{Name: e.Name, Url: e.URL, Id: e.ID})
+	}
+	conn, err := n.net.pool.Conn(m.Broker)
+	if err != nil {
+		return err
+	}
+	if _, err := peerpb.NewPeerClient(conn).StartMember(ctx, rq); err != nil {
+		return fmt.Errorf("start the etcd member at broker %d: %w", m.Broker, err)
+	}
+	for _, e := range list {
+		if e.URL == url {
+			return embedded.Promote(ctx, n.client, e.ID)
+		}
+	}
+	return fmt.Errorf("etcd member %s is gone again", url)
+}
+
+// StartMember implements peerpb.PeerServer.
+func (g *greeter) StartMember(ctx context.Context, rq *peerpb.StartMemberRequest) (*peerpb.StartMemberReply, error) {
+	n := g.nw.n
+	if n.member.Load() != nil {
+		return &peerpb.StartMemberReply{}, nil
+	}
+	if !g.starting.TryLock() {
+		return nil, status.Error(codes.Unavailable, "the member is being started")
+	}
+	defer g.starting.Unlock()
+	var list []embedded.Member
+	for _, m := range rq.Members {
+		list = append(list, embedded.Member{ID: m.Id, Name: m.Name, URL: m.Url})
+	}
+	names := embedded.Names(list, memberName(n.settings.nodeID), n.memberURL(g.nw.addr))
+	m, err := embedded.Start(ctx, n.memberConfig(names, true))
+	if err != nil {
+		return nil, status.Error(codes.Internal, err.Error())
+	}
+	m.ServeClients(g.nw.server.EtcdListener())
+	n.member.Store(m) // the map's client stays what it is until the next start
+	return &peerpb.StartMemberReply{}, nil
+}

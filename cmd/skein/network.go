@@ -1,0 +1,243 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/skeinmq/skein/internal/ident"
+	"github.com/skeinmq/skein/internal/peer"
+	"github.com/skeinmq/skein/internal/peer/peerpb"
+)
+
+const (
+	helloTimeout = time.Second
+	// stillWaiting is how often a broker says whom it waits for.
+	stillWaiting = 3 * time.Second
+)
+
+// network is a node's way to other brokers.
+type network struct {
+	n        *node
+	addr     string // that others are told
+	instance []byte
+	tls      *peer.TLS
+	server   *peer.Server
+	pool     *peer.Pool
+
+	mu   sync.Mutex
+	file nodeFile // as it is on the disk, or will be
+}
+
+func (n *node) newNetwork() (*network, error) {
+	t, err := peer.LoadTLS(n.settings.internalTLS, n.logger)
+	if err != nil {
+		return nil, usageError{err}
+	}
+	nw := &network{n: n, tls: t, instance: make([]byte, 16)}
+	if _, err := rand.Read(nw.instance); err != nil {
+		return nil, err
+	}
+	if nw.addr, err = n.internalAddress(); err != nil {
+		return nil, usageError{err}
+	}
+	if n.claim.node != nil {
+		nw.file = *n.claim.node
+	}
+	cfg := peer.Config{Self: n.settings.nodeID, Cluster: n.clusterID, Advertise: nw.addr, TLS: t, Logger: n.logger}
+	nw.server = peer.NewServer(cfg)
+	nw.pool = peer.NewPool(cfg, nw.resolve)
+	peerpb.RegisterPeerServer(nw.server.GRPC(), &greeter{nw: nw})
+	return nw, nil
+}
+
+// internalAddress is what other brokers are told.
+func (n *node) internalAddress() (string, error) {
+	addr := n.settings.advertiseIn
+	if own, ok := n.settings.own(); ok && addr == "" {
+		addr = own.addr
+	}
+	if addr == "" {
+		return n.claim.internal.Addr().String(), nil
+	}
+	host, port, err := net.SplitHostPort(addr)
+	if err == nil && port == "0" {
+		_, port, err = net.SplitHostPort(n.claim.internal.Addr().String())
+	}
+	return net.JoinHostPort(host, port), err
+}
+
+// clusterID is the cluster's id as far as it is known.
+func (n *node) clusterID() string {
+	if id, ok := n.cluster.Load().(string); ok {
+		return id
+	}
+	return n.claim.cluster()
+}
+
+// resolve says where a broker is: where it registered; else where the members have it; else where the list or the last
+// run had it.
+func (nw *network) resolve(b ident.Broker) (string, bool) {
+	if b == nw.n.settings.nodeID {
+		return nw.addr, true
+	}
+	select {
+	case <-nw.n.mapOpen:
+		if r := nw.n.store.Map().Broker(b); r != nil && r.Internal != "" {
+			return r.Internal, true
+		}
+	default:
+	}
+	if ctl := nw.n.controller.Load(); ctl != nil {
+		if addr := ctl.Address(b); addr != "" {
+			return addr, true
+		}
+	}
+	addr, ok := nw.known()[b]
+	return addr, ok
+}
+
+// known are the addresses of the list and of the last run.
+func (nw *network) known() map[ident.Broker]string {
+	out := make(map[ident.Broker]string)
+	nw.mu.Lock()
+	for _, m := range nw.file.Members {
+		out[m.Broker] = m.Address
+	}
+	nw.mu.Unlock()
+	for _, p := range nw.n.settings.peers {
+		out[p.id] = p.addr
+	}
+	return out
+}
+
+// save changes the node file and writes it, if that makes a difference.
+func (nw *network) save(change func(*nodeFile)) error {
+	nw.mu.Lock()
+	defer nw.mu.Unlock()
+	fresh := nw.file
+	change(&fresh)
+	fresh.Node, fresh.Internal, fresh.Version = nw.n.settings.nodeID, nw.addr, nodeFileVersion
+	if fresh.Node == nw.file.Node && fresh.Internal == nw.file.Internal && nw.file.Version == fresh.Version &&
+		slices.Equal(fresh.Members, nw.file.Members) && slices.Equal(fresh.Etcd, nw.file.Etcd) {
+		return nil
+	}
+	if err := fresh.write(nw.n.settings.data[0]); err != nil { // once per change of the membership, by one goroutine
+		return err
+	}
+	nw.file = fresh
+	return nil
+}
+
+// hello asks who listens at an address.
+func (nw *network) hello(ctx context.Context, addr string) (*peerpb.HelloReply, error) {
+	ctx, cancel := context.WithTimeout(ctx, helloTimeout)
+	defer cancel()
+	conn, err := nw.pool.Dial(addr)
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close()
+	return peerpb.NewPeerClient(conn).Hello(ctx, &peerpb.HelloRequest{})
+}
+
+// greeting is what came of asking one address.
+type greeting struct {
+	id    ident.Broker
+	addr  string
+	reply *peerpb.HelloReply
+	err   error
+}
+
+func (nw *network) helloAll(ctx context.Context, who map[ident.Broker]string) []greeting {
+	out := make([]greeting, 0, len(who))
+	for _, id := range slices.Sorted(maps.Keys(who)) {
+		out = append(out, greeting{id: id, addr: who[id]})
+	}
+	var wg sync.WaitGroup
+	for i := range out {
+		wg.Go(func() { out[i].reply, out[i].err = nw.hello(ctx, out[i].addr) })
+	}
+	wg.Wait()
+	return out
+}
+
+// greet asks the brokers that are known so far who they are, and refuses what does not fit together, before anything
+// is written. Those that do not answer are no hindrance here.
+func (nw *network) greet(ctx context.Context) error {
+	n := nw.n
+	self := n.settings.nodeID
+	who := nw.known()
+	who[self] = nw.addr // a process that has our address, and is not us, has our node id
+	var problems []error
+	for _, g := range nw.helloAll(ctx, who) {
+		switch {
+		case errors.Is(g.err, peer.ErrRefused):
+			problems = append(problems, fmt.Errorf("broker %d at %s: %w", g.id, g.addr, g.err))
+		case g.err != nil:
+		case ident.Broker(g.reply.Broker) != g.id:
+			problems = append(problems, fmt.Errorf("peers: at %s is broker %d, not %d", g.addr, g.reply.Broker, g.id))
+		case g.id == self && string(g.reply.Instance) != string(nw.instance):
+			problems = append(problems, fmt.Errorf("node-id: another process is broker %d, at %s", self, g.addr))
+		case g.id != self && !n.hasMember() && slices.Contains(g.reply.Started, memberName(self)):
+			problems = append(problems, fmt.Errorf("data %s: it is fresh, but cluster %s had broker %d as a voter with another directory: "+
+				"if that is lost for good, `skein cluster voters remove %d` at another broker, then start this one with --join %s", n.settings.data[0], g.reply.Cluster, self, self, g.addr))
+		}
+	}
+	if err := errors.Join(problems...); err != nil {
+		return usageError{err}
+	}
+	return nil
+}
+
+// sayWaiting tells every few seconds which of the brokers that make up the quorum are missed, until ctx ends.
+func (nw *network) sayWaiting(ctx context.Context, who map[ident.Broker]string) {
+	delete(who, nw.n.settings.nodeID)
+	defer nw.n.waiting.Store("")
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(stillWaiting):
+		}
+		var missing []string
+		for _, g := range nw.helloAll(ctx, who) {
+			if g.err != nil {
+				missing = append(missing, fmt.Sprintf("%d@%s", g.id, g.addr))
+			}
+		}
+		if ctx.Err() == nil && len(missing) > 0 {
+			text := "waiting for brokers " + strings.Join(missing, ", ")
+			nw.n.waiting.Store(text)
+			nw.n.logger.Warn(text, "broker", nw.n.settings.nodeID)
+		}
+	}
+}
+
+// greeter answers peerpb.Peer.
+type greeter struct {
+	peerpb.UnimplementedPeerServer
+	nw       *network
+	starting sync.Mutex // a member
+}
+
+// Hello implements peerpb.PeerServer.
+func (g *greeter) Hello(context.Context, *peerpb.HelloRequest) (*peerpb.HelloReply, error) {
+	n := g.nw.n
+	r := &peerpb.HelloReply{Broker: int32(n.settings.nodeID), Instance: g.nw.instance, Cluster: n.clusterID(), Version: version}
+	if m := n.member.Load(); m != nil {
+		for _, m := range m.Members() {
+			if m.Name != "" {
+				r.Started = append(r.Started, m.Name)
+			}
+		}
+	}
+	return r, nil
+}
