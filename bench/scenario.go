@@ -106,10 +106,15 @@ func warmUp(ctx context.Context, r *Running, s Scenario) (seconds float64, err e
 	if l.Rate > 0 {
 		return 0, nil // Warm is enough: it is far below what either can do
 	}
-	l.Warm, l.Time = 0, warmRound
+	return steady(l, func(l ProduceLoad) (Produced, error) { return Produce(ctx, r.Addr, l) })
+}
+
+// steady repeats a load as fast as answers come until its rate is steady, and says how long that took.
+func steady(l ProduceLoad, produce func(ProduceLoad) (Produced, error)) (seconds float64, err error) {
+	l.Warm, l.Time, l.Rate = 0, warmRound, 0
 	begun := time.Now()
 	for before := 0.0; ; {
-		p, err := Produce(ctx, r.Addr, l)
+		p, err := produce(l)
 		if err != nil {
 			return 0, fmt.Errorf("warm up: %w", err)
 		}

@@ -14,7 +14,7 @@ import (
 
 func benchCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "bench", Short: "Measure brokers from outside", Args: noArgs}
-	cmd.AddCommand(benchCompare(), benchProduce(), benchConsume(), benchFailover())
+	cmd.AddCommand(benchCompare(), benchProduce(), benchConsume(), benchFailover(), benchScale(), benchCluster())
 	return cmd
 }
 

@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -103,5 +104,59 @@ Kafka with replication factor 3 and min.insync.replicas=2 is treated the same in
 	fl.IntVar(&cfg.Many, "many", 100_000, "partitions of the scenario kill-many; 0 leaves it out")
 	fl.IntVar(&cfg.KafkaPartitions, "kafka-partitions", 100, "the same for Kafka, which is busy for minutes with thousands of replicas")
 	fl.IntVar(&cfg.Kills, "kills", 5, "faults in each scenario")
+	return cmd
+}
+
+func benchScale() *cobra.Command {
+	var f clusterBenchFlags
+	cmd := &cobra.Command{
+		Use:   "scale",
+		Short: "Add a fourth broker to three under load, then drain one",
+		Long: `Starts three brokers with 1,000 partitions under a steady load, adds a fourth one, and measures how long until each
+leads within 10 % of a quarter of the partitions and how many bytes brokers sent each other for it; then it drains the first one.`,
+		Example: "  skein bench scale --json scale.json",
+		Args:    noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			kind, err := f.skein()
+			if err != nil {
+				return err
+			}
+			rep, err := bench.Growth(cmd.Context(), bench.GrowthConfig{Skein: kind, Dir: f.dir, Log: cmd.ErrOrStderr(), Options: strings.Join(os.Args[1:], " ")})
+			return f.report(cmd, rep, err)
+		},
+	}
+	fl := cmd.Flags()
+	fl.StringVar(&f.binary, "skein", "", "the skein binary; default: this one")
+	fl.StringVar(&f.dir, "dir", ".", "where the brokers keep their data while measured")
+	fl.IntVar(&f.port, "port", 19700, "first port of the brokers: ten for each")
+	fl.StringVar(&f.jsonFile, "json", "", "write the report to this file, too")
+	return cmd
+}
+
+func benchCluster() *cobra.Command {
+	var f clusterBenchFlags
+	var cfg bench.ClusterConfig
+	cmd := &cobra.Command{
+		Use:   "cluster",
+		Short: "Put the same load on three brokers of Apache Kafka and of Skein",
+		Long: `Starts three brokers of each, one kind after the other, on the same disk: Apache Kafka with replication factor 3 and
+min.insync.replicas=2. Bytes between brokers are those that the kernel counts as acknowledged on every connection to a port
+that only brokers use (ss -ti), disk bytes those that the processes sent to the block layer (/proc/PID/io).`,
+		Example: "  skein bench cluster --time 10s --json cluster.json",
+		Args:    noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) (err error) {
+			if cfg.Skein, err = f.skein(); err != nil {
+				return err
+			}
+			if cfg.Kafka, err = f.peer(); err != nil {
+				return err
+			}
+			cfg.Dir, cfg.Only, cfg.Log, cfg.Options = f.dir, f.scenarios(), cmd.ErrOrStderr(), strings.Join(os.Args[1:], " ")
+			rep, err := bench.Cluster(cmd.Context(), cfg)
+			return f.report(cmd, rep, err)
+		},
+	}
+	f.add(cmd)
+	cmd.Flags().DurationVar(&cfg.Time, "time", 10*time.Second, "how long each load is measured, after 2 s of warm-up")
 	return cmd
 }

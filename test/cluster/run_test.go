@@ -51,6 +51,16 @@ func binary(t *testing.T) string {
 	return built.path
 }
 
+// clusterBinary is the binary, if it can form clusters.
+func clusterBinary(t *testing.T) string {
+	t.Helper()
+	bin := binary(t)
+	if help, err := exec.Command(bin, "serve", "--help").Output(); err != nil || !strings.Contains(string(help), "--peers") {
+		t.Skipf("this binary forms no clusters: serve has no --peers (%v)", err)
+	}
+	return bin
+}
+
 func TestMain(m *testing.M) {
 	code := m.Run()
 	os.RemoveAll(built.dir)
@@ -99,10 +109,7 @@ func clusterOf(t *testing.T, n int) Cluster {
 		}
 		c = &Kafka{Script: path, Port: int(number(t, envPort, 19300)), Dir: workDir(t)}
 	} else {
-		if help, err := exec.Command(binary(t), "serve", "--help").Output(); err != nil || !strings.Contains(string(help), "--peers") {
-			t.Skipf("this binary forms no clusters: serve has no --peers (%v)", err)
-		}
-		s, err := NewSkein(binary(t), workDir(t), n, nil, "--set", "group.initial.rebalance.delay.ms=0")
+		s, err := NewSkein(clusterBinary(t), workDir(t), n, nil, "--set", "group.initial.rebalance.delay.ms=0")
 		if err != nil {
 			t.Fatal(err)
 		}
