@@ -60,6 +60,11 @@ type Config struct {
 	// ReserveOffsets is how many offsets are reserved at a time above a group's highest end; default 2^24.
 	ReserveOffsets int64
 
+	// GiveUp asks the active controller to open this broker's groups elsewhere at once; nil: there is nobody to ask.
+	GiveUp func(ctx context.Context) error
+	// ReportChanged is told that what Draining says has changed; optional.
+	ReportChanged func()
+
 	// Static are the broker's own configs by Kafka name, from the config file, flags and environment.
 	Static map[string]string
 
@@ -109,6 +114,8 @@ type Broker struct {
 	endpoints endpoints
 	table     table
 	hosted    map[ident.Log]*hostedLog // set by start-up, before the table; immutable then
+
+	leaving atomic.Bool // Run was told to end
 
 	host  *host.Host
 	taken atomic.Bool // hosted is complete

@@ -58,6 +58,8 @@ type cluster struct {
 	addr   string
 	logs   []*commitlog.Log
 	stop   func() error
+	ended  chan struct{} // closed when the broker's Run has returned runErr
+	runErr error
 }
 
 // NextProducerID makes the cluster its brokers' source of producer ids.
@@ -144,20 +146,24 @@ func (c *cluster) startAt(addr string) {
 	}
 	c.addr = ln.Addr().String()
 	stopPeer := c.peers.serve(c.id, c.b)
-	ended := make(chan error, 1)
-	go func() { ended <- c.b.Run(ctx) }()
+	ended := make(chan struct{})
+	c.ended = ended
+	go func() {
+		c.runErr = c.b.Run(ctx)
+		close(ended)
+	}()
 	select {
 	case <-c.b.Ready():
-	case err := <-ended:
-		c.t.Fatalf("broker ended: %v", err)
+	case <-ended:
+		c.t.Fatalf("broker ended: %v", c.runErr)
 	}
 	logs := c.logs
 	c.stop = func() error {
 		stopPeer()
 		cancel()
-		err := <-ended
+		<-ended
 		stopBack()
-		err = errors.Join(err, g.Wait())
+		err := errors.Join(c.runErr, g.Wait())
 		for _, l := range logs {
 			err = errors.Join(err, l.Close())
 		}

@@ -4,14 +4,18 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/skeinmq/skein/broker/host"
 	"github.com/skeinmq/skein/queuemapper"
 )
 
-// Run takes the broker's logs into service (O15), registers it, serves until ctx ends, then drains: stops
-// taking connections and requests, lets what is in flight commit, and returns.
+// Run takes the broker's logs into service (O15), registers it, serves until ctx ends, then goes in order: it moves its
+// groups to other brokers, if there are any, while it still answers; takes its registration away; stops taking
+// connections and requests, lets what is in flight commit, and returns. ErrFenced: see there. Another error is final:
+// the controller was told, if it could be, that the groups are to be opened elsewhere.
 func (b *Broker) Run(ctx context.Context) error {
 	defer b.endLife()
 	defer b.remote.Close()
@@ -23,18 +27,16 @@ func (b *Broker) Run(ctx context.Context) error {
 	if err := b.learnStarts(ctx); err != nil {
 		return fmt.Errorf("move log starts to where a log that is back has them: %w", err)
 	}
-	err := b.store.RegisterBroker(ctx, queuemapper.Broker{
-		ID: b.cfg.ID, Incarnation: b.cfg.Incarnation, Host: b.cfg.Host, Port: b.cfg.Port, Internal: b.cfg.Internal, Rack: b.cfg.Rack,
-		Roles: []string{"broker", "controller"},
-	})
-	if err != nil {
+	if err := b.store.RegisterBroker(ctx, b.registration()); err != nil {
 		return fmt.Errorf("run broker: %w", err)
 	}
-	g, gctx := errgroup.WithContext(ctx)
+	serve, stopServing := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopServing()
+	g, gctx := errgroup.WithContext(serve)
 	// The background work outlives the connections: requests that drain may need it.
 	work, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
-	for _, loop := range []func(context.Context) error{b.followMap, b.keepRetention, b.dropDeleted} {
+	for _, loop := range []func(context.Context) error{b.followMap, b.keepRetention, b.dropDeleted, b.keepDrained} {
 		g.Go(func() error { return loop(work) })
 	}
 	for _, h := range b.hosted {
@@ -47,9 +49,120 @@ func (b *Broker) Run(ctx context.Context) error {
 		defer stop()
 		return b.server.serve(gctx)
 	})
+	g.Go(func() error {
+		select {
+		case <-ctx.Done():
+			b.leave(gctx)
+			stopServing()
+		case <-gctx.Done():
+		}
+		return nil
+	})
 	close(b.ready)
-	if err := g.Wait(); err != nil && !errors.Is(err, context.Canceled) {
-		return fmt.Errorf("run broker: %w", err)
+	err := g.Wait()
+	if err == nil || errors.Is(err, context.Canceled) {
+		return nil
 	}
-	return nil
+	if !errors.Is(err, ErrFenced) {
+		b.giveUp()
+	}
+	return fmt.Errorf("run broker: %w", err)
+}
+
+// registration is what the map says of this broker.
+func (b *Broker) registration(more ...string) queuemapper.Broker {
+	return queuemapper.Broker{
+		ID: b.cfg.ID, Incarnation: b.cfg.Incarnation, Host: b.cfg.Host, Port: b.cfg.Port, Internal: b.cfg.Internal, Rack: b.cfg.Rack,
+		Roles: append([]string{"broker", "controller"}, more...),
+	}
+}
+
+const (
+	// leaveTime bounds how long a broker that ends moves its groups away; what is left then is failed over.
+	leaveTime = 30 * time.Second
+	// signTime bounds a write of the map that only makes an end smoother.
+	signTime = 2 * time.Second
+)
+
+// leave moves everything away before this broker ends, as long as there is somebody else.
+func (b *Broker) leave(ctx context.Context) {
+	b.leaving.Store(true)
+	b.changedReport()
+	if !b.host.HasTargets(b.store.Map()) {
+		return
+	}
+	sign, cancel := context.WithTimeout(ctx, signTime)
+	defer cancel()
+	if err := b.store.RegisterBroker(sign, b.registration(queuemapper.RoleDraining)); err != nil {
+		b.log.Warn("tell others that this broker ends", "err", err)
+		return // nor could a move be published
+	}
+	begun := time.Now()
+	dctx, cancel := context.WithTimeout(ctx, leaveTime)
+	defer cancel()
+	owned := b.host.Owns(b.store.Map())
+	if err := b.host.Drain(dctx); err != nil && !errors.Is(err, host.ErrNoTarget) && ctx.Err() == nil {
+		b.log.Warn("groups are left behind", "err", err)
+		b.giveUp()
+	}
+	b.log.Info("groups moved away", "groups", owned, "took", time.Since(begun))
+	sign, cancel = context.WithTimeout(ctx, signTime)
+	defer cancel()
+	if err := b.store.UnregisterBroker(sign); err != nil {
+		b.log.Warn("take the registration away", "err", err)
+	}
+}
+
+// giveUp tells the controller that this broker's groups are to be opened elsewhere at once (O19: a poisoned log cannot
+// be drained).
+func (b *Broker) giveUp() {
+	if b.cfg.GiveUp == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), signTime)
+	defer cancel()
+	if err := b.cfg.GiveUp(ctx); err != nil {
+		b.log.Warn("tell the controller that this broker gives up", "err", err)
+	}
+}
+
+// keepDrained moves the groups away while an operator's mark says so, until ctx ends.
+func (b *Broker) keepDrained(ctx context.Context) error {
+	for {
+		m := b.store.Map()
+		var again <-chan time.Time
+		if m.Drained(b.cfg.ID) && b.host.Owns(m) > 0 && !b.leaving.Load() {
+			err := b.host.Drain(ctx)
+			if ctx.Err() != nil {
+				return nil
+			}
+			if err != nil {
+				b.log.Warn("this broker is drained, but groups are left on it", "err", err)
+				again = time.After(time.Second)
+			}
+			m = b.store.Map()
+		}
+		next := b.store.Watch(m)
+		if again != nil {
+			next = nil // not at every change of the map
+		}
+		select {
+		case <-next:
+		case <-again:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// Draining reports whether this broker wants no groups: it ends, or an operator drained it.
+func (b *Broker) Draining() bool {
+	return b.leaving.Load() || b.store.Map().Drained(b.cfg.ID)
+}
+
+// changedReport says that what this broker tells the controller about itself has changed.
+func (b *Broker) changedReport() {
+	if b.cfg.ReportChanged != nil {
+		b.cfg.ReportChanged()
+	}
 }

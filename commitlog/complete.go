@@ -174,7 +174,11 @@ func (l *Log) setPoison(err error) {
 		return
 	}
 	close(l.poisoned)
-	l.log.Error("log poisoned", "log", l.id, "error", err)
+	if errors.Is(err, ErrFenced) {
+		l.log.Warn("log fenced", "log", l.id, "error", err)
+	} else {
+		l.log.Error("log poisoned", "log", l.id, "error", err)
+	}
 	l.inbox.poke()
 }
 

@@ -210,7 +210,7 @@ func (h *Host) Prepare(ctx context.Context, log ident.Log, epoch ident.LogEpoch,
 
 // prepareAt is Prepare wherever the log is.
 func (h *Host) prepareAt(ctx context.Context, target *queuemapper.Log, openings []commitlog.Opening) ([]ident.Frame, error) {
-	if target.Host == h.cfg.ID || h.cfg.Targets == nil {
+	if !h.elsewhere(target) {
 		return h.Prepare(ctx, target.ID, target.Epoch, openings)
 	}
 	return h.cfg.Targets.Prepare(ctx, target, openings)

@@ -12,6 +12,8 @@ import (
 )
 
 const (
+	// greetTime bounds how long a target is waited for before anything is frozen.
+	greetTime = time.Second
 	// prepareTime bounds the preparing of a planned move: appends wait for it.
 	prepareTime = 700 * time.Millisecond
 	// awaitTime bounds how long appends wait for the new owner to know that it is one. Nothing depends on it but
@@ -57,6 +59,17 @@ func (h *Host) Move(ctx context.Context, groups []ident.Group, to ident.Log) []M
 			bySource[from] = append(bySource[from], v)
 		}
 	}
+	if len(sources) == 0 {
+		return out
+	}
+	if err := h.greet(ctx, m, to); err != nil {
+		for _, from := range sources {
+			for _, v := range bySource[from] {
+				v.Err = err
+			}
+		}
+		return out
+	}
 	for _, from := range sources {
 		for rest := bySource[from]; len(rest) > 0; {
 			n := h.batchOf(m, rest)
@@ -66,6 +79,20 @@ func (h *Host) Move(ctx context.Context, groups []ident.Group, to ident.Log) []M
 	}
 	return out
 }
+
+// greet makes sure, before anything is frozen, that the broker of the target answers and knows the map.
+func (h *Host) greet(ctx context.Context, m *queuemapper.Map, to ident.Log) error {
+	target := m.Log(to)
+	if !h.elsewhere(target) {
+		return nil
+	}
+	gctx, cancel := context.WithTimeout(ctx, greetTime)
+	defer cancel()
+	return h.cfg.Targets.AwaitMap(gctx, target.Host, m.Revision())
+}
+
+// elsewhere reports whether a log is another broker's.
+func (h *Host) elsewhere(l *queuemapper.Log) bool { return l.Host != h.cfg.ID && h.cfg.Targets != nil }
 
 // batchOf says how many of the groups are moved together.
 func (h *Host) batchOf(m *queuemapper.Map, groups []*Moved) int {
@@ -234,7 +261,7 @@ func (h *Host) finish(ctx context.Context, b *moving, errs []error) {
 	if len(sealed) == 0 {
 		return
 	}
-	if b.target.Host == h.cfg.ID || h.cfg.Targets == nil {
+	if !h.elsewhere(b.target) {
 		h.cfg.Changed() // Follow opens them
 	} else {
 		actx, cancel := context.WithTimeout(ctx, awaitTime)

@@ -103,13 +103,13 @@ func prepareParts(target *queuemapper.Log, openings []commitlog.Opening) []*peer
 	return parts
 }
 
-// AwaitMap is Targets'.
+// AwaitMap is Targets'. It waits for a connection, too, as long as ctx allows.
 func (p Peers) AwaitMap(ctx context.Context, id ident.Broker, revision int64) error {
 	c, err := p.client(id)
 	if err != nil {
 		return err
 	}
-	if _, err = c.AwaitMap(ctx, &peerpb.AwaitMapRequest{Revision: revision}); err != nil {
+	if _, err = c.AwaitMap(ctx, &peerpb.AwaitMapRequest{Revision: revision}, grpc.WaitForReady(true)); err != nil {
 		return fmt.Errorf("await the map at broker %d: %w", id, err)
 	}
 	return nil
