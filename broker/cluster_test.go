@@ -172,6 +172,19 @@ func (c *cluster) startAt(addr string) {
 	}
 }
 
+// crash ends the broker as a failover does: it moves nothing away, and its directories can be used again.
+func (c *cluster) crash() {
+	c.t.Helper()
+	for _, l := range c.logs {
+		l.Fence(errors.New("the test says so"))
+	}
+	<-c.ended
+	if !errors.Is(c.runErr, ErrFenced) {
+		c.t.Errorf("the broker ended with %v", c.runErr)
+	}
+	_ = c.stop() // says the same once more
+}
+
 func ignoreCanceled(err error) error {
 	if errors.Is(err, context.Canceled) {
 		return nil

@@ -127,9 +127,7 @@ func TestDeadOwnerIsNamed(t *testing.T) {
 	owner, other := cs[0], cs[1]
 	owner.topic("t", 1, nil)
 	other.await(func(m *queuemapper.Map) bool { return m.Topic("t") != nil })
-	if err := owner.stop(); err != nil {
-		t.Fatal(err)
-	}
+	owner.crash()
 	other.await(func(m *queuemapper.Map) bool { return m.Broker(1) == nil })
 	resp := other.dial().ask(metadataRequest("t")).(*kmsg.MetadataResponse)
 	if p := resp.Topics[0].Partitions[0]; p.ErrorCode != 0 || p.Leader != 1 {
