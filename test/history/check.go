@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 )
 
 // Check compares everything and returns the violations, those that were found on the way first, and the totals.
@@ -41,7 +42,7 @@ func (h *History) Check() ([]Violation, Totals) {
 	t.Tolerated = maps.Clone(h.tolerated)
 	out := slices.Clone(h.found)
 	if h.dropped > 0 {
-		out = append(out, Violation{Text: fmt.Sprintf("and %d more", h.dropped)})
+		out = append(out, Violation{Text: fmt.Sprintf("and %d more", h.dropped), Found: time.Now()})
 	}
 	return out, t
 }

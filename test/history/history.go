@@ -12,6 +12,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 // Partition names one partition.
@@ -57,9 +58,12 @@ type Violation struct {
 	Kind      Kind
 	Partition Partition
 	Text      string
+	Found     time.Time // while the load ran, or in the end
 }
 
-func (v Violation) String() string { return fmt.Sprintf("%s: %s: %s", v.Kind, v.Partition, v.Text) }
+func (v Violation) String() string {
+	return fmt.Sprintf("%s %s: %s: %s", v.Found.Format("15:04:05.000"), v.Kind, v.Partition, v.Text)
+}
 
 // maxViolations bounds the list: what comes after is counted only.
 const maxViolations = 200
@@ -187,7 +191,7 @@ func (h *History) report(kind Kind, p Partition, format string, args ...any) {
 		h.dropped++
 		return
 	}
-	h.found = append(h.found, Violation{kind, p, fmt.Sprintf(format, args...)})
+	h.found = append(h.found, Violation{kind, p, fmt.Sprintf(format, args...), time.Now()})
 }
 
 // Fail notes a violation that the caller found: a refusal that no client can survive, damaged bytes.
