@@ -15,6 +15,15 @@ func TestPlanted(t *testing.T) {
 	}
 }
 
+// TestPlantedAck proves that the check of TestAckAfterWitnesses can fail (O4).
+func TestPlantedAck(t *testing.T) {
+	plants.ackEarly = true
+	defer func() { plants.ackEarly = false }()
+	if !earlyAck(t) {
+		t.Error("not caught")
+	}
+}
+
 // TestPlantedSweep proves that the fault sweep can fail: each of these mistakes breaks a
 // promise at some fault.
 func TestPlantedSweep(t *testing.T) {
