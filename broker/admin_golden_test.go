@@ -31,6 +31,9 @@ const (
 	skeinAnswers = "testdata/admin/skein.json"
 )
 
+// allCases are put in this order: the later ones use the topics of those before.
+var allCases = slices.Concat(adminCases, reassignCases)
+
 // adminScript puts the script's requests to one server.
 type adminScript struct {
 	t       testing.TB
@@ -184,7 +187,7 @@ func (s *adminScript) run() map[string]string {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
 	answers := map[string]string{}
-	for _, c := range adminCases {
+	for _, c := range allCases {
 		if _, ok := answers[c.name]; ok {
 			s.t.Fatalf("two cases are named %q", c.name)
 		}
@@ -205,7 +208,7 @@ func writeAnswers(t testing.TB, file string, answers map[string]string, only fun
 	var b strings.Builder
 	b.WriteString("{\n")
 	first := true
-	for _, c := range adminCases {
+	for _, c := range allCases {
 		if !only(c) {
 			continue
 		}
@@ -261,7 +264,7 @@ func TestAdminGolden(t *testing.T) {
 		writeAnswers(t, skeinAnswers, got, func(c adminCase) bool { return c.differs != "" })
 	}
 	kafka, skein := readAnswers(t, kafkaAnswers), readAnswers(t, skeinAnswers)
-	for _, c := range adminCases {
+	for _, c := range allCases {
 		want, ok := kafka[c.name]
 		if !ok {
 			t.Errorf("%s: no recorded answer", c.name)

@@ -111,6 +111,7 @@ type Broker struct {
 	remote *runs.Client // runs in other brokers' logs
 	reads  *runs.Server // runs in ours, for other brokers
 
+	reassigns reassignments
 	endpoints endpoints
 	table     table
 	hosted    map[ident.Log]*hostedLog // set by start-up, before the table; immutable then

@@ -29,6 +29,19 @@ type testPeers struct {
 	onSend func(id ident.Broker, method string) error
 }
 
+// refuse cuts a broker off: no new connection reaches it.
+func (n *testPeers) refuse(id ident.Broker) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if ln := n.listeners[id]; ln != nil {
+		delete(n.listeners, id)
+		if c := n.conns[id]; c != nil {
+			c.Close()
+			delete(n.conns, id)
+		}
+	}
+}
+
 // peerCall is one request between brokers.
 type peerCall struct {
 	to     ident.Broker

@@ -17,6 +17,7 @@ import (
 // connections and requests, lets what is in flight commit, and returns. ErrFenced: see there. Another error is final:
 // the controller was told, if it could be, that the groups are to be opened elsewhere.
 func (b *Broker) Run(ctx context.Context) error {
+	defer b.reassigns.work.Wait()
 	defer b.endLife()
 	defer b.remote.Close()
 	defer b.cfg.Listener.Close()

@@ -114,13 +114,23 @@ func (s *Service) Move(ctx context.Context, rq *peerpb.MoveRequest) (*peerpb.Mov
 	}
 	reply := &peerpb.MoveReply{}
 	for _, v := range s.h.Move(ctx, groups, to) {
-		m := &peerpb.MovedGroup{Group: int32(v.Group), Epoch: int32(v.Epoch), PauseMs: float64(v.Pause) / float64(time.Millisecond)}
-		if v.Err != nil {
-			m.Error = v.Err.Error()
-		}
-		reply.Groups = append(reply.Groups, m)
+		reply.Groups = append(reply.Groups, movedGroup(v, v.Err))
 	}
 	return reply, nil
+}
+
+func movedGroup(v Moved, err error) *peerpb.MovedGroup {
+	m := &peerpb.MovedGroup{Group: int32(v.Group), Epoch: int32(v.Epoch), PauseMs: float64(v.Pause) / float64(time.Millisecond)}
+	if err != nil {
+		m.Error = err.Error()
+	}
+	return m
+}
+
+// Split is of peerpb.OwnerServer.
+func (s *Service) Split(ctx context.Context, rq *peerpb.SplitRequest) (*peerpb.MovedGroup, error) {
+	v, err := s.h.Split(ctx, rq.GetTopic(), rq.GetPartition(), ident.Group(rq.GetGroup()))
+	return movedGroup(v, err), nil
 }
 
 // AwaitMap is of peerpb.OwnerServer.

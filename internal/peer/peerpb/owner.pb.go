@@ -409,6 +409,66 @@ func (x *MoveReply) GetGroups() []*MovedGroup {
 	return nil
 }
 
+type SplitRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Topic         string                 `protobuf:"bytes,1,opt,name=topic,proto3" json:"topic,omitempty"`
+	Partition     int32                  `protobuf:"varint,2,opt,name=partition,proto3" json:"partition,omitempty"`
+	Group         int32                  `protobuf:"varint,3,opt,name=group,proto3" json:"group,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SplitRequest) Reset() {
+	*x = SplitRequest{}
+	mi := &file_owner_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SplitRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SplitRequest) ProtoMessage() {}
+
+func (x *SplitRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_owner_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SplitRequest.ProtoReflect.Descriptor instead.
+func (*SplitRequest) Descriptor() ([]byte, []int) {
+	return file_owner_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *SplitRequest) GetTopic() string {
+	if x != nil {
+		return x.Topic
+	}
+	return ""
+}
+
+func (x *SplitRequest) GetPartition() int32 {
+	if x != nil {
+		return x.Partition
+	}
+	return 0
+}
+
+func (x *SplitRequest) GetGroup() int32 {
+	if x != nil {
+		return x.Group
+	}
+	return 0
+}
+
 type AwaitMapRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Revision      int64                  `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
@@ -418,7 +478,7 @@ type AwaitMapRequest struct {
 
 func (x *AwaitMapRequest) Reset() {
 	*x = AwaitMapRequest{}
-	mi := &file_owner_proto_msgTypes[7]
+	mi := &file_owner_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -430,7 +490,7 @@ func (x *AwaitMapRequest) String() string {
 func (*AwaitMapRequest) ProtoMessage() {}
 
 func (x *AwaitMapRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_owner_proto_msgTypes[7]
+	mi := &file_owner_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -443,7 +503,7 @@ func (x *AwaitMapRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AwaitMapRequest.ProtoReflect.Descriptor instead.
 func (*AwaitMapRequest) Descriptor() ([]byte, []int) {
-	return file_owner_proto_rawDescGZIP(), []int{7}
+	return file_owner_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *AwaitMapRequest) GetRevision() int64 {
@@ -461,7 +521,7 @@ type AwaitMapReply struct {
 
 func (x *AwaitMapReply) Reset() {
 	*x = AwaitMapReply{}
-	mi := &file_owner_proto_msgTypes[8]
+	mi := &file_owner_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -473,7 +533,7 @@ func (x *AwaitMapReply) String() string {
 func (*AwaitMapReply) ProtoMessage() {}
 
 func (x *AwaitMapReply) ProtoReflect() protoreflect.Message {
-	mi := &file_owner_proto_msgTypes[8]
+	mi := &file_owner_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -486,7 +546,7 @@ func (x *AwaitMapReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AwaitMapReply.ProtoReflect.Descriptor instead.
 func (*AwaitMapReply) Descriptor() ([]byte, []int) {
-	return file_owner_proto_rawDescGZIP(), []int{8}
+	return file_owner_proto_rawDescGZIP(), []int{9}
 }
 
 var File_owner_proto protoreflect.FileDescriptor
@@ -518,13 +578,18 @@ const file_owner_proto_rawDesc = "" +
 	"\bpause_ms\x18\x03 \x01(\x01R\apauseMs\x12\x14\n" +
 	"\x05error\x18\x04 \x01(\tR\x05error\">\n" +
 	"\tMoveReply\x121\n" +
-	"\x06groups\x18\x01 \x03(\v2\x19.skein.peer.v1.MovedGroupR\x06groups\"-\n" +
+	"\x06groups\x18\x01 \x03(\v2\x19.skein.peer.v1.MovedGroupR\x06groups\"X\n" +
+	"\fSplitRequest\x12\x14\n" +
+	"\x05topic\x18\x01 \x01(\tR\x05topic\x12\x1c\n" +
+	"\tpartition\x18\x02 \x01(\x05R\tpartition\x12\x14\n" +
+	"\x05group\x18\x03 \x01(\x05R\x05group\"-\n" +
 	"\x0fAwaitMapRequest\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x03R\brevision\"\x0f\n" +
-	"\rAwaitMapReply2\xd8\x01\n" +
+	"\rAwaitMapReply2\x99\x02\n" +
 	"\x05Owner\x12G\n" +
 	"\aPrepare\x12\x1d.skein.peer.v1.PrepareRequest\x1a\x1b.skein.peer.v1.PrepareReply(\x01\x12<\n" +
-	"\x04Move\x12\x1a.skein.peer.v1.MoveRequest\x1a\x18.skein.peer.v1.MoveReply\x12H\n" +
+	"\x04Move\x12\x1a.skein.peer.v1.MoveRequest\x1a\x18.skein.peer.v1.MoveReply\x12?\n" +
+	"\x05Split\x12\x1b.skein.peer.v1.SplitRequest\x1a\x19.skein.peer.v1.MovedGroup\x12H\n" +
 	"\bAwaitMap\x12\x1e.skein.peer.v1.AwaitMapRequest\x1a\x1c.skein.peer.v1.AwaitMapReplyB/Z-github.com/skeinmq/skein/internal/peer/peerpbb\x06proto3"
 
 var (
@@ -539,7 +604,7 @@ func file_owner_proto_rawDescGZIP() []byte {
 	return file_owner_proto_rawDescData
 }
 
-var file_owner_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
+var file_owner_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
 var file_owner_proto_goTypes = []any{
 	(*Opening)(nil),         // 0: skein.peer.v1.Opening
 	(*PrepareRequest)(nil),  // 1: skein.peer.v1.PrepareRequest
@@ -548,8 +613,9 @@ var file_owner_proto_goTypes = []any{
 	(*MoveRequest)(nil),     // 4: skein.peer.v1.MoveRequest
 	(*MovedGroup)(nil),      // 5: skein.peer.v1.MovedGroup
 	(*MoveReply)(nil),       // 6: skein.peer.v1.MoveReply
-	(*AwaitMapRequest)(nil), // 7: skein.peer.v1.AwaitMapRequest
-	(*AwaitMapReply)(nil),   // 8: skein.peer.v1.AwaitMapReply
+	(*SplitRequest)(nil),    // 7: skein.peer.v1.SplitRequest
+	(*AwaitMapRequest)(nil), // 8: skein.peer.v1.AwaitMapRequest
+	(*AwaitMapReply)(nil),   // 9: skein.peer.v1.AwaitMapReply
 }
 var file_owner_proto_depIdxs = []int32{
 	0, // 0: skein.peer.v1.PrepareRequest.openings:type_name -> skein.peer.v1.Opening
@@ -557,12 +623,14 @@ var file_owner_proto_depIdxs = []int32{
 	5, // 2: skein.peer.v1.MoveReply.groups:type_name -> skein.peer.v1.MovedGroup
 	1, // 3: skein.peer.v1.Owner.Prepare:input_type -> skein.peer.v1.PrepareRequest
 	4, // 4: skein.peer.v1.Owner.Move:input_type -> skein.peer.v1.MoveRequest
-	7, // 5: skein.peer.v1.Owner.AwaitMap:input_type -> skein.peer.v1.AwaitMapRequest
-	3, // 6: skein.peer.v1.Owner.Prepare:output_type -> skein.peer.v1.PrepareReply
-	6, // 7: skein.peer.v1.Owner.Move:output_type -> skein.peer.v1.MoveReply
-	8, // 8: skein.peer.v1.Owner.AwaitMap:output_type -> skein.peer.v1.AwaitMapReply
-	6, // [6:9] is the sub-list for method output_type
-	3, // [3:6] is the sub-list for method input_type
+	7, // 5: skein.peer.v1.Owner.Split:input_type -> skein.peer.v1.SplitRequest
+	8, // 6: skein.peer.v1.Owner.AwaitMap:input_type -> skein.peer.v1.AwaitMapRequest
+	3, // 7: skein.peer.v1.Owner.Prepare:output_type -> skein.peer.v1.PrepareReply
+	6, // 8: skein.peer.v1.Owner.Move:output_type -> skein.peer.v1.MoveReply
+	5, // 9: skein.peer.v1.Owner.Split:output_type -> skein.peer.v1.MovedGroup
+	9, // 10: skein.peer.v1.Owner.AwaitMap:output_type -> skein.peer.v1.AwaitMapReply
+	7, // [7:11] is the sub-list for method output_type
+	3, // [3:7] is the sub-list for method input_type
 	3, // [3:3] is the sub-list for extension type_name
 	3, // [3:3] is the sub-list for extension extendee
 	0, // [0:3] is the sub-list for field type_name
@@ -579,7 +647,7 @@ func file_owner_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_owner_proto_rawDesc), len(file_owner_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   9,
+			NumMessages:   10,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

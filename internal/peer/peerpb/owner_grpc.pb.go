@@ -21,6 +21,7 @@ const _ = grpc.SupportPackageIsVersion9
 const (
 	Owner_Prepare_FullMethodName  = "/skein.peer.v1.Owner/Prepare"
 	Owner_Move_FullMethodName     = "/skein.peer.v1.Owner/Move"
+	Owner_Split_FullMethodName    = "/skein.peer.v1.Owner/Split"
 	Owner_AwaitMap_FullMethodName = "/skein.peer.v1.Owner/AwaitMap"
 )
 
@@ -36,6 +37,8 @@ type OwnerClient interface {
 	Prepare(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[PrepareRequest, PrepareReply], error)
 	// Move asks the owner of groups to move them to another log by planned moves (O18).
 	Move(ctx context.Context, in *MoveRequest, opts ...grpc.CallOption) (*MoveReply, error)
+	// Split gives one partition another group from its end on (O20). Both groups must be open in logs of this broker.
+	Split(ctx context.Context, in *SplitRequest, opts ...grpc.CallOption) (*MovedGroup, error)
 	// AwaitMap answers once this broker acts on a map of at least the revision.
 	AwaitMap(ctx context.Context, in *AwaitMapRequest, opts ...grpc.CallOption) (*AwaitMapReply, error)
 }
@@ -71,6 +74,16 @@ func (c *ownerClient) Move(ctx context.Context, in *MoveRequest, opts ...grpc.Ca
 	return out, nil
 }
 
+func (c *ownerClient) Split(ctx context.Context, in *SplitRequest, opts ...grpc.CallOption) (*MovedGroup, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(MovedGroup)
+	err := c.cc.Invoke(ctx, Owner_Split_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *ownerClient) AwaitMap(ctx context.Context, in *AwaitMapRequest, opts ...grpc.CallOption) (*AwaitMapReply, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(AwaitMapReply)
@@ -93,6 +106,8 @@ type OwnerServer interface {
 	Prepare(grpc.ClientStreamingServer[PrepareRequest, PrepareReply]) error
 	// Move asks the owner of groups to move them to another log by planned moves (O18).
 	Move(context.Context, *MoveRequest) (*MoveReply, error)
+	// Split gives one partition another group from its end on (O20). Both groups must be open in logs of this broker.
+	Split(context.Context, *SplitRequest) (*MovedGroup, error)
 	// AwaitMap answers once this broker acts on a map of at least the revision.
 	AwaitMap(context.Context, *AwaitMapRequest) (*AwaitMapReply, error)
 	mustEmbedUnimplementedOwnerServer()
@@ -110,6 +125,9 @@ func (UnimplementedOwnerServer) Prepare(grpc.ClientStreamingServer[PrepareReques
 }
 func (UnimplementedOwnerServer) Move(context.Context, *MoveRequest) (*MoveReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method Move not implemented")
+}
+func (UnimplementedOwnerServer) Split(context.Context, *SplitRequest) (*MovedGroup, error) {
+	return nil, status.Error(codes.Unimplemented, "method Split not implemented")
 }
 func (UnimplementedOwnerServer) AwaitMap(context.Context, *AwaitMapRequest) (*AwaitMapReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method AwaitMap not implemented")
@@ -160,6 +178,24 @@ func _Owner_Move_Handler(srv interface{}, ctx context.Context, dec func(interfac
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Owner_Split_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(SplitRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(OwnerServer).Split(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Owner_Split_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(OwnerServer).Split(ctx, req.(*SplitRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Owner_AwaitMap_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(AwaitMapRequest)
 	if err := dec(in); err != nil {
@@ -188,6 +224,10 @@ var Owner_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Move",
 			Handler:    _Owner_Move_Handler,
+		},
+		{
+			MethodName: "Split",
+			Handler:    _Owner_Split_Handler,
 		},
 		{
 			MethodName: "AwaitMap",

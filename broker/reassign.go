@@ -1,0 +1,324 @@
+package broker
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/skeinmq/skein/internal/ident"
+	"github.com/skeinmq/skein/internal/peer/peerpb"
+	"github.com/skeinmq/skein/protocol"
+	"github.com/skeinmq/skein/queuemapper"
+)
+
+const (
+	// reassignFor is how long a reassignment is tried before it is given up.
+	reassignFor = 10 * time.Minute
+	// reassignPause is how long it waits after a step that failed, at first and at most.
+	reassignPause    = 50 * time.Millisecond
+	reassignPauseMax = 2 * time.Second
+)
+
+// reassignment is a partition on its way to a broker.
+type reassignment struct {
+	id    ident.Partition
+	topic string
+	to    ident.Broker
+
+	cancel context.CancelFunc
+	done   chan struct{}
+}
+
+// reassignments are those that were asked for at this broker and are not done.
+type reassignments struct {
+	work sync.WaitGroup
+	step sync.Mutex // one partition at a time is moved
+
+	mu sync.Mutex
+	by map[ident.Partition]*reassignment
+}
+
+// list returns the reassignments that go on, ordered by partition.
+func (r *reassignments) list() []*reassignment {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	out := make([]*reassignment, 0, len(r.by))
+	for _, e := range r.by {
+		out = append(out, e)
+	}
+	slices.SortFunc(out, func(a, b *reassignment) int {
+		return cmp.Or(cmp.Compare(a.topic, b.topic), cmp.Compare(a.id.Index, b.id.Index))
+	})
+	return out
+}
+
+// cancel ends the reassignment of a partition: it stays where it is.
+func (r *reassignments) cancel(p ident.Partition) error {
+	r.mu.Lock()
+	e := r.by[p]
+	delete(r.by, p)
+	r.mu.Unlock()
+	if e == nil {
+		return refuseCode(protocol.CodeNoReassignmentInProgress)
+	}
+	e.cancel()
+	return nil
+}
+
+// add makes a reassignment known, in the place of an older one of the partition.
+func (r *reassignments) add(life context.Context, e *reassignment) context.Context {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if old := r.by[e.id]; old != nil {
+		old.cancel()
+	}
+	ctx, cancel := context.WithTimeout(life, reassignFor)
+	e.cancel, e.done = cancel, make(chan struct{})
+	if r.by == nil {
+		r.by = make(map[ident.Partition]*reassignment)
+	}
+	r.by[e.id] = e
+	return ctx
+}
+
+func (r *reassignments) end(e *reassignment) {
+	e.cancel()
+	r.mu.Lock()
+	if r.by[e.id] == e {
+		delete(r.by, e.id)
+	}
+	r.mu.Unlock()
+	close(e.done)
+}
+
+// reassign begins reassignments, waits a while for them, and leaves the rest to go on.
+func (b *Broker) reassign(ctx context.Context, begun []reassignment) {
+	if len(begun) == 0 {
+		return
+	}
+	type job struct {
+		ctx context.Context
+		e   *reassignment
+	}
+	jobs := make([]job, len(begun))
+	for i := range begun {
+		jobs[i] = job{b.reassigns.add(b.life, &begun[i]), &begun[i]}
+	}
+	all := make(chan struct{})
+	b.reassigns.work.Go(func() {
+		defer close(all)
+		for _, j := range jobs {
+			if err := b.reassignOne(j.ctx, j.e); err != nil && !errors.Is(err, context.Canceled) {
+				b.log.Warn("reassign partition", "topic", j.e.topic, "partition", j.e.id.Index, "broker", j.e.to, "error", err)
+			}
+			b.reassigns.end(j.e)
+		}
+	})
+	patience := time.NewTimer(reassignPatience)
+	defer patience.Stop()
+	select {
+	case <-all:
+	case <-patience.C:
+	case <-ctx.Done():
+	}
+	b.awaitPeers(ctx, b.store.Map().Revision())
+}
+
+// reassignOne takes a partition to its broker, step by step, each on the newest map.
+func (b *Broker) reassignOne(ctx context.Context, r *reassignment) error {
+	for pause := reassignPause; ; pause = min(2*pause, reassignPauseMax) {
+		b.reassigns.step.Lock()
+		err := b.bring(ctx, r)
+		b.reassigns.step.Unlock()
+		if err == nil || ctx.Err() != nil || errors.Is(err, queuemapper.ErrNotFound) {
+			return err
+		}
+		b.log.Info("reassignment is tried again", "topic", r.topic, "partition", r.id.Index, "broker", r.to, "error", err)
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// bring moves one partition to a broker. The partition moves with its group when the group has no other, or all of it
+// goes there. Otherwise it gets a group of its own first: an empty one, which is brought to the owner if need be. When no
+// group is empty, the emptiest of the target's comes to the owner, takes the partition, and goes back.
+func (b *Broker) bring(ctx context.Context, r *reassignment) error {
+	m := b.store.Map()
+	t := m.TopicByID(r.id.Topic)
+	run, log, ok := m.Owner(t, r.id.Index)
+	switch {
+	case t == nil:
+		return fmt.Errorf("find topic %s: %w", r.topic, queuemapper.ErrNotFound)
+	case !ok || log == nil:
+		return errors.New("the partition has no owner")
+	case log.Host == r.to:
+		return nil
+	}
+	target, ok := openLogOf(m, r.to)
+	if !ok {
+		return fmt.Errorf("broker %d has no open log", r.to)
+	}
+	group := run.Generation.Group
+	if m.Partitions(group) > 1 && !b.wholeGroup(m, group, r.to) {
+		into, err := b.groupFor(ctx, m, log, r.to)
+		if err != nil {
+			return err
+		}
+		if err := b.askSplit(ctx, log.Host, r, into); err != nil {
+			return err
+		}
+		group = into
+	}
+	if err := b.askMove(ctx, b.store.Map(), group, target); err != nil {
+		return err
+	}
+	return b.store.PinGroup(ctx, group, queuemapper.Pin{Broker: r.to})
+}
+
+// wholeGroup reports whether all partitions of a group are on their way to a broker.
+func (b *Broker) wholeGroup(m *queuemapper.Map, group ident.Group, to ident.Broker) bool {
+	b.reassigns.mu.Lock()
+	defer b.reassigns.mu.Unlock()
+	n := 0
+	for id, r := range b.reassigns.by {
+		t := m.TopicByID(id.Topic)
+		if t == nil || r.to != to || int(id.Index) >= len(t.Partitions) {
+			continue
+		}
+		if stays := t.Partitions[id.Index]; stays[len(stays)-1].Group == group {
+			n++
+		}
+	}
+	return n == m.Partitions(group)
+}
+
+// groupFor finds a group that a partition in an owner's log can be split off to, and sees to it that it is open there.
+func (b *Broker) groupFor(ctx context.Context, m *queuemapper.Map, owner *queuemapper.Log, to ident.Broker) (ident.Group, error) {
+	best, rank := ident.Group(-1), [3]int{}
+	for g := range m.Groups() {
+		cur := g.Current()
+		if cur == nil {
+			continue
+		}
+		l := m.Log(cur.Log)
+		if l == nil || l.State != queuemapper.LogOpen {
+			continue
+		}
+		n := m.Partitions(g.ID)
+		if n > 0 && l.Host != to {
+			continue
+		}
+		where := 1
+		if l.Host == owner.Host {
+			where = 0
+		}
+		if r := [3]int{n, where, int(g.ID)}; best < 0 || slices.Compare(r[:], rank[:]) < 0 {
+			best, rank = g.ID, r
+		}
+	}
+	if best < 0 {
+		return best, errors.New("no group is free for the partition")
+	}
+	if rank[1] == 1 {
+		if err := b.askMove(ctx, m, best, owner.ID); err != nil {
+			return best, fmt.Errorf("bring group %d to the partition's owner: %w", best, err)
+		}
+	}
+	return best, nil
+}
+
+// openLogOf is the open log of a live broker that has the fewest groups.
+func openLogOf(m *queuemapper.Map, id ident.Broker) (best ident.Log, ok bool) {
+	if m.Broker(id) == nil {
+		return best, false
+	}
+	groups := make(map[ident.Log]int)
+	for g := range m.Groups() {
+		if cur := g.Current(); cur != nil {
+			groups[cur.Log]++
+		}
+	}
+	for l := range m.Logs() {
+		if l.Host == id && l.State == queuemapper.LogOpen && (!ok || groups[l.ID] < groups[best]) {
+			best, ok = l.ID, true
+		}
+	}
+	return best, ok
+}
+
+// askMove has the owner of a group move it to a log, and returns when this broker knows.
+func (b *Broker) askMove(ctx context.Context, m *queuemapper.Map, group ident.Group, to ident.Log) error {
+	g := m.Group(group)
+	if g == nil || g.Current() == nil {
+		return fmt.Errorf("group %d is not open", group)
+	}
+	log := m.Log(g.Current().Log)
+	switch {
+	case log == nil:
+		return fmt.Errorf("group %d is in no log", group)
+	case log.ID == to:
+		return nil
+	case log.Host == b.cfg.ID:
+		return b.host.Move(ctx, []ident.Group{group}, to)[0].Err
+	}
+	rpc, err := b.owner(log.Host)
+	if err != nil {
+		return err
+	}
+	reply, err := rpc.Move(ctx, &peerpb.MoveRequest{Groups: []int32{int32(group)}, To: to[:]})
+	if err != nil {
+		return fmt.Errorf("ask broker %d to move group %d: %w", log.Host, group, err)
+	}
+	for _, g := range reply.GetGroups() {
+		if g.GetError() != "" {
+			return fmt.Errorf("broker %d does not move group %d: %s", log.Host, group, g.GetError())
+		}
+	}
+	return b.awaitGroup(ctx, group, func(g *queuemapper.Group) bool { return g.Current() != nil && g.Current().Log == to })
+}
+
+// askSplit has the owner of a partition split it off to another of its groups.
+func (b *Broker) askSplit(ctx context.Context, at ident.Broker, r *reassignment, into ident.Group) error {
+	if at == b.cfg.ID {
+		_, err := b.host.Split(ctx, r.topic, r.id.Index, into)
+		return err
+	}
+	rpc, err := b.owner(at)
+	if err != nil {
+		return err
+	}
+	reply, err := rpc.Split(ctx, &peerpb.SplitRequest{Topic: r.topic, Partition: r.id.Index, Group: int32(into)})
+	if err != nil {
+		return fmt.Errorf("ask broker %d to split %s:%d off: %w", at, r.topic, r.id.Index, err)
+	}
+	if reply.GetError() != "" {
+		return fmt.Errorf("broker %d does not split %s:%d off: %s", at, r.topic, r.id.Index, reply.GetError())
+	}
+	return b.awaitGroup(ctx, into, func(g *queuemapper.Group) bool { return int32(g.Current().Epoch) >= reply.GetEpoch() })
+}
+
+func (b *Broker) owner(id ident.Broker) (peerpb.OwnerClient, error) {
+	if b.cfg.Peers == nil {
+		return nil, fmt.Errorf("reach broker %d: there are no other brokers", id)
+	}
+	conn, err := b.cfg.Peers.Conn(id)
+	if err != nil {
+		return nil, err
+	}
+	return peerpb.NewOwnerClient(conn), nil
+}
+
+// awaitGroup waits until this broker's map shows what another one has done.
+func (b *Broker) awaitGroup(ctx context.Context, id ident.Group, ok func(*queuemapper.Group) bool) error {
+	return b.awaitTable(ctx, func(m *queuemapper.Map) bool {
+		g := m.Group(id)
+		return g != nil && g.Current() != nil && ok(g)
+	})
+}
