@@ -214,7 +214,11 @@ func (j *produceJob) appendAnswer(dst []byte) []byte {
 	for i := range j.logs {
 		l := &j.logs[i]
 		for k := range l.append.Batches {
-			j.settle(&l.append.Batches[k].Result, &l.slots[k])
+			batch := &l.append.Batches[k]
+			j.settle(&batch.Result, &l.slots[k])
+			if batch.Result.Err == nil {
+				j.conn.b.loads.appended(batch.Queue.Generation().Group, len(batch.Data))
+			}
 		}
 	}
 	if j.noReply {

@@ -117,6 +117,7 @@ type Broker struct {
 	hosted    map[ident.Log]*hostedLog // set by start-up, before the table; immutable then
 
 	leaving atomic.Bool // Run was told to end
+	loads   loads
 
 	host  *host.Host
 	taken atomic.Bool // hosted is complete
@@ -140,6 +141,7 @@ func New(cfg Config) (*Broker, error) {
 	b.life, b.endLife = context.WithCancel(context.Background())
 	b.table.init()
 	b.host = b.newHost()
+	b.loads.init(b.store.Map().Cluster().Groups, time.Now())
 	conf := kconfig.Layers{Static: cfg.Static}.BrokerConfig()
 	b.current.Store(&conf)
 	b.maxRequest, b.fetchMaxBytes, b.idleTimeout = conf.SocketRequestMaxBytes, int(conf.FetchMaxBytes), conf.ConnectionsMaxIdle

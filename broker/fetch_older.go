@@ -20,6 +20,11 @@ import (
 func (b *Broker) readRun(ctx context.Context, p *partition, open *openRun, opt commitlog.ReadOptions, dst *commitlog.Records) error {
 	from := opt.From
 	err := b.readPast(ctx, p, open, &opt, dst)
+	if opt.From < open.queue.Start() {
+		b.loads.read(open.gen.Group, dst.Bytes) // wherever it came from
+	} else {
+		b.loads.read(open.gen.Group, dst.Cold)
+	}
 	if opt.From == from || dst.Bytes > 0 || err != nil && !errors.Is(err, runs.ErrAway) {
 		return err
 	}

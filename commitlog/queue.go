@@ -88,6 +88,7 @@ type ReadOptions struct {
 type Records struct {
 	Slices [][]byte
 	Bytes  int
+	Cold   int          // of Bytes, those that came from the disk
 	Next   ident.Offset // the offset after the last batch; From when there is none
 
 	pins   []*chunk

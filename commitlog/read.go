@@ -201,6 +201,7 @@ func (q *Queue) fetchDisk(ctx context.Context, plan []located, dst *Records) err
 			return &CorruptError{File: f.name, From: p.position, To: p.position + ident.Position(len(b)), Reason: err.Error()}
 		}
 		dst.add(b[frameHeaderSize:len(b):len(b)], p.end())
+		dst.Cold += int(p.size)
 	}
 	return nil
 }
@@ -284,7 +285,7 @@ func (r *Records) release() {
 	clear(r.Slices)
 	clear(r.plan)
 	r.pins, r.Slices, r.plan = r.pins[:0], r.Slices[:0], r.plan[:0]
-	r.Bytes, r.Next = 0, 0
+	r.Bytes, r.Cold, r.Next = 0, 0, 0
 	r.pack, r.packed = nil, 0
 }
 

@@ -1,0 +1,48 @@
+package broker
+
+import (
+	"testing"
+	"time"
+)
+
+// TestLoads: rates are per second since the last sample, of groups that did something.
+func TestLoads(t *testing.T) {
+	var l loads
+	t0 := time.Unix(1000, 0)
+	l.init(4, t0)
+	l.appended(1, 3000)
+	l.appended(1, 1000)
+	l.read(3, 500)
+	l.read(2, 0)
+	l.appended(9, 1) // not a group
+	got := l.sample(t0.Add(2 * time.Second))
+	if len(got) != 2 || got[0].Group != 1 || got[0].BytesIn != 2000 || got[0].BatchesIn != 1 || got[1].Group != 3 || got[1].ColdBytesOut != 250 {
+		t.Errorf("first sample: %v", got)
+	}
+	if again := l.sample(t0.Add(2100 * time.Millisecond)); len(again) != 2 {
+		t.Errorf("asked again soon: %v", again)
+	}
+	if later := l.sample(t0.Add(4 * time.Second)); len(later) != 0 {
+		t.Errorf("at rest: %v", later)
+	}
+}
+
+// TestLoadsOfABroker: what is produced and read is counted at its group.
+func TestLoadsOfABroker(t *testing.T) {
+	cs := startBrokers(t, 2, 1, Config{Static: map[string]string{"num.partitions": "1"}})
+	h := newHistory("t", 1)
+	h.produce(t, cs[0], 20)
+	stays := cs[0].b.store.Map().Topic("t").Partitions[0]
+	group := stays[len(stays)-1].Group
+	cs[0].b.loads.taken = time.Now().Add(-time.Second)
+	got := cs[0].b.Loads()
+	if len(got) != 1 || got[0].Group != int32(group) || got[0].BatchesIn == 0 || got[0].BytesIn == 0 || got[0].ColdBytesOut != 0 {
+		t.Errorf("after producing to group %d: %v", group, got)
+	}
+	moveTopic(t, cs[0], cs[1], "t")
+	h.check(t, cs[1], func(int) int { return 0 })
+	cs[1].b.loads.taken = time.Now().Add(-time.Second)
+	if got := cs[1].b.Loads(); len(got) != 1 || got[0].ColdBytesOut == 0 {
+		t.Errorf("after a read from another broker: %v", got)
+	}
+}
