@@ -73,6 +73,45 @@ func (b *Broker) moveGroups(ctx context.Context, groups []ident.Group, to ident.
 	return views
 }
 
+// moveAnywhere moves groups wherever they are open: their owners do it. The outcomes are in the order of the groups.
+func (b *Broker) moveAnywhere(ctx context.Context, groups []ident.Group, to ident.Log) []MoveView {
+	m := b.store.Map()
+	byOwner := make(map[ident.Broker][]ident.Group)
+	var owners []ident.Broker
+	from := make(map[ident.Group]ident.Log)
+	for _, id := range groups {
+		owner := b.cfg.ID // which says what is wrong with it
+		if g := m.Group(id); g != nil && g.Current() != nil {
+			from[id] = g.Current().Log
+			if l := m.Log(g.Current().Log); l != nil && b.cfg.Peers != nil {
+				owner = l.Host
+			}
+		}
+		if byOwner[owner] == nil {
+			owners = append(owners, owner)
+		}
+		byOwner[owner] = append(byOwner[owner], id)
+	}
+	views := make(map[ident.Group]MoveView, len(groups))
+	for _, owner := range owners {
+		var moved []host.Moved
+		if owner == b.cfg.ID {
+			moved = b.host.Move(ctx, byOwner[owner], to)
+		} else {
+			moved = host.Peers{Conns: b.cfg.Peers}.Move(ctx, owner, byOwner[owner], to)
+		}
+		for _, v := range moved {
+			v.From = from[v.Group]
+			views[v.Group] = viewMove(v)
+		}
+	}
+	out := make([]MoveView, len(groups))
+	for i, id := range groups {
+		out[i] = views[id]
+	}
+	return out
+}
+
 func viewMove(v host.Moved) MoveView {
 	out := MoveView{Group: v.Group, To: v.To.String(), Epoch: v.Epoch, PauseMillis: float64(v.Pause) / float64(time.Millisecond)}
 	if v.From != (ident.Log{}) {
@@ -149,6 +188,22 @@ func (b *Broker) partitionOf(m *queuemapper.Map, p ident.Partition) *partition {
 		return nil
 	}
 	return t.partition(p.Index)
+}
+
+// lostOffsets counts what the map marks as lost in logs of this broker.
+func (b *Broker) lostOffsets() (n int64) {
+	for g := range b.store.Map().Groups() {
+		for i := range g.Generations {
+			if gen := &g.Generations[i]; b.host.Hosted(gen.Log) != nil {
+				for _, ranges := range gen.Lost {
+					for _, r := range ranges {
+						n += int64(r.To - r.From)
+					}
+				}
+			}
+		}
+	}
+	return n
 }
 
 // unavailable counts what is out of reach because a log of this broker is not in any of its directories.

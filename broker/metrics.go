@@ -91,6 +91,7 @@ func newMetrics(reg prometheus.Registerer, b *Broker) *metrics {
 	gauge("skein_broker_fetch_session_partitions", "Partitions in all fetch sessions.", func() float64 { _, n := b.sessions.size(); return float64(n) })
 	gauge("skein_broker_absent_logs", "Logs of this broker that are in none of its data directories.", func() float64 { n, _ := b.unavailable(); return float64(n) })
 	gauge("skein_broker_unavailable_runs", "Runs of partitions in those logs: their offsets cannot be read.", func() float64 { _, n := b.unavailable(); return float64(n) })
+	gauge("skein_broker_lost_offsets", "Acknowledged offsets in logs of this broker that their disks no longer have.", func() float64 { return float64(b.lostOffsets()) })
 	return m
 }
 

@@ -32,6 +32,7 @@ type LogView struct {
 	State     string       `json:"state"` // open, sealed, absent (it is this broker's, but in none of its directories)
 	Here      bool         `json:"here"`  // in a directory of the answering broker
 	Groups    int          `json:"groups"`
+	Witnesses []int32      `json:"witnesses"` // brokers that witness it
 	DiskBytes int64        `json:"diskBytes,omitempty"`
 	FreeBytes int64        `json:"freeBytes,omitempty"`
 }
@@ -67,7 +68,11 @@ type RunView struct {
 	Start ident.Offset `json:"start"`
 	End   ident.Offset `json:"end"`
 	Bytes int64        `json:"bytes"`
-	State string       `json:"state"` // open, sealed, unavailable (its log is not mounted here)
+	State string       `json:"state"` // open, sealed, unavailable (its log is in no directory of its broker, or that is away)
+	// Broker hosts the log. Bytes, and the end of an open run, are known of the answering broker's own logs only.
+	Broker ident.Broker `json:"broker"`
+	// Lost are ranges of offsets that were acknowledged and that the disk no longer has: [from, to).
+	Lost [][2]ident.Offset `json:"lost,omitempty"`
 	// Hole is where the next run begins, if this one has no records from End on: it was sealed without its log (ADR 10).
 	Hole ident.Offset `json:"hole,omitempty"`
 }
@@ -80,6 +85,7 @@ func (b *Broker) OpsHandler() http.Handler {
 	mux.HandleFunc("POST /v1/map/move", b.serveMove)
 	mux.HandleFunc("POST /v1/map/split", b.serveSplit)
 	mux.HandleFunc("GET /v1/meta", b.serveMeta)
+	b.brokerOps(mux)
 	return mux
 }
 
@@ -107,6 +113,10 @@ func (b *Broker) viewMap() MapView {
 		lv := LogView{ID: l.ID.String(), Broker: l.Host, Epoch: int64(l.Epoch), State: "open", Groups: open[l.ID]}
 		if l.State == queuemapper.LogSealed {
 			lv.State = "sealed"
+		}
+		lv.Witnesses = make([]int32, len(l.Witnesses))
+		for i, w := range l.Witnesses {
+			lv.Witnesses[i] = int32(w.Broker)
 		}
 		if h := b.hosted[l.ID]; h != nil {
 			st := h.log.Stats()
@@ -149,10 +159,22 @@ func (b *Broker) viewPartition(m *queuemapper.Map, t *queuemapper.Topic, index i
 		if r.Open {
 			rv.State, rv.End = "open", r.Start
 		}
+		part := ident.Partition{Topic: t.ID, Index: index}
+		for _, lost := range m.Group(r.Generation.Group).Lost(r.Generation.Epoch, part) {
+			rv.Lost = append(rv.Lost, [2]ident.Offset{lost.From, lost.To})
+		}
 		h := b.hosted[r.Log]
+		if l := m.Log(r.Log); l != nil {
+			rv.Broker = l.Host
+			if h == nil && (l.Host == b.cfg.ID || m.Broker(l.Host) == nil) {
+				rv.State = "unavailable"
+			}
+		}
 		if h == nil {
-			rv.State = "unavailable"
-		} else if q, ok := h.log.Sealed(r.Generation, ident.Partition{Topic: t.ID, Index: index}); ok {
+			v.Runs = append(v.Runs, rv)
+			continue
+		}
+		if q, ok := h.log.Sealed(r.Generation, part); ok {
 			rv.Bytes = q.Size()
 			if r.Open {
 				rv.End = q.HighWatermark()
@@ -238,7 +260,7 @@ func (b *Broker) serveMove(w http.ResponseWriter, rq *http.Request) {
 		for i := range groups {
 			groups[i] = plan[i].group
 		}
-		out.Moves = append(out.Moves, b.moveGroups(rq.Context(), groups, plan[0].to)...)
+		out.Moves = append(out.Moves, b.moveAnywhere(rq.Context(), groups, plan[0].to)...)
 		plan = plan[n:]
 	}
 	writeJSON(w, out)
@@ -268,8 +290,8 @@ func (b *Broker) planMoves(in MoveRequest) ([]plannedMove, error) {
 	if err != nil {
 		return nil, fmt.Errorf("to: %w", err)
 	}
-	if b.hosted[to] == nil {
-		return nil, fmt.Errorf("to: log %s is not mounted here", to)
+	if l := m.Log(to); l == nil || l.State != queuemapper.LogOpen {
+		return nil, fmt.Errorf("to: log %s is not open", to)
 	}
 	var plan []plannedMove
 	for _, g := range in.Groups {
@@ -295,11 +317,11 @@ func (b *Broker) planMoves(in MoveRequest) ([]plannedMove, error) {
 	}), nil
 }
 
-// openLogs lists this broker's logs that take appends, ordered by id.
+// openLogs lists the logs that take groups, ordered by id: open, at live brokers that are not being drained.
 func (b *Broker) openLogs(m *queuemapper.Map) []ident.Log {
 	var out []ident.Log
 	for l := range m.Logs() {
-		if b.hosted[l.ID] != nil && l.State == queuemapper.LogOpen {
+		if l.State == queuemapper.LogOpen && m.Broker(l.Host) != nil && !m.Draining(l.Host) && !(l.Host == b.cfg.ID && b.hosted[l.ID] == nil) {
 			out = append(out, l.ID)
 		}
 	}

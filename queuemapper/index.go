@@ -120,6 +120,14 @@ func (g *Group) End(p ident.Partition) ident.Offset { return g.endAt(p, len(g.Ge
 // later offset.
 func (g *Group) Start(p ident.Partition, i int) ident.Offset { return g.endAt(p, i-1) }
 
+// Lost is what the disk of the generation at an epoch no longer has of a partition.
+func (g *Group) Lost(e ident.Epoch, p ident.Partition) []Range {
+	if i := g.at(e); i >= 0 && g.Generations[i].Epoch == e {
+		return g.Generations[i].Lost[p]
+	}
+	return nil
+}
+
 // clone copies what a change of the record touches.
 func (g *Group) clone() *Group {
 	c := *g

@@ -2,8 +2,10 @@ package host
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -101,6 +103,40 @@ func prepareParts(target *queuemapper.Log, openings []commitlog.Opening) []*peer
 		add(o, commitlog.AppendStates(nil, o.State[from:]))
 	}
 	return parts
+}
+
+// Move asks the owner of groups to move them to a log (O18).
+func (p Peers) Move(ctx context.Context, owner ident.Broker, groups []ident.Group, to ident.Log) []Moved {
+	out := make([]Moved, len(groups))
+	rq := &peerpb.MoveRequest{To: to[:]}
+	at := make(map[ident.Group]*Moved, len(groups))
+	for i, g := range groups {
+		out[i] = Moved{Group: g, To: to, Err: fmt.Errorf("broker %d does not say what became of it", owner)}
+		at[g] = &out[i]
+		rq.Groups = append(rq.Groups, int32(g))
+	}
+	c, err := p.client(owner)
+	var reply *peerpb.MoveReply
+	if err == nil {
+		reply, err = c.Move(ctx, rq)
+	}
+	if err != nil {
+		for i := range out {
+			out[i].Err = fmt.Errorf("ask broker %d to move: %w", owner, err)
+		}
+		return out
+	}
+	for _, g := range reply.GetGroups() {
+		v := at[ident.Group(g.GetGroup())]
+		if v == nil {
+			continue
+		}
+		v.Epoch, v.Pause, v.Err = ident.Epoch(g.GetEpoch()), time.Duration(g.GetPauseMs()*float64(time.Millisecond)), nil
+		if g.GetError() != "" {
+			v.Err = errors.New(g.GetError())
+		}
+	}
+	return out
 }
 
 // AwaitMap is Targets'. It waits for a connection, too, as long as ctx allows.

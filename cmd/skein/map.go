@@ -63,9 +63,9 @@ and bytes.`,
 
 func printMap(w io.Writer, v broker.MapView) error {
 	fmt.Fprintf(w, "cluster %s  %d topics  %d partitions  %d groups  revision %d\n", v.Cluster, v.Topics, v.Partitions, len(v.Groups), v.Revision)
-	logs := newTable(w, "LOG", "BROKER", "EPOCH", "STATE", "GROUPS", "DISK", "FREE")
+	logs := newTable(w, "LOG", "BROKER", "EPOCH", "STATE", "WITNESSES", "GROUPS", "DISK", "FREE")
 	for _, l := range v.Logs {
-		logs.row(l.ID, l.Broker, l.Epoch, l.State, l.Groups, humanBytes(l.DiskBytes), humanBytes(l.FreeBytes))
+		logs.row(l.ID, l.Broker, l.Epoch, l.State, strings.Trim(fmt.Sprint(l.Witnesses), "[]"), l.Groups, humanBytes(l.DiskBytes), humanBytes(l.FreeBytes))
 	}
 	if err := logs.flush(); err != nil {
 		return err
@@ -85,6 +85,9 @@ func printRuns(w io.Writer, v broker.TopicMapView) error {
 			state := r.State
 			if r.Hole > 0 {
 				state += fmt.Sprintf(", nothing up to %d", r.Hole)
+			}
+			for _, lost := range r.Lost {
+				state += fmt.Sprintf(", LOST %d..%d", lost[0], lost[1])
 			}
 			t.row(p.Index, r.Group, r.Epoch, r.Log, fmt.Sprintf("%d..%d", r.Start, r.End), humanBytes(r.Bytes), state)
 		}
