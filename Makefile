@@ -17,6 +17,12 @@ build: ## bin/skein, static
 run: build ## one broker on embedded defaults, data in ./skein-data
 	./bin/skein serve
 
+dev: build ## three brokers to look at failover with, data in ./skein-dev
+	./bin/skein dev
+
+cluster-long: ## clusters broken for 15 minutes each
+	SKEIN_CLUSTER_LONG=1 go test -count=1 -v -timeout 3h ./test/cluster
+
 test: ## every Go test, with the race detector
 	CGO_ENABLED=$(if $(RACE),1,0) go test $(RACE) -shuffle=on ./...
 	go test -tags skeinplant -run TestPlanted ./queuemapper ./commitlog # planted mistakes that the tests must catch
@@ -42,6 +48,11 @@ fuzz: ## FUZZTIME (default a minute) over every fuzz target
 
 bench: build ## Apache Kafka and Skein one after the other, same disk, same load
 	./bin/skein bench compare
+
+bench-cluster: build ## three brokers of Apache Kafka and of Skein: failover, growth, throughput
+	./bin/skein bench failover
+	./bin/skein bench scale
+	./bin/skein bench cluster
 
 conformance: build ## foreign clients against bin/skein; installs what it needs (ARGS='--only java --kafka' and so on)
 	cd test/conformance && go vet ./... && go test ./... && go build -o ../../bin/conformance .

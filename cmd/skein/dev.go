@@ -69,7 +69,7 @@ which generations changed hands.`,
 	fl.IntVar(&cfg.Brokers, "brokers", 3, "brokers to start with; 1, 3 or 5 of them vote")
 	cmd.PersistentFlags().StringVar(&cfg.Dir, "data", "./skein-dev", "where the brokers keep their data")
 	fl.IntVar(&cfg.BasePort, "base-port", 9092, "Kafka port of broker 1")
-	fl.DurationVar(&cfg.Patience, "patience", 30*time.Second, "how long a broker may take to stop before it is killed")
+	fl.DurationVar(&cfg.Patience, "patience", 45*time.Second, "how long a broker may take to stop before it is killed")
 	fl.StringArrayVar(&sets, "set", nil, "a setting or Kafka broker config NAME=VALUE of every broker, repeatable")
 	fl.BoolVar(&tui, "tui", false, "draw the table also when standard output is no terminal")
 	fl.BoolVar(&verbose, "verbose", false, "brokers log what is not a problem, too")
