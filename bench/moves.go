@@ -77,15 +77,6 @@ func (v mapView) hosts() map[string]int {
 	return out
 }
 
-// owned counts the open generations of each broker.
-func (v mapView) owned() map[int]int {
-	hosts, out := v.hosts(), map[int]int{}
-	for _, g := range v.Groups {
-		out[hosts[g.Log]]++
-	}
-	return out
-}
-
 // groupMoves is how many moves a run of the scenario makes.
 const groupMoves = 100
 

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/skeinmq/skein/broker"
+	"github.com/skeinmq/skein/broker/host"
 	"github.com/skeinmq/skein/commitlog"
 	"github.com/skeinmq/skein/internal/kconfig"
 )
@@ -29,11 +30,20 @@ type inner struct {
 	logs     []*commitlog.Log
 	broker   *broker.Broker
 	ops      http.Handler // the operators' API
+	wit      *witnesses   // nil: no other brokers
 }
 
 // newInner opens the logs. With directories that were in use before, they recover without waiting for the map.
 func (n *node) newInner(ctx context.Context, listener net.Listener) (*inner, error) {
 	in := &inner{n: n, registry: prometheus.NewRegistry(), listener: listener, logs: make([]*commitlog.Log, len(n.settings.data))}
+	if n.net != nil { // witness sets change the map
+		select {
+		case <-n.mapOpen:
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+		in.newWitnesses()
+	}
 	var g errgroup.Group
 	for i, dir := range n.settings.data {
 		g.Go(func() (err error) {
@@ -51,7 +61,7 @@ func (n *node) newInner(ctx context.Context, listener net.Listener) (*inner, err
 					return context.Cause(ctx)
 				}
 			}
-			if in.logs[i], err = commitlog.Open(ctx, in.logConfig(dir, cluster)); err != nil {
+			if in.logs[i], err = commitlog.Open(ctx, in.logConfig(i, cluster)); err != nil {
 				return fmt.Errorf("open log %s: %w", dir, err)
 			}
 			return nil
@@ -63,12 +73,17 @@ func (n *node) newInner(ctx context.Context, listener net.Listener) (*inner, err
 	return in, nil
 }
 
-func (in *inner) logConfig(dir, cluster string) commitlog.Config {
-	return commitlog.Config{
+func (in *inner) logConfig(i int, cluster string) commitlog.Config {
+	dir := in.n.settings.data[i]
+	cfg := commitlog.Config{
 		ProducerExpiry: kconfig.Layers{Static: in.n.settings.kafka}.BrokerConfig().ProducerIDExpiration,
 		Dir:            dir, ClusterID: cluster, Logger: in.n.logger,
 		Registerer: prometheus.WrapRegistererWith(prometheus.Labels{"dir": dir}, in.registry),
 	}
+	if in.wit != nil {
+		cfg.Witness = in.wit.sets[i].Registrar()
+	}
+	return cfg
 }
 
 // openBroker makes the broker, in a new incarnation. The map is open.
@@ -93,12 +108,19 @@ func (in *inner) openBroker(ctx context.Context) error {
 	}
 	static := maps.Clone(n.settings.kafka) // tools ask a broker where its data is
 	static["log.dirs"] = strings.Join(n.settings.data, ",")
-	in.broker, err = broker.New(broker.Config{
+	cfg := broker.Config{
 		ID: n.settings.nodeID, Incarnation: incarnation, Listener: in.listener, Host: host, Port: port, Internal: internal,
 		Rack: n.settings.kafka["broker.rack"], Store: n.store, ProducerIDs: broker.IDsFrom(n.ctl), Controller: n.ctl, Logs: in.logs, Unwitnessed: failover, Static: static,
 		Logger: n.logger, Registerer: in.registry,
-	})
-	if err == nil {
+	}
+	if in.wit != nil {
+		in.wit.bind(in, incarnation)
+		cfg.Peers, cfg.GiveUp, cfg.ReportChanged = n.net.pool, in.wit.beats.Leave, in.wit.beats.Nudge
+		for _, s := range in.wit.sets {
+			cfg.Witnesses = append(cfg.Witnesses, s)
+		}
+	}
+	if in.broker, err = broker.New(cfg); err == nil {
 		in.ops = in.broker.OpsHandler()
 	}
 	return err
@@ -125,6 +147,16 @@ func (in *inner) run(ctx context.Context) error {
 			return fmt.Errorf("log %s: %w", in.n.settings.data[i], err) // the broker ends by it, too: it gives its groups up
 		})
 	}
+	// Witnesses outlive the logs: what a log still has to commit waits for them.
+	witnessed, stopWitnesses := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopWitnesses()
+	var beside errgroup.Group
+	if in.wit != nil {
+		in.wit.serve(in)
+		defer in.wit.scope.Close()
+		beside.Go(func() error { return in.wit.run(witnessed, in.logs) })
+		beside.Go(func() error { host.ForgetEnded(witnessed, in.n.store, in.wit.member); return nil })
+	}
 	var announcing errgroup.Group
 	announcing.Go(func() error { in.announce(ctx); return nil })
 	err := in.broker.Run(ctx)
@@ -134,7 +166,9 @@ func (in *inner) run(ctx context.Context) error {
 	stop(nil)
 	stopBelow()
 	_ = announcing.Wait()
-	return errors.Join(err, under.Wait())
+	err = errors.Join(err, under.Wait())
+	stopWitnesses()
+	return errors.Join(err, beside.Wait())
 }
 
 // announce prints the one line that scripts wait for.

@@ -155,7 +155,7 @@ func (n *node) announceMember(ctx context.Context) {
 func (nw *network) serveController() {
 	n := nw.n
 	peerpb.RegisterControllerServer(nw.server.GRPC(), &controller.Service{
-		Controller: n.ctl, Cluster: n.tellCluster, Admit: n.admit, Changing: n.votesChange,
+		Controller: n.ctl, Cluster: n.tellCluster, Admit: n.admit, Changing: n.votesChange, Sessions: n.sessions.Serve,
 	})
 }
 

@@ -15,6 +15,7 @@ import (
 
 	"github.com/skeinmq/skein/broker"
 	"github.com/skeinmq/skein/controller"
+	"github.com/skeinmq/skein/controller/session"
 	"github.com/skeinmq/skein/queuemapper"
 	"github.com/skeinmq/skein/queuemapper/embedded"
 )
@@ -40,6 +41,7 @@ type node struct {
 	mapOpen chan struct{}
 
 	ctl        *controller.Controller
+	sessions   *session.Server                       // of the active controller; nil: no other brokers
 	controller atomic.Pointer[controller.Controller] // ctl, for whoever may come before it
 
 	inner atomic.Pointer[inner] // the one that serves; nil: none yet, or between two
@@ -110,6 +112,8 @@ func (n *node) serve(ctx context.Context, stop context.CancelCauseFunc) error {
 	part("controller", n.ctl.Run)
 	if n.net != nil {
 		part("membership", n.keepMembership)
+		part("sessions", n.sessions.Run)
+		part("failover", n.failOver)
 	}
 	if m := n.member.Load(); m != nil {
 		part("etcd", func(ctx context.Context) error { return watchMember(ctx, m) })
@@ -220,6 +224,7 @@ func (n *node) openController() (err error) {
 	}
 	n.controller.Store(n.ctl)
 	if n.net != nil {
+		n.openSessions()
 		n.net.serveController()
 	}
 	return nil

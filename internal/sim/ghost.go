@@ -25,7 +25,6 @@ type ghost struct {
 	acked     int
 	seen      int
 	published int
-	unsettled bool // the map's groups changed: I1 is to be checked
 	toVerify  map[ident.Group]bool
 }
 

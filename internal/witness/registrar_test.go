@@ -34,7 +34,6 @@ type served struct {
 	member *Member
 	server *grpc.Server
 	conn   *grpc.ClientConn
-	hang   chan struct{} // not nil: Follow stops reading until it is closed
 }
 
 func newCluster(t testing.TB, members int) *cluster {
