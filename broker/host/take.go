@@ -96,12 +96,15 @@ func (h *Host) Take(ctx context.Context, s Source) (*queuemapper.Log, error) {
 func (h *Host) offer(ctx context.Context, w Witnesses, found commitlog.Recovered, epoch ident.LogEpoch) []queuemapper.Witness {
 	var set []queuemapper.Witness
 	candidates := Candidates(h.store.Map(), h.cfg.ID, h.cfg.Rack)
-	for len(candidates) > 0 && len(set) < WitnessesWanted {
+	for {
+		// Also with nobody to ask: from then on the set knows its log, and grows when others come.
 		n := min(WitnessesWanted-len(set), len(candidates))
 		set = append(set, w.Offer(ctx, found.ID, epoch, found.Generations, candidates[:n])...)
 		candidates = candidates[n:]
+		if len(candidates) == 0 || len(set) >= WitnessesWanted {
+			return set
+		}
 	}
-	return set
 }
 
 // Candidates lists the brokers that may witness for a broker: live ones, of other racks first.
