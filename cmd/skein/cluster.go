@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -26,8 +27,10 @@ func (n *node) openSessions() {
 
 // failOver takes the groups of dead brokers to others, whenever this broker is the active controller, until ctx ends.
 func (n *node) failOver(ctx context.Context) error {
+	// Brokers that die together cost no timeout.
+	reach := failover.Watchful{Members: sealers{n.net.pool}, Targets: preparers{host.Peers{Conns: n.net.pool}}, Sessions: n.sessions}
 	f, err := failover.New(failover.Config{
-		Store: n.store, Members: sealers{n.net.pool}, Targets: preparers{host.Peers{Conns: n.net.pool}},
+		Store: n.store, Members: reach, Targets: reach,
 		Standing: func(b ident.Broker) failover.Standing { return n.sessions.Session(b).Standing },
 		Logger:   n.logger, Registerer: n.registry,
 	})
@@ -46,7 +49,12 @@ func (n *node) failOver(ctx context.Context) error {
 // sealers are the members of witness sets, as failover asks them.
 type sealers struct{ pool *peer.Pool }
 
+// sealTimeout bounds a seal, whose answer is a whole table, by a member that is not known to be dead.
+const sealTimeout = 2 * time.Second
+
 func (s sealers) Seal(ctx context.Context, member queuemapper.Witness, log ident.Log, epoch ident.LogEpoch) (failover.Table, error) {
+	ctx, cancel := context.WithTimeout(ctx, sealTimeout)
+	defer cancel()
 	conn, err := s.pool.Conn(member.Broker)
 	if err != nil {
 		return nil, fmt.Errorf("reach witness %d: %w", member.Broker, err)
@@ -105,8 +113,19 @@ func (w *witnesses) bind(in *inner, incarnation int64) {
 	w.member = witness.NewMember(witness.MemberConfig{ID: witness.ID{Broker: n.settings.nodeID, Incarnation: incarnation}})
 	w.beats = session.NewClient(session.ClientConfig{
 		Self: n.settings.nodeID, Incarnation: incarnation, Leader: n.ctl, Conns: n.net.pool, Local: n.sessions,
-		Report: func(bool) session.Report { return session.Report{Draining: in.broker.Draining()} },
+		Report: in.report,
 	})
+}
+
+// report is what the broker tells the active controller about itself.
+func (in *inner) report(bool) session.Report {
+	r := session.Report{Draining: in.broker.Draining()}
+	for _, l := range in.logs {
+		if st := l.Stats(); st.DiskBytes+st.FreeBytes > 0 {
+			r.DiskUsed = max(r.DiskUsed, float64(st.DiskBytes)/float64(st.DiskBytes+st.FreeBytes))
+		}
+	}
+	return r
 }
 
 // serve answers the calls of others; close takes the services away.

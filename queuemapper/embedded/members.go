@@ -15,7 +15,12 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/server/v3/config"
 	"go.etcd.io/etcd/server/v3/etcdserver/api/v3rpc"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/keepalive"
 )
+
+// clientPings is how often a client may ask at most whether the connection lives. gRPC allows one in five minutes, unless it is told.
+const clientPings = 5 * time.Second
 
 // Peers describes a member of several.
 type Peers struct {
@@ -64,7 +69,7 @@ func (p *Peers) apply(sc *config.ServerConfig) error {
 
 // ServeClients serves other processes' clients on ln until Close, which closes ln.
 func (s *Server) ServeClients(ln net.Listener) {
-	s.grpc = v3rpc.Server(s.etcd, nil, s.guardCall)
+	s.grpc = v3rpc.Server(s.etcd, nil, s.guardCall, grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: clientPings, PermitWithoutStream: true}))
 	s.serving.Go(func() { _ = s.grpc.Serve(ln) }) // ends when Close stops it
 }
 
