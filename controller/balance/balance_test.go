@@ -224,34 +224,22 @@ func TestVanish(t *testing.T) {
 	c := newCluster(t, 4, 32, 0)
 	p := NewPlanner(Limits{})
 	all := c.brokers
-	p.Plan(c.input(nil))
-	c.now = c.now.Add(time.Second)
-	c.brokers = all[:3] // a quarter
-	if plan := p.Plan(c.input(nil)); plan.Held != "" {
-		t.Errorf("one of four: held: %s", plan.Held)
+	step := func(d time.Duration, live int, stopped bool, what string) {
+		t.Helper()
+		c.now = c.now.Add(d)
+		c.brokers = all[:live]
+		if plan := p.Plan(c.input(nil)); p.watch.stopped != stopped || stopped && (plan.Held == "" || len(plan.Moves) > 0) {
+			t.Errorf("%s: stopped %v, held %q, %d moves", what, p.watch.stopped, plan.Held, len(plan.Moves))
+		}
 	}
-	c.now = c.now.Add(30 * time.Second)
-	c.brokers = all[:2] // half, within a minute
-	if plan := p.Plan(c.input(nil)); plan.Held == "" {
-		t.Error("two of four: not held")
-	}
-	c.now = c.now.Add(time.Hour)
-	if plan := p.Plan(c.input(nil)); plan.Held == "" {
-		t.Error("an hour later: not held, nobody is back")
-	}
-	c.brokers = all[:3]
-	if plan := p.Plan(c.input(nil)); plan.Held != "" {
-		t.Errorf("one is back: held: %s", plan.Held)
-	}
-	c.now = c.now.Add(time.Second)
-	c.brokers = all[:1]
-	if plan := p.Plan(c.input(nil)); plan.Held == "" {
-		t.Error("two more: not held")
-	}
+	step(0, 4, false, "all")
+	step(time.Second, 3, false, "one of four vanished")
+	step(30*time.Second, 2, true, "two of four vanished within a minute")
+	step(time.Hour, 2, true, "nobody is back for an hour")
+	step(time.Second, 3, false, "one is back")
+	step(time.Second, 1, true, "two more")
 	p.Resume()
-	if plan := p.Plan(c.input(nil)); plan.Held != "" {
-		t.Errorf("resumed: %s", plan.Held)
-	}
+	step(time.Second, 1, false, "the operator's word")
 }
 
 func TestHotPartition(t *testing.T) {

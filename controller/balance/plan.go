@@ -83,10 +83,11 @@ type Move struct {
 
 // Split is a partition that is too hot for its group's other partitions: it should live in another group.
 type Split struct {
-	Topic     string
-	Partition int32
-	From, To  ident.Group
-	Why       string
+	Topic     string      `json:"topic"`     // "": not known
+	Partition int32       `json:"partition"` // -1: not known
+	From      ident.Group `json:"fromGroup"`
+	To        ident.Group `json:"toGroup"`
+	Why       string      `json:"why"`
 }
 
 // Plan is what the planner wants now. Moves are ordered by cause and by group.
@@ -113,12 +114,13 @@ type LogState struct {
 type Planner struct {
 	limits Limits
 
-	began   time.Time
-	moved   map[ident.Group]moved
-	hot     map[ident.Broker]time.Time // since when a broker has too much load
-	spent   []time.Time                // moves for load in the last minute
-	watch   vanished
-	nothing bool // planted: no hysteresis
+	began     time.Time
+	moved     map[ident.Group]moved
+	hot       map[ident.Broker]time.Time // since when a broker has too much load
+	spent     []time.Time                // moves for load in the last minute
+	watch     vanished
+	unsettled time.Time // since when there are groups without a home
+	nothing   bool      // planted: no hysteresis
 }
 
 // moved is the last move of a group.
@@ -162,6 +164,8 @@ type board struct {
 	items   []*item  // by group; only those on a shelf
 	plan    Plan
 	loaded  bool // there is load worth balancing
+
+	homeless int // groups that are on no shelf
 }
 
 // Plan says what to move now. Doing nothing about it is fine; what is done must be reported with Moved.
@@ -177,6 +181,8 @@ func (p *Planner) Plan(in Input) Plan {
 		b.plan.Held = "no live broker takes groups"
 	case p.watch.stopped:
 		b.plan.Held = p.watch.why
+	case p.homeless(b):
+		b.plan.Held = "groups are failing over"
 	default:
 		p.pins(b)
 		if !in.Enabled {
@@ -191,6 +197,19 @@ func (p *Planner) Plan(in Input) Plan {
 		return cmp.Or(cmp.Compare(order[x.Cause], order[y.Cause]), cmp.Compare(x.Group, y.Group))
 	})
 	return b.plan
+}
+
+// homeless says whether groups are on logs that fail over, or on brokers that were not heard of yet: what is even will
+// show when they are settled. What takes longer than a while waits for its disk, and holds nothing up.
+func (p *Planner) homeless(b *board) bool {
+	if b.homeless == 0 {
+		p.unsettled = time.Time{}
+		return false
+	}
+	if p.unsettled.IsZero() {
+		p.unsettled = b.in.Now
+	}
+	return b.in.Now.Sub(p.unsettled) < 10*time.Second
 }
 
 // Moved tells the planner of a move that was done, so that the group rests.
@@ -239,7 +258,8 @@ func newBoard(in Input) *board {
 		}
 		sh := byLog[cur.Log]
 		if sh == nil {
-			continue // it is failing over, or waits
+			b.homeless++ // it is failing over, or waits
+			continue
 		}
 		it := &item{group: g.ID, at: sh, cost: w.cost(g.ID), load: w.load(g.ID), partitions: in.Map.Partitions(g.ID)}
 		if pin, ok := pinned(in, g.ID); ok {

@@ -30,7 +30,7 @@ func TestMain(m *testing.M) {
 			return 1
 		}
 		defer os.RemoveAll(dir)
-		etcd, err = embedded.Start(context.Background(), embedded.Config{Dir: dir, NoFsync: true})
+		etcd, err = embedded.Start(context.Background(), embedded.Config{Dir: dir, NoFsync: true, Listen: "127.0.0.1:0"})
 		if err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			return 1
@@ -41,6 +41,18 @@ func TestMain(m *testing.M) {
 }
 
 var prefixes atomic.Int64
+
+// dial gives a store a client of its own. The server's in-process client is one stream for all watches, without a buffer in
+// either direction: with many stores on it, one that ends its watch while events come for another blocks both sides.
+func dial(t testing.TB) *clientv3.Client {
+	t.Helper()
+	c, err := clientv3.New(clientv3.Config{Endpoints: []string{etcd.Addr()}, DialTimeout: 5 * time.Second})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return c
+}
 
 var errGone = errors.New("nobody answers")
 
@@ -83,7 +95,7 @@ type watched struct {
 
 func newWorld(t testing.TB, brokers, groups int) *world {
 	cfg := queuemapper.Config{
-		Client: etcd.Client(), Prefix: fmt.Sprintf("/test%d", prefixes.Add(1)), Groups: groups,
+		Client: dial(t), Prefix: fmt.Sprintf("/test%d", prefixes.Add(1)), Groups: groups,
 		Logger: slog.New(slog.DiscardHandler), MaxOps: embedded.MaxOps, MaxBytes: embedded.MaxBytes,
 	}
 	w := &world{
@@ -465,10 +477,12 @@ func (w *world) standing(id ident.Broker) Standing {
 func (w *world) failover(kv *faultKV) *Failover {
 	w.t.Helper()
 	cfg := w.cfg
+	own := dial(w.t)
+	cfg.Client = own
 	if kv != nil {
-		kv.KV = etcd.Client().KV
+		kv.KV = own.KV
 		client := clientv3.NewCtxClient(context.Background())
-		client.KV, client.Lease, client.Watcher = kv, etcd.Client().Lease, etcd.Client().Watcher
+		client.KV, client.Lease, client.Watcher = kv, own.Lease, own.Watcher
 		cfg.Client = client
 	}
 	return w.failoverOn(openStore(w.t, cfg))

@@ -1,0 +1,261 @@
+package balance
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/skeinmq/skein/controller/failover"
+	"github.com/skeinmq/skein/internal/ident"
+	"github.com/skeinmq/skein/queuemapper"
+)
+
+// Owners are the brokers that own groups.
+type Owners interface {
+	// Move asks an owner to move groups of its to another log by planned moves (O18), and returns what became of each. A
+	// group that is not in the answer did not move.
+	Move(ctx context.Context, owner ident.Broker, groups []ident.Group, to ident.Log) (map[ident.Group]error, error)
+}
+
+// ConfigEnabled is the dynamic config (broker default) that switches the balancer off: "false".
+const ConfigEnabled = "skein.balancer.enabled"
+
+// Config configures a Loop.
+type Config struct {
+	Store    *queuemapper.Store
+	Sessions failover.Sessions
+	Owners   Owners
+	Limits   Limits
+	// Every is how often a plan is made when nothing happens, default 1 s; Soon is how long after something happened,
+	// default 200 ms.
+	Every, Soon time.Duration
+
+	Logger     *slog.Logger
+	Registerer prometheus.Registerer
+}
+
+// Loop plans and asks owners to move, while this broker is the active controller. What it knows of loads lives as
+// long as it: the other methods may be called at any time.
+type Loop struct {
+	cfg     Config
+	log     *slog.Logger
+	metrics *metrics
+
+	mu      sync.Mutex
+	planner *Planner // nil: this broker is not the active controller
+	loads   Smoother
+	resting map[ident.Group]time.Time // groups whose move failed, and until when they are left alone
+	recent  []Done
+}
+
+// Done is a move that was done, or failed.
+type Done struct {
+	Move
+	At    time.Time
+	Error string // "": it moved
+}
+
+// ErrNotActive: this broker is not the active controller.
+var ErrNotActive = errors.New("not the active controller")
+
+// NewLoop makes a loop.
+func NewLoop(cfg Config) *Loop {
+	if cfg.Every == 0 {
+		cfg.Every = time.Second
+	}
+	if cfg.Soon == 0 {
+		cfg.Soon = 200 * time.Millisecond
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.Default()
+	}
+	return &Loop{cfg: cfg, log: cfg.Logger, metrics: newMetrics(cfg.Registerer), resting: make(map[ident.Group]time.Time)}
+}
+
+// Observe takes down what an owner reports of one of its groups.
+func (l *Loop) Observe(g ident.Group, load Load, now time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.loads.Observe(g, load, now)
+}
+
+// Load is a group's smooth load in one number, for who spreads groups otherwise; only ratios mean anything.
+func (l *Loop) Load(g ident.Group) float64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.loads.groups[g].load.BytesIn
+}
+
+// Run acts until ctx ends.
+func (l *Loop) Run(ctx context.Context) {
+	l.mu.Lock()
+	l.planner = NewPlanner(l.cfg.Limits)
+	l.mu.Unlock()
+	defer func() {
+		l.mu.Lock()
+		l.planner = nil
+		l.mu.Unlock()
+		l.metrics.held.Set(0)
+	}()
+	for ctx.Err() == nil {
+		changed, m := l.cfg.Sessions.Changed(), l.cfg.Store.Map()
+		plan := l.plan()
+		l.report(&plan)
+		l.execute(ctx, plan.Moves)
+		tick := time.NewTimer(l.cfg.Every)
+		select {
+		case <-changed:
+			wait(ctx, l.cfg.Soon)
+		case <-l.cfg.Store.Watch(m):
+			wait(ctx, l.cfg.Soon)
+		case <-tick.C:
+		case <-ctx.Done():
+		}
+		tick.Stop()
+	}
+}
+
+func wait(ctx context.Context, d time.Duration) {
+	select {
+	case <-time.After(d):
+	case <-ctx.Done():
+	}
+}
+
+// input is what there is to plan from now.
+func (l *Loop) input(now time.Time) Input {
+	m := l.cfg.Store.Map()
+	in := Input{Map: m, Now: now, Loads: l.loads.Loads(now), Enabled: !strings.EqualFold(m.Dynamic("broker", "")[ConfigEnabled], "false")}
+	seen := make(map[ident.Broker]bool)
+	for rec := range m.Logs() {
+		if seen[rec.Host] {
+			continue
+		}
+		seen[rec.Host] = true
+		b := Broker{ID: rec.Host}
+		if reg := m.Broker(rec.Host); reg != nil {
+			b.Rack = reg.Rack
+		}
+		switch l.cfg.Sessions.Session(rec.Host).Standing {
+		case failover.Draining:
+			b.Draining = true
+		case failover.Live:
+		default:
+			continue
+		}
+		in.Brokers = append(in.Brokers, b)
+	}
+	return in
+}
+
+// plan is the next plan without groups that are left alone for now.
+func (l *Loop) plan() Plan {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	now := time.Now()
+	plan := l.planner.Plan(l.input(now))
+	kept := plan.Moves[:0]
+	for _, mv := range plan.Moves {
+		if !now.Before(l.resting[mv.Group]) {
+			kept = append(kept, mv)
+		}
+	}
+	plan.Moves = kept
+	return plan
+}
+
+// errand is what one owner is asked in one call.
+type errand struct {
+	owner ident.Broker
+	to    ident.Log
+}
+
+// batch is how many groups one call moves, so that the plan can change in between.
+const batch = 128
+
+// execute asks the owners, each for one thing at a time, and returns when all have answered.
+func (l *Loop) execute(ctx context.Context, moves []Move) {
+	byOwner := make(map[ident.Broker]map[errand][]Move)
+	for _, mv := range moves {
+		if byOwner[mv.FromBroker] == nil {
+			byOwner[mv.FromBroker] = make(map[errand][]Move)
+		}
+		e := errand{mv.FromBroker, mv.To}
+		byOwner[mv.FromBroker][e] = append(byOwner[mv.FromBroker][e], mv)
+	}
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	for _, errands := range byOwner {
+		wg.Go(func() {
+			for e, moves := range errands {
+				l.ask(ctx, e, moves[:min(batch, len(moves))])
+			}
+		})
+	}
+}
+
+// ask has one owner move some groups to one log.
+func (l *Loop) ask(ctx context.Context, e errand, moves []Move) {
+	groups := make([]ident.Group, len(moves))
+	for i, mv := range moves {
+		groups[i] = mv.Group
+	}
+	begun := time.Now()
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	results, err := l.cfg.Owners.Move(ctx, e.owner, groups, e.to)
+	if ctx.Err() != nil && err != nil {
+		return // it is not known, and the next plan sees
+	}
+	now := time.Now()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	failed := 0
+	var last error
+	for _, mv := range moves {
+		merr, known := results[mv.Group]
+		if !known && merr == nil {
+			merr = errors.Join(err, errors.New("the owner did not say"))
+		}
+		done := Done{Move: mv, At: now}
+		if merr != nil {
+			failed++
+			last = merr
+			done.Error = merr.Error()
+			l.resting[mv.Group] = now.Add(2 * time.Second)
+			l.metrics.failures.Inc()
+		} else {
+			delete(l.resting, mv.Group)
+			if l.planner != nil {
+				l.planner.Moved(mv, now)
+			}
+			l.metrics.moves.WithLabelValues(string(mv.Cause)).Inc()
+		}
+		l.recent = append(l.recent, done)
+	}
+	l.recent = l.recent[max(0, len(l.recent)-recentMoves):]
+	l.log.Info("groups moved", "from", e.owner, "to", e.to, "cause", string(moves[0].Cause), "groups", len(moves)-failed, "failed", failed,
+		"ms", float64(now.Sub(begun).Microseconds())/1000, "error", last)
+}
+
+// recentMoves are shown to operators.
+const recentMoves = 50
+
+func (l *Loop) report(p *Plan) {
+	held := 0.0
+	if p.Held != "" {
+		held = 1
+	}
+	l.metrics.held.Set(held)
+	l.metrics.splits.Set(float64(len(p.Splits)))
+	worst := 0.0
+	for _, s := range p.Logs {
+		worst = max(worst, s.Load)
+	}
+	l.metrics.worst.Set(worst)
+}

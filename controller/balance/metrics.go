@@ -1,0 +1,30 @@
+package balance
+
+import "github.com/prometheus/client_golang/prometheus"
+
+type metrics struct {
+	moves    *prometheus.CounterVec
+	failures prometheus.Counter
+	held     prometheus.Gauge
+	splits   prometheus.Gauge
+	worst    prometheus.Gauge
+}
+
+func newMetrics(reg prometheus.Registerer) *metrics {
+	gauge := func(name, help string) prometheus.Gauge {
+		return prometheus.NewGauge(prometheus.GaugeOpts{Name: "skein_balancer_" + name, Help: help})
+	}
+	m := &metrics{
+		moves: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "skein_balancer_moves_total", Help: "Groups that moved because the balancer asked for it, by cause.",
+		}, []string{"cause"}),
+		failures: prometheus.NewCounter(prometheus.CounterOpts{Name: "skein_balancer_failures_total", Help: "Groups that did not move although the balancer asked for it."}),
+		held:     gauge("held", "1 while something keeps the balancer from moving groups: GET /v1/balance says what."),
+		splits:   gauge("splits_wanted", "Groups that one broker cannot carry: a partition of each should live in another group."),
+		worst:    gauge("load_max", "Load of the log with most of it, 1 being the mean."),
+	}
+	if reg != nil {
+		reg.MustRegister(m.moves, m.failures, m.held, m.splits, m.worst)
+	}
+	return m
+}
