@@ -104,9 +104,20 @@ const awayLook = 200 * time.Millisecond
 func (j *fetchJob) collect(ctx context.Context, c *conn) error {
 	wait := time.Duration(j.req.MaxWaitMillis) * time.Millisecond
 	deadline := time.Now().Add(wait)
+	held := false
 	for {
 		j.set.collect()
 		j.pass(ctx)
+		if !held && j.allFailed() {
+			held = true
+			if d := c.sour.add(time.Now()); j.urgent && d > 0 && ctx.Err() == nil {
+				j.hold(ctx, d)
+				continue
+			}
+		}
+		if !j.allFailed() {
+			c.sour.clear()
+		}
 		if j.urgent || j.bytes >= int(j.req.MinBytes) || wait <= 0 || len(j.set.byKey) == 0 {
 			return nil
 		}
@@ -136,6 +147,17 @@ func (j *fetchJob) collect(ctx context.Context, c *conn) error {
 			wait = 0 // the broker drains: answer with what there is
 		}
 	}
+}
+
+// hold waits a little with an answer of errors, unless one of the other partitions has news.
+func (j *fetchJob) hold(ctx context.Context, d time.Duration) {
+	j.timer.Reset(d)
+	select {
+	case <-j.set.wake:
+	case <-j.timer.C:
+	case <-ctx.Done():
+	}
+	j.timer.Stop()
 }
 
 // answer writes the response.

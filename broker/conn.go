@@ -47,6 +47,7 @@ type conn struct {
 
 	// Owned by whoever writes: the reading goroutine while the pipeline is empty, else its writer.
 	writeUntil time.Time
+	sour       sourness
 	out        net.Buffers
 
 	stopping atomic.Bool
