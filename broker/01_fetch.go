@@ -61,7 +61,9 @@ type fetchResult struct {
 	out     protocol.FetchResponsePartition
 	records commitlog.Records
 	remote  bool // another broker is asked
-	later   bool // there is more, left for the next answer
+	// reserved is what the read counts in the budget of answers before its bytes are there.
+	reserved int64
+	later    bool // there is more, left for the next answer
 }
 
 var fetchJobs = sync.Pool{New: func() any { return &fetchJob{timer: stoppedTimer()} }}

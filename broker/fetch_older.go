@@ -131,15 +131,20 @@ func (j *fetchJob) mayAsk(opt *commitlog.ReadOptions, res *fetchResult) bool {
 		res.later = true
 		return false
 	}
-	if j.b.answers.Load() >= j.b.answersLimit {
-		opt.MaxBytes = min(opt.MaxBytes, 1) // one batch, while the budget is spent
+	opt.MaxBytes = max(min(opt.MaxBytes, runs.ChunkBytes), 0)
+	res.remote, res.reserved = true, int64(opt.MaxBytes)
+	if j.b.answers.Add(res.reserved) > j.b.answersLimit {
+		j.b.answers.Add(-res.reserved)
+		opt.MaxBytes, res.reserved = min(opt.MaxBytes, 1), 0 // one batch, while the budget is spent
 	}
-	res.remote = true
+	j.held += res.reserved
 	return true
 }
 
-// holdRemote counts records that another broker sent into the budget of answers until they are written.
-func (j *fetchJob) holdRemote(bytes int) {
-	j.held += int64(bytes)
-	j.b.answers.Add(int64(bytes))
+// holdRemote counts records that another broker sent in the budget of answers, until they are written, in place of what
+// was reserved for them.
+func (j *fetchJob) holdRemote(res *fetchResult) {
+	more := int64(res.records.Bytes) - res.reserved
+	j.held += more
+	j.b.answers.Add(more)
 }

@@ -36,7 +36,7 @@ func (j *fetchJob) look(ctx context.Context, f *fetchPart, left int) int {
 	n := len(j.results)
 	j.results = resize(j.results, n+1)
 	res := &j.results[n]
-	res.part, res.remote, res.later = f, false, false
+	res.part, res.remote, res.reserved, res.later = f, false, 0, false
 	res.out.Records = nil
 	res.out.Reset(f.index)
 	if j.bytes > 0 && j.b.answers.Load() >= j.b.answersLimit {
@@ -188,7 +188,7 @@ func (j *fetchJob) read(ctx context.Context, f *fetchPart, left int, res *fetchR
 		return nil, err
 	}
 	if res.remote {
-		j.holdRemote(res.records.Bytes)
+		j.holdRemote(res)
 	}
 	out.Records = res.records.Slices
 	return q, j.convert(f, res)

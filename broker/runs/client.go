@@ -22,8 +22,8 @@ import (
 const (
 	// patience is how long a host may take for the next message of an answer.
 	patience = 3 * time.Second
-	// chunkMost bounds the bytes that are asked for at a time.
-	chunkMost = 4 << 20
+	// ChunkBytes bounds the bytes that are asked for at a time, but for a batch that is larger.
+	ChunkBytes = 4 << 20
 	// streamsAtOnce bounds the reads from one host that are under way.
 	streamsAtOnce = 16
 	// A host that did not answer is not asked again for a while, so that nobody waits for it again and again.
@@ -116,7 +116,7 @@ func (r *Remote) Read(ctx context.Context, opt commitlog.ReadOptions, dst *commi
 	}
 	got, err := r.c.ahead.take(ctx, r, opt.From)
 	if err == nil && got == nil {
-		got, err = r.fetch(ctx, opt.From, min(opt.MaxBytes, chunkMost), opt.AtLeastOne)
+		got, err = r.fetch(ctx, opt.From, min(opt.MaxBytes, ChunkBytes), opt.AtLeastOne)
 	}
 	if err != nil {
 		return err
@@ -124,7 +124,7 @@ func (r *Remote) Read(ctx context.Context, opt commitlog.ReadOptions, dst *commi
 	got.take(&opt, dst)
 	r.c.metrics.bytes.Add(float64(dst.Bytes))
 	if dst.Bytes > 0 { // it reads on, likely
-		r.c.ahead.begin(r, dst.Next, got, min(opt.MaxBytes, chunkMost))
+		r.c.ahead.begin(r, dst.Next, got, min(opt.MaxBytes, ChunkBytes))
 	}
 	return nil
 }
@@ -134,7 +134,7 @@ func (r *Remote) fetch(ctx context.Context, from ident.Offset, most int, whole b
 	a := assembler{ref: &r.ref, from: from}
 	err := r.c.ask(ctx, r.host, true, func(ctx context.Context, rpc peerpb.ReadsClient, alive func()) error {
 		stream, err := rpc.Read(ctx, &peerpb.ReadRequest{
-			Run: r.ref.message(), From: int64(from), End: int64(r.ref.End), MaxBytes: int32(most), WholeFirst: whole,
+			Run: r.ref.Message(), From: int64(from), End: int64(r.ref.End), MaxBytes: int32(most), WholeFirst: whole,
 		})
 		for err == nil {
 			var m *peerpb.ReadReply
@@ -161,7 +161,7 @@ func (r *Remote) fetch(ctx context.Context, from ident.Offset, most int, whole b
 func (r *Remote) Lookup(ctx context.Context, by Question) (found Found, ok bool, err error) {
 	err = r.c.ask(ctx, r.host, false, func(ctx context.Context, rpc peerpb.ReadsClient, _ func()) error {
 		reply, err := rpc.Lookup(ctx, &peerpb.LookupRequest{
-			Run: r.ref.message(), From: int64(by.From), Timestamp: by.Timestamp, MaxTimestamp: by.Greatest,
+			Run: r.ref.Message(), From: int64(by.From), Timestamp: by.Timestamp, MaxTimestamp: by.Greatest,
 		})
 		if err != nil || !reply.GetFound() {
 			return err
@@ -187,7 +187,7 @@ func (r *Remote) Segments(ctx context.Context) ([]commitlog.Segment, error) {
 	}
 	var list []commitlog.Segment
 	err := r.c.ask(ctx, r.host, false, func(ctx context.Context, rpc peerpb.ReadsClient, _ func()) error {
-		reply, err := rpc.Segments(ctx, &peerpb.SegmentsRequest{Run: r.ref.message()})
+		reply, err := rpc.Segments(ctx, &peerpb.SegmentsRequest{Run: r.ref.Message()})
 		if err != nil {
 			return err
 		}
@@ -219,7 +219,7 @@ func (c *Client) Release(ctx context.Context, at ident.Broker, refs []Ref) error
 		n := min(len(refs), releasesMost)
 		rq := &peerpb.ReleaseRequest{Runs: make([]*peerpb.RunRef, n)}
 		for i := range n {
-			rq.Runs[i] = refs[i].message()
+			rq.Runs[i] = refs[i].Message()
 		}
 		err := c.ask(ctx, at, false, func(ctx context.Context, rpc peerpb.ReadsClient, _ func()) error {
 			_, err := rpc.Release(ctx, rq)

@@ -21,7 +21,8 @@ type Ref struct {
 	Gap bool
 }
 
-func (r *Ref) message() *peerpb.RunRef {
+// Message is the reference as it is sent.
+func (r *Ref) Message() *peerpb.RunRef {
 	g := r.Generation
 	return &peerpb.RunRef{
 		Log: r.Log[:], Topic: r.Partition.Topic[:], Index: r.Partition.Index, Start: int64(r.Start), End: int64(r.End),
