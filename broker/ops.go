@@ -2,6 +2,7 @@ package broker
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -251,17 +252,16 @@ func (b *Broker) serveMove(w http.ResponseWriter, rq *http.Request) {
 		return
 	}
 	out := MoveResult{Moves: []MoveView{}}
-	for len(plan) > 0 { // neighbours that go to one log go together
-		n := 1
-		for n < len(plan) && plan[n].to == plan[0].to {
-			n++
-		}
-		groups := make([]ident.Group, n)
-		for i := range groups {
-			groups[i] = plan[i].group
+	slices.SortStableFunc(plan, func(a, b plannedMove) int { return bytes.Compare(a.to[:], b.to[:]) }) // what goes to one log goes together
+	for len(plan) > 0 {
+		var groups []ident.Group
+		for _, p := range plan {
+			if p.to == plan[0].to {
+				groups = append(groups, p.group)
+			}
 		}
 		out.Moves = append(out.Moves, b.moveAnywhere(rq.Context(), groups, plan[0].to)...)
-		plan = plan[n:]
+		plan = plan[len(groups):]
 	}
 	writeJSON(w, out)
 }

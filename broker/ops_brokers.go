@@ -21,7 +21,7 @@ type BrokerView struct {
 	Drained bool   `json:"drained"`
 	Logs    int    `json:"logs"`
 	Groups  int    `json:"groups"` // that are open in its logs
-	Runs    int    `json:"runs"`   // sealed generations in its logs: what must be gone before it can be removed
+	Runs    int    `json:"runs"`   // sealed generations with records in its logs: what must be gone before it can be removed
 }
 
 // BrokerResult is what changing a broker answers.
@@ -64,6 +64,7 @@ func (b *Broker) viewBrokers() []BrokerView {
 			l := m.Log(g.Generations[i].Log)
 			switch {
 			case l == nil:
+			case g.Generations[i].Sealed && len(g.Generations[i].Ends) == 0: // nobody got anything
 			case g.Generations[i].Sealed:
 				view(l.Host).Runs++
 			default:

@@ -21,7 +21,7 @@ func (b *Broker) trimGenerations(ctx context.Context, deaf map[ident.Broker]bool
 	m := b.store.Map()
 	oldest := b.oldestNeeded(m)
 	for g := range m.Groups() {
-		if b.host.OpenIn(g) == nil || b.host.Moving(g.ID) || len(g.Generations) <= trimFrom {
+		if b.host.OpenIn(g) == nil || b.host.Moving(g.ID) {
 			continue
 		}
 		keep := g.Current().Epoch
@@ -35,13 +35,22 @@ func (b *Broker) trimGenerations(ctx context.Context, deaf map[ident.Broker]bool
 				break
 			}
 		}
-		if g.Generations[trimFrom-1].Epoch >= keep {
+		if least := trimLeast(m, g); len(g.Generations) <= least || g.Generations[least-1].Epoch >= keep {
 			continue
 		}
 		if _, err := b.store.TrimGenerations(ctx, g, keep); err != nil && !errors.Is(err, queuemapper.ErrConflict) && ctx.Err() == nil {
 			b.log.Warn("trim generations", "group", g.ID, "keep", keep, "err", err)
 		}
 	}
+}
+
+// trimLeast is how many generations a trim of the group must take away: trimFrom, but one is enough when the oldest one
+// keeps a drained broker from being removed.
+func trimLeast(m *queuemapper.Map, g *queuemapper.Group) int {
+	if l := m.Log(g.Generations[0].Log); l != nil && m.Drained(l.Host) {
+		return 1
+	}
+	return trimFrom
 }
 
 // oldestNeeded is, by group, the epoch of the first generation that some partition still has something to read in. A

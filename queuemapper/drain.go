@@ -60,7 +60,7 @@ func (s *Store) UnregisterBroker(ctx context.Context) error {
 	return nil
 }
 
-// RemoveLog deletes the record of a log in which no generation lives any more, for good: from then on its disk is refused.
+// RemoveLog deletes the record of a log in which no generation with records lives any more, for good: from then on its disk is refused.
 // The log is sealed first, so that nothing can be opened in it meanwhile (O13). ErrInvalid: something lives there, or it
 // is the only open log (O19).
 func (s *Store) RemoveLog(ctx context.Context, l *Log) error {
@@ -107,10 +107,10 @@ func (s *Store) RemoveLog(ctx context.Context, l *Log) error {
 	return nil
 }
 
-// livesIn names a group with a generation in a log, nil if there is none.
+// livesIn names a group with a generation in a log, nil if there is none. One in which no partition got anything is nobody's.
 func (m *Map) livesIn(id ident.Log) error {
 	for _, g := range m.groups {
-		if slices.ContainsFunc(g.Generations, func(gen Generation) bool { return gen.Log == id }) {
+		if slices.ContainsFunc(g.Generations, func(gen Generation) bool { return gen.Log == id && (!gen.Sealed || len(gen.Ends) > 0) }) {
 			return fmt.Errorf("%w: generations of group %d live in it", ErrInvalid, g.ID)
 		}
 	}

@@ -118,12 +118,10 @@ func (w *witnesses) bind(in *inner, incarnation int64) {
 }
 
 // report is what the broker tells the active controller about itself.
-func (in *inner) report(bool) session.Report {
-	r := session.Report{Draining: in.broker.Draining()}
-	for _, l := range in.logs {
-		if st := l.Stats(); st.DiskBytes+st.FreeBytes > 0 {
-			r.DiskUsed = max(r.DiskUsed, float64(st.DiskBytes)/float64(st.DiskBytes+st.FreeBytes))
-		}
+func (in *inner) report(withLoads bool) session.Report {
+	r := session.Report{Draining: in.broker.Draining(), DiskUsed: in.broker.DiskUsed()}
+	if withLoads {
+		r.Loads = in.broker.Loads()
 	}
 	return r
 }
