@@ -47,6 +47,8 @@ func (n *node) serveHTTP(ctx context.Context) error {
 		}
 		http.Error(w, text, http.StatusServiceUnavailable)
 	})
+	mux.HandleFunc("GET /v1/cluster", n.serveCluster)
+	mux.HandleFunc("POST /v1/cluster/voters", n.serveVoters)
 	mux.HandleFunc("/v1/", func(w http.ResponseWriter, r *http.Request) {
 		in := n.inner.Load()
 		if in == nil {

@@ -7,7 +7,9 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -24,6 +26,7 @@ import (
 const (
 	clusterGroups = 1024 // placement groups of a cluster that forms of several brokers
 	clusterLease  = 10 * time.Second
+	voterCheck    = time.Second
 )
 
 // memberName is what a broker's etcd member is called.
@@ -39,9 +42,11 @@ func (n *node) hasMember() bool {
 // belongs to one.
 func (n *node) bootstrap() []peerAddr {
 	switch {
+	case n.net == nil, n.claim.node != nil && len(n.claim.node.Members) > 0:
+		return nil
 	case len(n.settings.peers) > 0:
 		return voters(n.settings.peers)
-	case n.net == nil, len(n.settings.join) > 0, n.claim.node != nil && len(n.claim.node.Members) > 0:
+	case len(n.settings.join) > 0:
 		return nil
 	}
 	return []peerAddr{{n.settings.nodeID, n.net.addr}}
@@ -156,6 +161,9 @@ func (n *node) startMember(ctx context.Context, cfg embedded.Config) (err error)
 		go n.net.sayWaiting(wctx, n.quorum()) // ends with wctx, and is waited for by nobody: it holds nothing
 	}
 	m, err := embedded.Start(ctx, cfg)
+	if errors.Is(err, embedded.ErrStopped) && cfg.Peers != nil && n.memberRemoved(ctx) {
+		return errMemberRemoved
+	}
 	if err != nil {
 		return err
 	}
@@ -191,6 +199,59 @@ func (n *node) quorum() map[ident.Broker]string {
 	return out
 }
 
+// errMemberRemoved ends a node whose etcd member is none any more. Another node is made in the same process, without it.
+var errMemberRemoved = errors.New("the etcd member of this broker was removed")
+
+// memberRemoved asks the other brokers whether their etcd has this broker's member.
+func (n *node) memberRemoved(ctx context.Context) bool {
+	removed := false
+	for _, g := range n.net.helloAll(ctx, n.quorum()) {
+		if g.err != nil || len(g.reply.Members) == 0 || g.id == n.settings.nodeID {
+			continue
+		}
+		for _, m := range g.reply.Members {
+			if m.Url == n.memberURL(n.net.addr) {
+				return false
+			}
+		}
+		removed = true
+	}
+	return removed
+}
+
+// followVoters keeps the map's client, which goes through other brokers' members, away from those that do not answer,
+// until ctx ends. gRPC alone would take 12 s to leave one that is silent.
+func (n *node) followVoters(ctx context.Context) error {
+	tick := time.NewTicker(voterCheck)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		var mu sync.Mutex
+		var answer []string
+		var wg sync.WaitGroup
+		for _, m := range n.ctl.Members() {
+			if m.Voter && m.Broker != n.settings.nodeID {
+				wg.Go(func() {
+					if n.net.answers(ctx, m.Broker) {
+						mu.Lock()
+						answer = append(answer, m.Address)
+						mu.Unlock()
+					}
+				})
+			}
+		}
+		wg.Wait()
+		slices.Sort(answer)
+		if len(answer) > 0 && ctx.Err() == nil && !slices.Equal(answer, slices.Sorted(slices.Values(n.client.Endpoints()))) {
+			n.client.SetEndpoints(answer...)
+		}
+	}
+}
+
 // openRemote reaches the map through other brokers' members, or through the external etcd that they told of.
 func (n *node) openRemote() (err error) {
 	n.net.mu.Lock()
@@ -219,6 +280,7 @@ func (n *node) openRemote() (err error) {
 
 // openExternal reaches an etcd that is not ours.
 func (n *node) openExternal(urls []string) error {
+	n.external = true
 	cfg := clientv3.Config{Endpoints: urls, DialTimeout: 5 * time.Second, DialKeepAliveTime: 10 * time.Second, DialKeepAliveTimeout: 2 * time.Second, Logger: zap.NewNop()}
 	if f := n.settings.etcdTLS; !f.Empty() || strings.HasPrefix(urls[0], "https://") {
 		info := transport.TLSInfo{CertFile: f.Cert, KeyFile: f.Key, TrustedCAFile: f.CA}

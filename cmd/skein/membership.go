@@ -154,9 +154,10 @@ func (n *node) announceMember(ctx context.Context) {
 // serveController answers other brokers' calls to the controller.
 func (nw *network) serveController() {
 	n := nw.n
-	peerpb.RegisterControllerServer(nw.server.GRPC(), &controller.Service{
+	nw.service = &controller.Service{
 		Controller: n.ctl, Cluster: n.tellCluster, Admit: n.admit, Changing: n.votesChange, Sessions: n.sessions.Serve,
-	})
+	}
+	peerpb.RegisterControllerServer(nw.server.GRPC(), nw.service)
 }
 
 // tellCluster is what a broker that joins is told.

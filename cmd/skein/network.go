@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/skeinmq/skein/controller"
 	"github.com/skeinmq/skein/internal/ident"
 	"github.com/skeinmq/skein/internal/peer"
 	"github.com/skeinmq/skein/internal/peer/peerpb"
@@ -31,6 +32,7 @@ type network struct {
 	tls      *peer.TLS
 	server   *peer.Server
 	pool     *peer.Pool
+	service  *controller.Service // set when the controller is open
 
 	mu   sync.Mutex
 	file nodeFile // as it is on the disk, or will be
@@ -148,6 +150,18 @@ func (nw *network) hello(ctx context.Context, addr string) (*peerpb.HelloReply, 
 	return peerpb.NewPeerClient(conn).Hello(ctx, &peerpb.HelloRequest{})
 }
 
+// answers reports whether a broker answers within a second, on the connection that there is to it.
+func (nw *network) answers(ctx context.Context, b ident.Broker) bool {
+	ctx, cancel := context.WithTimeout(ctx, helloTimeout)
+	defer cancel()
+	conn, err := nw.pool.Conn(b)
+	if err != nil {
+		return false
+	}
+	_, err = peerpb.NewPeerClient(conn).Hello(ctx, &peerpb.HelloRequest{})
+	return err == nil
+}
+
 // greeting is what came of asking one address.
 type greeting struct {
 	id    ident.Broker
@@ -186,13 +200,35 @@ func (nw *network) greet(ctx context.Context) error {
 			problems = append(problems, fmt.Errorf("peers: at %s is broker %d, not %d", g.addr, g.reply.Broker, g.id))
 		case g.id == self && string(g.reply.Instance) != string(nw.instance):
 			problems = append(problems, fmt.Errorf("node-id: another process is broker %d, at %s", self, g.addr))
-		case g.id != self && !n.hasMember() && slices.Contains(g.reply.Started, memberName(self)):
-			problems = append(problems, fmt.Errorf("data %s: it is fresh, but cluster %s had broker %d as a voter with another directory: "+
-				"if that is lost for good, `skein cluster voters remove %d` at another broker, then start this one with --join %s", n.settings.data[0], g.reply.Cluster, self, self, g.addr))
+		case g.id != self && contains(n.bootstrap(), self) && !n.hasMember():
+			if err := nw.mayBootstrap(g); err != nil {
+				problems = append(problems, err)
+			}
 		}
 	}
 	if err := errors.Join(problems...); err != nil {
 		return usageError{err}
+	}
+	return nil
+}
+
+// mayBootstrap refuses to begin a cluster that is there already without this broker, or with another directory of it. In one
+// that has formed without this broker, so far, it is a member that was never started.
+func (nw *network) mayBootstrap(g greeting) error {
+	self := nw.n.settings.nodeID
+	known := len(g.reply.Members) == 0
+	for _, m := range g.reply.Members {
+		if m.Name != memberName(self) {
+			continue
+		}
+		known = true
+		if m.Started {
+			return fmt.Errorf("data %s: it is fresh, but broker %d is a voter of cluster %s with another directory: if that is lost for good, "+
+				"`skein cluster voters remove %d` at another broker, then start this one with --join %s", nw.n.settings.data[0], self, g.reply.Cluster, self, g.addr)
+		}
+	}
+	if !known {
+		return fmt.Errorf("data %s: it is fresh, and cluster %s has no voter %d: start it with --join %s", nw.n.settings.data[0], g.reply.Cluster, self, g.addr)
 	}
 	return nil
 }
@@ -234,9 +270,7 @@ func (g *greeter) Hello(context.Context, *peerpb.HelloRequest) (*peerpb.HelloRep
 	r := &peerpb.HelloReply{Broker: int32(n.settings.nodeID), Instance: g.nw.instance, Cluster: n.clusterID(), Version: version}
 	if m := n.member.Load(); m != nil {
 		for _, m := range m.Members() {
-			if m.Name != "" {
-				r.Started = append(r.Started, m.Name)
-			}
+			r.Members = append(r.Members, &peerpb.EtcdMember{Name: m.Name, Url: m.URL, Id: m.ID, Started: m.Started})
 		}
 	}
 	return r, nil

@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"sync/atomic"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -34,11 +35,12 @@ type node struct {
 	cluster  atomic.Value // string: the cluster's id, once it is known
 	waiting  atomic.Value // string: whom this broker waits for
 
-	cleared chan struct{}                   // closed when nothing stands against writing to the directories
-	member  atomic.Pointer[embedded.Server] // nil: the map is elsewhere
-	client  *clientv3.Client                // set before mapOpen is closed, as is store
-	store   *queuemapper.Store
-	mapOpen chan struct{}
+	cleared  chan struct{}                   // closed when nothing stands against writing to the directories
+	member   atomic.Pointer[embedded.Server] // nil: the map is elsewhere
+	client   *clientv3.Client                // set before mapOpen is closed, as are external and store
+	external bool                            // the map is in an etcd that is none of the brokers'
+	store    *queuemapper.Store
+	mapOpen  chan struct{}
 
 	ctl        *controller.Controller
 	sessions   *session.Server                       // of the active controller; nil: no other brokers
@@ -115,21 +117,37 @@ func (n *node) serve(ctx context.Context, stop context.CancelCauseFunc) error {
 		part("sessions", n.sessions.Run)
 		part("failover", n.failOver)
 	}
-	if m := n.member.Load(); m != nil {
-		part("etcd", func(ctx context.Context) error { return watchMember(ctx, m) })
+	if !n.external {
+		part("etcd", n.watchMember)
+		if n.member.Load() == nil {
+			part("voters", n.followVoters)
+		}
 	}
 	err = n.serveInner(ctx, in)
 	stopBelow()
 	return errors.Join(err, under.Wait())
 }
 
-// watchMember ends when the etcd member does, which it must not.
-func watchMember(ctx context.Context, m *embedded.Server) error {
-	select {
-	case <-ctx.Done():
-		return nil
-	case <-m.Stopped():
-		return errors.New("the member of this broker stopped")
+// watchMember ends when the etcd member of this broker does, which it must not. There may be one only later.
+func (n *node) watchMember(ctx context.Context) error {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		var stopped <-chan struct{}
+		m := n.member.Load()
+		if m != nil {
+			stopped = m.Stopped()
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		case <-stopped:
+			if m.Removed() {
+				return errMemberRemoved
+			}
+			return errors.New("it stopped")
+		}
 	}
 }
 

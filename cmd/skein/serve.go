@@ -1,8 +1,10 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"os"
@@ -51,15 +53,30 @@ signal ends it at once, which is safe, as is kill -9.`,
 			level = slog.LevelInfo
 		}
 		logger := slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{Level: level}))
+		return serve(cmd.Context(), s, logger, cmd.OutOrStdout())
+	}
+	return cmd
+}
+
+// serve runs a node, and another one when its etcd member was taken away: it is a voter no more, and goes on without.
+func serve(ctx context.Context, s settings, logger *slog.Logger, out io.Writer) error {
+	for {
 		claim, err := claimPlace(s)
 		if err != nil {
 			return usageError{err}
 		}
-		defer claim.release()
-		n := &node{settings: s, claim: claim, logger: logger, out: cmd.OutOrStdout()}
-		return n.run(cmd.Context())
+		n := &node{settings: s, claim: claim, logger: logger, out: out}
+		err = n.run(ctx)
+		if errors.Is(err, errMemberRemoved) && ctx.Err() == nil {
+			logger.Warn("this broker votes no more; it goes on without an etcd member", "broker", s.nodeID)
+			if err = os.RemoveAll(n.firstDir("etcd")); err == nil {
+				claim.release()
+				continue
+			}
+		}
+		claim.release()
+		return err
 	}
-	return cmd
 }
 
 // claim is what a broker holds before it touches anything: its ports and its directories.

@@ -105,6 +105,9 @@ type Server struct {
 	closing  *atomic.Bool // set before the server is stopped
 }
 
+// ErrStopped: the server stopped by itself while it started: the others have removed it, or its files are damaged.
+var ErrStopped = errors.New("server stopped")
+
 // walOnce guards a variable of etcd's wal package that is read by every server.
 var walOnce sync.Once
 
@@ -149,7 +152,7 @@ func Start(ctx context.Context, cfg Config) (srv *Server, err error) {
 	case <-etcd.ReadyNotify():
 	case <-etcd.StopNotify():
 		srv.Close()
-		return nil, fmt.Errorf("start embedded etcd in %s: server stopped", cfg.Dir)
+		return nil, fmt.Errorf("start embedded etcd in %s: %w", cfg.Dir, ErrStopped)
 	case <-ctx.Done():
 		srv.Close()
 		return nil, fmt.Errorf("start embedded etcd in %s: %w", cfg.Dir, context.Cause(ctx))

@@ -41,9 +41,10 @@ type Peers struct {
 // Member is one etcd server of the cluster.
 type Member struct {
 	ID      uint64
-	Name    string // "" while it was never started
+	Name    string // "" while one that was added later was never started
 	URL     string
 	Learner bool
+	Started bool // at some time
 }
 
 func (p *Peers) apply(sc *config.ServerConfig) error {
@@ -77,7 +78,7 @@ func (s *Server) ServeClients(ln net.Listener) {
 func (s *Server) Members() []Member {
 	var out []Member
 	for _, m := range s.etcd.Cluster().Members() {
-		out = append(out, member(uint64(m.ID), m.Name, m.PeerURLs, m.IsLearner))
+		out = append(out, member(uint64(m.ID), m.Name, m.PeerURLs, m.IsLearner, len(m.ClientURLs) > 0))
 	}
 	return sorted(out)
 }
@@ -85,11 +86,14 @@ func (s *Server) Members() []Member {
 // ID is this member's.
 func (s *Server) ID() uint64 { return uint64(s.etcd.MemberID()) }
 
+// Removed reports whether the others have removed this member, as far as it has been told.
+func (s *Server) Removed() bool { return s.etcd.Cluster().Member(s.etcd.MemberID()) == nil }
+
 // Leader is the id of the member that leads, 0 if there is none as far as this one knows.
 func (s *Server) Leader() uint64 { return s.etcd.Lead() }
 
-func member(id uint64, name string, urls []string, learner bool) Member {
-	m := Member{ID: id, Name: name, Learner: learner}
+func member(id uint64, name string, urls []string, learner, started bool) Member {
+	m := Member{ID: id, Name: name, Learner: learner, Started: started}
 	if len(urls) > 0 {
 		m.URL = urls[0]
 	}
@@ -117,7 +121,7 @@ func List(ctx context.Context, c *clientv3.Client) ([]Member, error) {
 	}
 	var out []Member
 	for _, m := range resp.Members {
-		out = append(out, member(m.ID, m.Name, m.PeerURLs, m.IsLearner))
+		out = append(out, member(m.ID, m.Name, m.PeerURLs, m.IsLearner, len(m.ClientURLs) > 0))
 	}
 	return sorted(out), nil
 }

@@ -58,12 +58,13 @@ func (*HelloRequest) Descriptor() ([]byte, []int) {
 }
 
 type HelloReply struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Broker        int32                  `protobuf:"varint,1,opt,name=broker,proto3" json:"broker,omitempty"`
-	Instance      []byte                 `protobuf:"bytes,2,opt,name=instance,proto3" json:"instance,omitempty"` // of the process: two with one broker are two processes
-	Cluster       string                 `protobuf:"bytes,3,opt,name=cluster,proto3" json:"cluster,omitempty"`   // "": not known yet
-	Version       string                 `protobuf:"bytes,4,opt,name=version,proto3" json:"version,omitempty"`   // of the build
-	Started       []string               `protobuf:"bytes,5,rep,name=started,proto3" json:"started,omitempty"`   // names of the etcd members that were started at some time, as this broker's own member knows them
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Broker   int32                  `protobuf:"varint,1,opt,name=broker,proto3" json:"broker,omitempty"`
+	Instance []byte                 `protobuf:"bytes,2,opt,name=instance,proto3" json:"instance,omitempty"` // of the process: two with one broker are two processes
+	Cluster  string                 `protobuf:"bytes,3,opt,name=cluster,proto3" json:"cluster,omitempty"`   // "": not known yet
+	Version  string                 `protobuf:"bytes,4,opt,name=version,proto3" json:"version,omitempty"`   // of the build
+	// members of the map's etcd as this broker's own one knows them; none: it has none, or it starts.
+	Members       []*EtcdMember `protobuf:"bytes,5,rep,name=members,proto3" json:"members,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -126,9 +127,9 @@ func (x *HelloReply) GetVersion() string {
 	return ""
 }
 
-func (x *HelloReply) GetStarted() []string {
+func (x *HelloReply) GetMembers() []*EtcdMember {
 	if x != nil {
-		return x.Started
+		return x.Members
 	}
 	return nil
 }
@@ -182,6 +183,7 @@ type EtcdMember struct {
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"` // "": it was never started
 	Url           string                 `protobuf:"bytes,2,opt,name=url,proto3" json:"url,omitempty"`
 	Id            uint64                 `protobuf:"varint,3,opt,name=id,proto3" json:"id,omitempty"`
+	Started       bool                   `protobuf:"varint,4,opt,name=started,proto3" json:"started,omitempty"` // at some time
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -237,6 +239,13 @@ func (x *EtcdMember) GetId() uint64 {
 	return 0
 }
 
+func (x *EtcdMember) GetStarted() bool {
+	if x != nil {
+		return x.Started
+	}
+	return false
+}
+
 type StartMemberReply struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -279,21 +288,22 @@ const file_peer_proto_rawDesc = "" +
 	"\n" +
 	"\n" +
 	"peer.proto\x12\rskein.peer.v1\"\x0e\n" +
-	"\fHelloRequest\"\x8e\x01\n" +
+	"\fHelloRequest\"\xa9\x01\n" +
 	"\n" +
 	"HelloReply\x12\x16\n" +
 	"\x06broker\x18\x01 \x01(\x05R\x06broker\x12\x1a\n" +
 	"\binstance\x18\x02 \x01(\fR\binstance\x12\x18\n" +
 	"\acluster\x18\x03 \x01(\tR\acluster\x12\x18\n" +
-	"\aversion\x18\x04 \x01(\tR\aversion\x12\x18\n" +
-	"\astarted\x18\x05 \x03(\tR\astarted\"I\n" +
+	"\aversion\x18\x04 \x01(\tR\aversion\x123\n" +
+	"\amembers\x18\x05 \x03(\v2\x19.skein.peer.v1.EtcdMemberR\amembers\"I\n" +
 	"\x12StartMemberRequest\x123\n" +
-	"\amembers\x18\x01 \x03(\v2\x19.skein.peer.v1.EtcdMemberR\amembers\"B\n" +
+	"\amembers\x18\x01 \x03(\v2\x19.skein.peer.v1.EtcdMemberR\amembers\"\\\n" +
 	"\n" +
 	"EtcdMember\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x10\n" +
 	"\x03url\x18\x02 \x01(\tR\x03url\x12\x0e\n" +
-	"\x02id\x18\x03 \x01(\x04R\x02id\"\x12\n" +
+	"\x02id\x18\x03 \x01(\x04R\x02id\x12\x18\n" +
+	"\astarted\x18\x04 \x01(\bR\astarted\"\x12\n" +
 	"\x10StartMemberReply2\x9a\x01\n" +
 	"\x04Peer\x12?\n" +
 	"\x05Hello\x12\x1b.skein.peer.v1.HelloRequest\x1a\x19.skein.peer.v1.HelloReply\x12Q\n" +
@@ -320,16 +330,17 @@ var file_peer_proto_goTypes = []any{
 	(*StartMemberReply)(nil),   // 4: skein.peer.v1.StartMemberReply
 }
 var file_peer_proto_depIdxs = []int32{
-	3, // 0: skein.peer.v1.StartMemberRequest.members:type_name -> skein.peer.v1.EtcdMember
-	0, // 1: skein.peer.v1.Peer.Hello:input_type -> skein.peer.v1.HelloRequest
-	2, // 2: skein.peer.v1.Peer.StartMember:input_type -> skein.peer.v1.StartMemberRequest
-	1, // 3: skein.peer.v1.Peer.Hello:output_type -> skein.peer.v1.HelloReply
-	4, // 4: skein.peer.v1.Peer.StartMember:output_type -> skein.peer.v1.StartMemberReply
-	3, // [3:5] is the sub-list for method output_type
-	1, // [1:3] is the sub-list for method input_type
-	1, // [1:1] is the sub-list for extension type_name
-	1, // [1:1] is the sub-list for extension extendee
-	0, // [0:1] is the sub-list for field type_name
+	3, // 0: skein.peer.v1.HelloReply.members:type_name -> skein.peer.v1.EtcdMember
+	3, // 1: skein.peer.v1.StartMemberRequest.members:type_name -> skein.peer.v1.EtcdMember
+	0, // 2: skein.peer.v1.Peer.Hello:input_type -> skein.peer.v1.HelloRequest
+	2, // 3: skein.peer.v1.Peer.StartMember:input_type -> skein.peer.v1.StartMemberRequest
+	1, // 4: skein.peer.v1.Peer.Hello:output_type -> skein.peer.v1.HelloReply
+	4, // 5: skein.peer.v1.Peer.StartMember:output_type -> skein.peer.v1.StartMemberReply
+	4, // [4:6] is the sub-list for method output_type
+	2, // [2:4] is the sub-list for method input_type
+	2, // [2:2] is the sub-list for extension type_name
+	2, // [2:2] is the sub-list for extension extendee
+	0, // [0:2] is the sub-list for field type_name
 }
 
 func init() { file_peer_proto_init() }

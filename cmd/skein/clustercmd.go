@@ -1,0 +1,137 @@
+package main
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+)
+
+func clusterCommand() *cobra.Command {
+	var f opsFlags
+	cmd := &cobra.Command{Use: "cluster", Short: "Show the cluster; change who votes", Args: noArgs}
+	f.add(cmd)
+	voters := &cobra.Command{
+		Use:     "voters",
+		Short:   "List who votes; promote, demote, remove",
+		Example: "  skein cluster voters list\n  skein cluster voters promote 4",
+		Long: `Voters elect the active controller, keep its log, and hold the map's etcd, unless that is an external one. Have 1, 3 or 5.
+A voter that is gone for good is replaced by removing it and promoting another member.`,
+		Args: noArgs,
+	}
+	voters.AddCommand(
+		votersVerb(&f, "list", "List the members, and which of them vote", ""),
+		votersVerb(&f, "promote", "Give a member a vote", `Its etcd member is started, catches up, and then votes; after that the broker does.
+Another member must have been there for five seconds before the next one comes: the command waits for that.`),
+		votersVerb(&f, "demote", "Take a member's vote", "The broker goes on as a plain one. The last voter cannot be demoted."),
+		votersVerb(&f, "remove", "Make a broker no member any more", "For a broker that is gone for good. What is on its disk can be read again when its directory is served by a broker with its id."),
+	)
+	cmd.AddCommand(clusterStatus(&f), voters)
+	return cmd
+}
+
+func votersVerb(f *opsFlags, verb, short, long string) *cobra.Command {
+	use, example, args := verb+" BROKER", "  skein cluster voters "+verb+" 4", cobra.ExactArgs(1)
+	if verb == "list" {
+		use, example, args = verb, "  skein cluster voters list", cobra.NoArgs
+	}
+	return &cobra.Command{
+		Use: use, Short: short, Long: long, Example: example,
+		Args: func(cmd *cobra.Command, in []string) error {
+			if err := args(cmd, in); err != nil {
+				return usageError{err}
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, in []string) error {
+			rq := votersRequest{Verb: verb}
+			if len(in) > 0 {
+				id, err := brokerArg(in)
+				if err != nil {
+					return err
+				}
+				rq.Broker = id
+			}
+			var out []voterState
+			if err := f.call(cmd.Context(), "POST", "/v1/cluster/voters", rq, &out); err != nil {
+				return err
+			}
+			if f.json {
+				return printJSON(cmd.OutOrStdout(), out)
+			}
+			t := newTable(cmd.OutOrStdout(), "BROKER", "INTERNAL", "VOTES")
+			for _, m := range out {
+				t.row(m.Broker, m.Address, yesNo(m.Voter))
+			}
+			return t.flush()
+		},
+	}
+}
+
+func yesNo(b bool) string {
+	if b {
+		return "yes"
+	}
+	return "no"
+}
+
+func clusterStatus(f *opsFlags) *cobra.Command {
+	return &cobra.Command{
+		Use:     "status",
+		Short:   "Show brokers, voters, etcd members and logs as one broker knows them",
+		Example: "  skein cluster status --http 127.0.0.1:9644",
+		Args:    noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			var v clusterView
+			if err := f.call(cmd.Context(), "GET", "/v1/cluster", nil, &v); err != nil {
+				return err
+			}
+			out := cmd.OutOrStdout()
+			if f.json {
+				return printJSON(out, v)
+			}
+			controller := "none is known"
+			if v.Controller != nil {
+				controller = fmt.Sprintf("broker %d, term %d", *v.Controller, v.Term)
+			}
+			fmt.Fprintf(out, "cluster %s, as broker %d knows it; active controller: %s\n", v.Cluster, v.Broker, controller)
+			if v.Waiting != "" {
+				fmt.Fprintln(out, v.Waiting)
+			}
+			t := newTable(out, "BROKER", "STATE", "VOTES", "INTERNAL", "RACK", "GROUPS")
+			for _, b := range v.Brokers {
+				state := "registered"
+				if !b.Registered {
+					state = "away"
+				}
+				t.row(b.Broker, state, yesNo(b.Voter), b.Internal, b.Rack, b.Groups)
+			}
+			if err := t.flush(); err != nil {
+				return err
+			}
+			fmt.Fprintln(out)
+			t = newTable(out, "LOG", "BROKER", "EPOCH", "STATE", "GROUPS", "WITNESSES")
+			for _, l := range v.Logs {
+				var w []string
+				for _, b := range l.Witnesses {
+					w = append(w, strconv.Itoa(int(b)))
+				}
+				t.row(l.ID, l.Broker, l.Epoch, l.State, l.Groups, strings.Join(w, ","))
+			}
+			if err := t.flush(); err != nil {
+				return err
+			}
+			fmt.Fprintln(out)
+			t = newTable(out, "ETCD", "URL", "ROLE")
+			for _, e := range v.Etcd {
+				role := map[bool]string{true: "leader"}[e.Leader]
+				if e.Learner {
+					role = "learner"
+				}
+				t.row(e.Name, e.URL, role)
+			}
+			return t.flush()
+		},
+	}
+}
