@@ -9,6 +9,7 @@ import (
 	"net"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -34,6 +35,7 @@ type served struct {
 	member *Member
 	server *grpc.Server
 	conn   *grpc.ClientConn
+	hang   atomic.Pointer[chan struct{}] // not nil: what comes waits until it is closed
 }
 
 func newCluster(t testing.TB, members int) *cluster {
@@ -49,6 +51,20 @@ func newCluster(t testing.TB, members int) *cluster {
 	return c
 }
 
+// hangingStream is that of a process that was stopped.
+type hangingStream struct {
+	grpc.ServerStream
+	s *served
+}
+
+func (h *hangingStream) RecvMsg(m any) error {
+	err := h.ServerStream.RecvMsg(m)
+	if c := h.s.hang.Load(); c != nil {
+		<-*c
+	}
+	return err
+}
+
 func (s *served) stop() {
 	s.conn.Close()
 	s.server.Stop()
@@ -59,7 +75,10 @@ func (c *cluster) start(id ID) {
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	s := &served{member: NewMember(MemberConfig{ID: id}), server: grpc.NewServer()}
+	s := &served{member: NewMember(MemberConfig{ID: id})}
+	s.server = grpc.NewServer(grpc.StreamInterceptor(func(srv any, ss grpc.ServerStream, _ *grpc.StreamServerInfo, next grpc.StreamHandler) error {
+		return next(srv, &hangingStream{ss, s})
+	}))
 	peerpb.RegisterWitnessServer(s.server, NewServer(s.member, nil, nil))
 	go s.server.Serve(ln)
 	if s.conn, err = grpc.NewClient(ln.Addr().String(), grpc.WithTransportCredentials(insecure.NewCredentials())); err != nil {
@@ -302,6 +321,40 @@ func TestRegistrar(t *testing.T) {
 	if q.HighWatermark() != ident.Offset(seq) {
 		t.Error("visible after the seal")
 	}
+}
+
+// TestHungWitness: one that hangs costs one timeout and one swap, and is not in the set when it goes on.
+func TestHungWitness(t *testing.T) {
+	c := newCluster(t, 2)
+	o := c.own(t.TempDir(), 2)
+	defer o.stop()
+	gens := o.open(1)
+	q := o.queue(0, 1)
+	if err := o.append1(q, 5, 0); err != nil {
+		t.Fatal(err)
+	}
+	victim, end := c.set()[0], make(chan struct{})
+	c.members[victim.Broker].hang.Store(&end)
+	begun := time.Now()
+	if err := o.append1(q, 5, 1); err != nil {
+		t.Fatal(err)
+	}
+	if took := time.Since(begun); took < 250*time.Millisecond || took > 5*time.Second {
+		t.Errorf("the append took %v, want a little more than the timeout of 300ms", took)
+	}
+	if got := c.set(); len(got) != 1 || got[0] == victim || c.swaps != 1 {
+		t.Errorf("set %v after %d swaps", got, c.swaps)
+	}
+	c.members[victim.Broker].hang.Store(nil)
+	close(end)
+	o.r.Candidates(c.candidates())
+	c.await("it joins again", func() bool { return len(c.set()) == 2 })
+	for i := range int32(20) {
+		if err := o.append1(q, 5, 2+i); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c.sealed(Key{Log: o.Recovered().ID, Epoch: 1}, gens[0], 1, 22)
 }
 
 // TestLastSurvivor: with no witness left the set is recorded as empty, and only then acks go on.
