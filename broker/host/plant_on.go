@@ -6,6 +6,7 @@ package host
 var plants struct {
 	serveFirst bool // O15: a log serves what its disk says, without asking its record
 	mapFirst   bool // O15: the map is read before the reopening
+	thawAnyway bool // O18: a group whose move was not applied goes on without a look at the map
 	diskEnds   bool // O16: a sealed run keeps what the disk has beyond its end
 }
 
@@ -15,6 +16,7 @@ func Plant(name string) (undo func()) {
 		"serveFirst": &plants.serveFirst,
 		"mapFirst":   &plants.mapFirst,
 		"diskEnds":   &plants.diskEnds,
+		"thawAnyway": &plants.thawAnyway,
 	}[name]
 	*p = true
 	return func() { *p = false }

@@ -79,7 +79,7 @@ func (h *Host) splitFrozen(ctx context.Context, sp split, v *Moved) error {
 		}
 	}
 	if err != nil {
-		return errors.Join(err, src.thaw(), dst.thaw())
+		return errors.Join(err, h.unfreeze(ctx, &src, err), h.unfreeze(ctx, &dst, err))
 	}
 	h.cfg.Changed(sp.source.ID, sp.target.ID)
 	return errors.Join(src.seal(ctx), dst.seal(ctx))
@@ -127,4 +127,17 @@ func (f *frozenGroup) prepare(ctx context.Context, h *Host, epoch ident.Epoch, s
 	}
 	f.pub.Epoch, f.pub.Frame = epoch, frames[0]
 	return nil
+}
+
+// unfreeze ends the freeze of a group that was not split: it goes on where the map says that it does.
+func (h *Host) unfreeze(ctx context.Context, f *frozenGroup, cause error) error {
+	if errors.Is(cause, errUnsettled) {
+		return nil
+	}
+	ends, over := h.over(f.old, f.pub.Ends)
+	if !over {
+		return f.thaw()
+	}
+	f.pub.Ends = ends
+	return f.seal(ctx)
 }

@@ -1,6 +1,7 @@
 package failover
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -115,6 +116,9 @@ func (f *Failover) orphans(m *queuemapper.Map, sources []*source) []orphan {
 			continue
 		}
 		state, known := src.table[named(g, cur)] // exactly that frame's (O2)
+		if plants.unnamed {
+			state, known = src.table.anyOf(g.ID, cur.Epoch)
+		}
 		if !known {
 			src.stick(g.ID, fmt.Errorf("group %d: %w: it knows no generation %s", g.ID, ErrNoTable, named(g, cur)))
 			f.metrics.strangers.Inc()
@@ -123,6 +127,17 @@ func (f *Failover) orphans(m *queuemapper.Map, sources []*source) []orphan {
 		out = append(out, orphan{source: src, group: g, state: living(m, state)})
 	}
 	return out
+}
+
+// anyOf is wrong on purpose and called only when a plant is on: it finds the last opening frame of a generation's number.
+func (t Table) anyOf(g ident.Group, epoch ident.Epoch) (state []ident.PartitionState, known bool) {
+	var newest ident.Frame
+	for gen, s := range t {
+		if gen.Group == g && gen.Epoch == epoch && (!known || cmp.Or(cmp.Compare(gen.Frame.Epoch, newest.Epoch), cmp.Compare(gen.Frame.Position, newest.Position)) > 0) {
+			state, known, newest = s, true, gen.Frame
+		}
+	}
+	return state, known
 }
 
 // living leaves out what is of deleted topics. The map is newer than the seal, so that a topic with anything in the

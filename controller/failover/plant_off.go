@@ -3,4 +3,4 @@
 package failover
 
 // plants are mistakes that the tests must catch; see plant_on.go.
-var plants = struct{ cachedSet, emptyTable, anyEpoch, reuseEpoch, dropState bool }{}
+var plants = struct{ cachedSet, emptyTable, anyEpoch, reuseEpoch, dropState, unnamed bool }{}

@@ -9,6 +9,7 @@ var plants struct {
 	anyEpoch   bool // O13: the source is compared as it is at the publishing, not at the table's epoch
 	reuseEpoch bool // I5: the next generation has the epoch of the one before
 	dropState  bool // O12: the opening frame carries the ends alone
+	unnamed    bool // O2: any opening frame of a generation's number is taken for the one that the record names
 }
 
 // Plant makes one of the mistakes, named as its field is, until the function that it returns is called: for internal/sim.
@@ -19,6 +20,7 @@ func Plant(name string) (undo func()) {
 		"anyEpoch":   &plants.anyEpoch,
 		"reuseEpoch": &plants.reuseEpoch,
 		"dropState":  &plants.dropState,
+		"unnamed":    &plants.unnamed,
 	}[name]
 	*p = true
 	return func() { *p = false }

@@ -54,7 +54,7 @@ func (w *world) boot(n *node) {
 // storeOf opens the map as this broker.
 func (b *broker) openStore() (*queuemapper.Store, error) {
 	n := b.node
-	c := &etcdClient{s: b.w.etcd, faults: &b.w.cfg.Etcd, cut: func() bool { return b.w.net.cut(n.id, etcdEnd) || b.w.net.cut(etcdEnd, n.id) }}
+	c := &etcdClient{s: b.w.etcd, node: n, faults: &b.w.cfg.Etcd, cut: func() bool { return b.w.net.cut(n.id, etcdEnd) || b.w.net.cut(etcdEnd, n.id) }}
 	return queuemapper.Open(background, queuemapper.Config{
 		Client: c.client(), Groups: b.w.cfg.Groups, Logger: quiet, Rand: lots{b.w.e}, Pause: b.pause,
 	}, b.w.truth.Map().Cluster().ID)
@@ -185,6 +185,9 @@ func (b *broker) follow() {
 	}
 	if b.host != nil {
 		b.host.Follow(m)
+	}
+	if b.member == nil {
+		return
 	}
 	for _, k := range b.member.Keys() { // O6
 		if l := m.Log(k.Log); l != nil && l.Epoch > k.Epoch {

@@ -254,6 +254,7 @@ type etcdClient struct {
 	etcdserverpb.LeaseClient
 	s      *etcd
 	faults *etcdFaults
+	node   *node       // whose it is; nil: the world's
 	cut    func() bool // it cannot reach etcd now; nil: it can
 	ideal  bool        // no time, no faults: the observer's
 }
@@ -279,9 +280,10 @@ func exchange[T any](c *etcdClient, label string, write bool, apply func() (T, e
 	away := func() bool { return c.s.down || c.cut != nil && c.cut() }
 	delay := e.between(c.faults.low, c.faults.high)
 	timeout := 500 * time.Millisecond
-	lostAnswer := e.chance(c.faults.lostAnswer)
-	if write && e.chance(c.faults.late) { // the client gives it up; etcd may still see it
-		delay, timeout = timeout+e.between(0, c.faults.lateBy), timeout/2
+	lossy := c.node != nil && c.node.lossy > 0 && write
+	lostAnswer := e.chance(c.faults.lostAnswer) || lossy && e.chance(400)
+	if write && (e.chance(c.faults.late) || lossy && e.chance(200)) { // the client gives it up; etcd may still see it
+		delay, timeout = timeout+e.between(0, max(c.faults.lateBy, time.Second)), timeout/2
 	}
 	if !e.chance(c.faults.lostAsk) && !away() {
 		e.at(delay, func() {
@@ -290,6 +292,11 @@ func exchange[T any](c *etcdClient, label string, write bool, apply func() (T, e
 			}
 			v, err := apply()
 			e.logf("etcd applies %s of %s: %v", label, p.host.name, err)
+			if write && c.node != nil && c.node.trip != nil {
+				trip := c.node.trip
+				c.node.trip = nil
+				trip()
+			}
 			if !lostAnswer && !away() {
 				e.at(e.between(c.faults.low, c.faults.high), func() { f.resolve(v, err) })
 			}

@@ -26,11 +26,13 @@ const (
 	FaultWitnesses                   // an owner is asked to change its witness set
 	FaultClock                       // the wall clock of a broker jumps
 	FaultCrashAll                    // all brokers at once
+	FaultLossy                       // writes of one broker to etcd are often late or without an answer
+	FaultAtWrite                     // something goes wrong right when the next write of one broker to etcd is applied
 	faultKinds
 )
 
 var faultNames = [faultKinds]string{
-	"crash", "pause", "cut", "isolate", "etcd away", "no etcd", "slow disk", "suspect", "controllers end", "move", "new witnesses", "clock jumps", "crash all",
+	"crash", "pause", "cut", "isolate", "etcd away", "no etcd", "slow disk", "suspect", "controllers end", "move", "new witnesses", "clock jumps", "crash all", "etcd lossy", "at a write",
 }
 
 func (k FaultKind) String() string { return faultNames[k] }
@@ -52,7 +54,7 @@ func (f Fault) String() string {
 // weights say how often each kind of fault comes.
 var weights = [faultKinds]int{
 	FaultCrash: 24, FaultPause: 14, FaultCut: 8, FaultIsolate: 6, FaultEtcd: 3, FaultNoEtcd: 6, FaultSlowDisk: 3,
-	FaultSuspect: 14, FaultController: 5, FaultMove: 18, FaultWitnesses: 10, FaultClock: 2, FaultCrashAll: 2,
+	FaultSuspect: 14, FaultController: 5, FaultMove: 18, FaultWitnesses: 10, FaultClock: 2, FaultCrashAll: 2, FaultLossy: 10, FaultAtWrite: 14,
 }
 
 // Draw makes the run of a seed.
@@ -97,7 +99,7 @@ func Draw(seed uint64) Config {
 			next := f
 			next.At += time.Duration(r.Int64N(int64(40 * time.Millisecond)))
 			next.Broker, next.Other, next.Lot = 1+r.IntN(c.Brokers), 1+r.IntN(c.Brokers), r.Uint32()
-			next.Kind = []FaultKind{FaultCrash, FaultPause, FaultSuspect, FaultMove, FaultController, FaultNoEtcd, FaultWitnesses}[r.IntN(7)]
+			next.Kind = []FaultKind{FaultCrash, FaultPause, FaultSuspect, FaultMove, FaultController, FaultNoEtcd, FaultWitnesses, FaultLossy, FaultAtWrite}[r.IntN(9)]
 			c.Faults = append(c.Faults, next)
 		}
 	}
@@ -164,6 +166,18 @@ func (w *world) fault(f Fault) {
 	case FaultWitnesses:
 		if n.running != nil {
 			n.running.changeWitnesses(f.Lot)
+		}
+	case FaultLossy:
+		n.lossy++
+		w.e.at(f.For, func() { n.lossy-- })
+	case FaultAtWrite:
+		next := f
+		next.Kind = []FaultKind{FaultCrash, FaultPause, FaultSuspect, FaultNoEtcd, FaultController, FaultIsolate}[f.Lot>>20%6]
+		n.trip = func() {
+			if !w.calm {
+				w.e.logf("FAULT %v", next)
+				w.fault(next)
+			}
 		}
 	case FaultClock:
 		n.clock += f.For * time.Duration(int32(f.Lot)%1000)

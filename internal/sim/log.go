@@ -118,6 +118,13 @@ func (l *simLog) poison(cause error) {
 }
 
 func (l *simLog) run(gen ident.Generation) *logRun {
+	if planted.unnamed {
+		for _, r := range slices.Backward(l.runs) {
+			if r.gen.Group == gen.Group && r.gen.Epoch == gen.Epoch {
+				return r
+			}
+		}
+	}
 	for _, r := range l.runs {
 		if r.gen == gen {
 			return r

@@ -78,7 +78,7 @@ func (w *world) story() {
 	w.etcd.down = false
 	clear(w.net.broken)
 	for _, n := range w.nodes {
-		n.slow = 0
+		n.slow, n.trip = 0, nil
 		w.boot(n)
 	}
 	if !w.await("I14", 60*time.Second, w.settled) {

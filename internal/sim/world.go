@@ -51,6 +51,8 @@ type node struct {
 	running *broker // nil: nothing runs
 	boots   int
 	slow    time.Duration // of each write, on top
+	lossy   int           // faults that lose answers of etcd to it now
+	trip    func()        // goes wrong at its next write to etcd
 	clock   time.Duration // its wall clock is ahead by this
 }
 

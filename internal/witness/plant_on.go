@@ -11,3 +11,17 @@ var plants struct {
 	settleByRead     bool // O8: an unknown swap counts as lost, because the record reads so
 	afterSeal        bool // O10: a sealed table takes updates
 }
+
+// Plant makes one of the mistakes, named as its field is, until the function that it returns is called: for internal/sim.
+func Plant(name string) (undo func()) {
+	p := map[string]*bool{
+		"ackEarly":         &plants.ackEarly,
+		"gapAccepted":      &plants.gapAccepted,
+		"emptyAnswer":      &plants.emptyAnswer,
+		"joinerNotAwaited": &plants.joinerNotAwaited,
+		"settleByRead":     &plants.settleByRead,
+		"afterSeal":        &plants.afterSeal,
+	}[name]
+	*p = true
+	return func() { *p = false }
+}

@@ -1,0 +1,72 @@
+//go:build skeinplant
+
+package sim
+
+import (
+	"errors"
+	"testing"
+
+	"github.com/skeinmq/skein/broker/host"
+	"github.com/skeinmq/skein/controller/failover"
+	"github.com/skeinmq/skein/internal/witness"
+	"github.com/skeinmq/skein/queuemapper"
+)
+
+// mistakes are planted one by one; each must be seen within so many seeds. The packages that have them test them, too, by
+// themselves.
+var mistakes = []struct {
+	rule, what string
+	plant      func(name string) (undo func())
+	name       string
+	seeds      uint64
+}{
+	{"O2", "an opening frame without a name: a failover takes the newest one of the generation's number", failover.Plant, "unnamed", 20000},
+	{"O2", "an opening frame without a name: an owner opens the newest one of the generation's number", plant, "unnamed", 20000},
+	{"O4", "ack before witnesses", plant, "ackFirst", 500},
+	{"O4", "ack with one witness of two, seal from any", witness.Plant, "ackEarly", 20000},
+	{"O5", "a witness takes a delta whose number does not follow", witness.Plant, "gapAccepted", 20000},
+	{"O6", "a restarted witness says empty", witness.Plant, "emptyAnswer", 20000},
+	{"O6", "a controller takes a witness that does not know for an empty one", failover.Plant, "emptyTable", 20000},
+	{"O7", "a joiner is not awaited before the swap is settled", witness.Plant, "joinerNotAwaited", 20000},
+	{"O8", "an unknown swap is settled by a read (the map's store)", queuemapper.Plant, "settleReads", 20000},
+	{"O8", "an unknown swap is settled by a read (the owner)", witness.Plant, "settleByRead", 20000},
+	{"O9", "a former member is asked", failover.Plant, "cachedSet", 20000},
+	{"O10", "a witness takes updates after its seal", witness.Plant, "afterSeal", 20000},
+	{"O12", "dedup state dropped on failover", failover.Plant, "dropState", 20000},
+	{"O13", "publish without comparing the source log", queuemapper.Plant, "noSource", 20000},
+	{"O13", "publish without comparing the target log", queuemapper.Plant, "noTarget", 20000},
+	{"O13", "the source log compared as it is now, not at the table's epoch", failover.Plant, "anyEpoch", 20000},
+	{"O15", "an owner serves before it reads its record", host.Plant, "serveFirst", 500},
+	{"O15", "a sealed log is reopened, the map was read before", host.Plant, "mapFirst", 20000},
+	{"O16", "ends taken from the disk, not from the map's table", host.Plant, "diskEnds", 20000},
+	{"O18", "an unknown move is settled by a read", queuemapper.Plant, "touchReads", 20000},
+	{"O18", "a move that landed and was followed by others counts as not applied: its old owner goes on", host.Plant, "thawAnyway", 20000},
+	{"I5", "an epoch is used again", func(name string) func() {
+		a, b := failover.Plant(name), queuemapper.Plant("sameEpoch")
+		return func() { a(); b() }
+	}, "reuseEpoch", 500},
+}
+
+// TestPlanted proves that the simulation can fail, for each rule.
+//
+//	go test -tags skeinplant -run TestPlanted ./internal/sim -v
+func TestPlanted(t *testing.T) {
+	for _, m := range mistakes {
+		t.Run(m.rule+"_"+m.name, func(t *testing.T) {
+			defer m.plant(m.name)()
+			for seed := uint64(1); seed <= m.seeds; seed++ {
+				r := Run(Draw(seed), false)
+				if r.Err == nil {
+					continue
+				}
+				if v := (*Violation)(nil); !errors.As(r.Err, &v) {
+					t.Errorf("seed %d: %v", seed, r.Err)
+					return
+				}
+				t.Logf("%s: %s: seed %d: %v", m.rule, m.what, seed, r.Err)
+				return
+			}
+			t.Errorf("%s: %s: not seen in %d seeds", m.rule, m.what, m.seeds)
+		})
+	}
+}
