@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"net"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 const (
@@ -27,9 +25,7 @@ func watched(c net.Conn) {
 	_ = t.SetKeepAliveConfig(net.KeepAliveConfig{Enable: true, Idle: time.Second, Interval: time.Second, Count: 1})
 	_ = t.SetNoDelay(true)
 	if raw, err := t.SyscallConn(); err == nil {
-		_ = raw.Control(func(fd uintptr) {
-			_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(gone.Milliseconds()))
-		})
+		_ = raw.Control(func(fd uintptr) { _ = breakUnanswered(int(fd), gone) })
 	}
 }
 
