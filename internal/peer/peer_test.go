@@ -39,7 +39,9 @@ func (o *owner) Prepare(stream grpc.ClientStreamingServer[peerpb.PrepareRequest,
 		if err != nil {
 			return err
 		}
-		n++
+		if n++; o.entered != nil {
+			o.entered <- struct{}{}
+		}
 	}
 }
 
@@ -227,6 +229,34 @@ func TestScopes(t *testing.T) {
 	second.Close()
 	if _, err := move(t, p, 2); status.Code(err) != codes.Unavailable {
 		t.Errorf("after close: %v", err)
+	}
+}
+
+// TestScopeEndsStreams: a method that waits for its caller's next message does not keep a scope from ending. A broker that witnesses
+// for others has such calls all the time, and did not exit after SIGTERM.
+func TestScopeEndsStreams(t *testing.T) {
+	s, addr := start(t, testConfig(t, 2, "c", nil))
+	p := pool(t, testConfig(t, 1, "c", nil), map[ident.Broker]string{2: addr})
+	scope, entered := s.Scope(), make(chan struct{})
+	peerpb.RegisterOwnerServer(scope, &owner{entered: entered})
+	cc, _ := p.Conn(2)
+	stream, err := peerpb.NewOwnerClient(cc).Prepare(t.Context())
+	if err == nil {
+		err = stream.Send(&peerpb.PrepareRequest{})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	<-entered
+	closed := make(chan struct{})
+	go func() { scope.Close(); close(closed) }()
+	select {
+	case <-closed:
+	case <-time.After(10 * time.Second):
+		t.Fatal("the scope waits for the caller of a stream")
+	}
+	if err := stream.RecvMsg(&peerpb.PrepareReply{}); status.Code(err) != codes.Unavailable {
+		t.Errorf("the caller was told %v", err)
 	}
 }
 

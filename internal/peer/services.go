@@ -95,14 +95,13 @@ func (s *services) handle(_ any, stream grpc.ServerStream) error {
 	if sv == nil || !sv.scope.enter() {
 		return status.Errorf(codes.Unavailable, "%s: not served yet or any more", name)
 	}
+	if m := sv.streams[method]; m != nil {
+		return sv.stream(m, stream)
+	}
 	defer sv.scope.calls.Done()
 	ctx, cancel := context.WithCancel(stream.Context())
 	defer cancel()
 	defer context.AfterFunc(sv.scope.ctx, cancel)()
-	stream = &scopedStream{ServerStream: stream, ctx: ctx}
-	if m := sv.streams[method]; m != nil {
-		return sv.result(m(sv.impl, stream))
-	}
 	m := sv.methods[method]
 	if m == nil {
 		return status.Error(codes.Unimplemented, fmt.Sprintf("unknown method %s of %s", method, name))
@@ -112,6 +111,26 @@ func (s *services) handle(_ any, stream grpc.ServerStream) error {
 		return sv.result(err)
 	}
 	return stream.SendMsg(out)
+}
+
+// stream serves a call that is a stream. A method that waits for its caller's next message looks at no context: when the scope
+// ends the call is over for the caller at once, which ends that wait, and so the method, and only then the call counts no more.
+func (sv *service) stream(m grpc.StreamHandler, stream grpc.ServerStream) error {
+	ctx, cancel := context.WithCancel(stream.Context())
+	stop := context.AfterFunc(sv.scope.ctx, cancel)
+	ended := make(chan error, 1)
+	go func() {
+		defer sv.scope.calls.Done()
+		defer cancel()
+		defer stop()
+		ended <- m(sv.impl, &scopedStream{ServerStream: stream, ctx: ctx})
+	}()
+	select {
+	case err := <-ended:
+		return sv.result(err)
+	case <-sv.scope.ctx.Done():
+		return status.Error(codes.Unavailable, "service ended")
+	}
 }
 
 // result makes the end of the scope UNAVAILABLE instead of CANCELED, which callers take for their own doing.
