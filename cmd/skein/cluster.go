@@ -3,12 +3,14 @@ package main
 import (
 	"context"
 	"fmt"
+	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
 	"github.com/skeinmq/skein/broker/host"
 	"github.com/skeinmq/skein/commitlog"
+	"github.com/skeinmq/skein/controller/balance"
 	"github.com/skeinmq/skein/controller/failover"
 	"github.com/skeinmq/skein/controller/session"
 	"github.com/skeinmq/skein/internal/ident"
@@ -22,22 +24,44 @@ import (
 func (n *node) openSessions() {
 	n.sessions = session.NewServer(session.ServerConfig{
 		Self: n.settings.nodeID, Leadership: n.ctl, Map: n.store, Logger: n.logger, Registerer: n.registry,
+		Heard: func(hb *peerpb.Heartbeat) {
+			now := time.Now()
+			for _, l := range hb.GetLoads() {
+				n.balancer.Observe(ident.Group(l.GetGroup()), balance.Load{BytesIn: l.GetBytesIn(), BatchesIn: l.GetBatchesIn(), ColdReads: l.GetColdBytesOut()}, now)
+			}
+		},
 	})
+	n.balancer = balance.NewLoop(balance.Config{
+		Store: n.store, Sessions: n.sessions, Owners: balance.Remote{Conns: n.net.pool}, Enabled: n.mayBalance, Logger: n.logger, Registerer: n.registry,
+	})
+	peerpb.RegisterBalanceServer(n.net.server.GRPC(), &balance.Service{Loop: n.balancer})
 }
 
-// failOver takes the groups of dead brokers to others, whenever this broker is the active controller, until ctx ends.
+// standing is a broker's, with what operators want of it.
+func (n *node) standing(b ident.Broker) failover.Standing {
+	st := n.sessions.Session(b).Standing
+	if st == failover.Live && n.store.Map().Draining(b) {
+		return failover.Draining
+	}
+	return st
+}
+
+// failOver takes the groups of dead brokers to others, and evens out what they own, whenever this broker is the active controller, until ctx ends.
 func (n *node) failOver(ctx context.Context) error {
 	// Brokers that die together cost no timeout.
 	reach := failover.Watchful{Members: sealers{n.net.pool}, Targets: preparers{host.Peers{Conns: n.net.pool}}, Sessions: n.sessions}
 	f, err := failover.New(failover.Config{
 		Store: n.store, Members: reach, Targets: reach,
-		Standing: func(b ident.Broker) failover.Standing { return n.sessions.Session(b).Standing },
-		Logger:   n.logger, Registerer: n.registry,
+		Standing: n.standing, Load: n.balancer.Load,
+		Logger: n.logger, Registerer: n.registry,
 	})
 	if err != nil {
 		return err
 	}
 	n.ctl.Lead(ctx, func(ctx context.Context, term uint64) {
+		var balancing sync.WaitGroup
+		balancing.Go(func() { n.balancer.Run(ctx) })
+		defer balancing.Wait()
 		loop := failover.Loop{Failover: f, Sessions: n.sessions, Self: n.settings.nodeID}
 		if err := loop.Run(ctx, int64(term)); err != nil {
 			n.logger.Warn("active controller", "term", term, "error", err)

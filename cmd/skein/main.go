@@ -63,7 +63,7 @@ configuration, data directories).`,
 	}
 	root.Args, root.RunE = noArgs, func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	root.AddCommand(serveCommand(), versionCommand(), topicCommand(), groupCommand(), mapCommand(), brokerCommand(), clusterCommand(), logCommand(), metaCommand(), benchCommand(), devCommand())
+	root.AddCommand(serveCommand(), versionCommand(), topicCommand(), groupCommand(), mapCommand(), brokerCommand(), clusterCommand(), balanceCommand(), logCommand(), metaCommand(), benchCommand(), devCommand())
 	return root
 }
 

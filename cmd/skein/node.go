@@ -16,6 +16,7 @@ import (
 
 	"github.com/skeinmq/skein/broker"
 	"github.com/skeinmq/skein/controller"
+	"github.com/skeinmq/skein/controller/balance"
 	"github.com/skeinmq/skein/controller/session"
 	"github.com/skeinmq/skein/queuemapper"
 	"github.com/skeinmq/skein/queuemapper/embedded"
@@ -44,6 +45,7 @@ type node struct {
 
 	ctl        *controller.Controller
 	sessions   *session.Server                       // of the active controller; nil: no other brokers
+	balancer   *balance.Loop                         // of the active controller; nil: no other brokers
 	controller atomic.Pointer[controller.Controller] // ctl, for whoever may come before it
 
 	inner atomic.Pointer[inner] // the one that serves; nil: none yet, or between two

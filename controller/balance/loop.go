@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"strings"
 	"sync"
 	"time"
 
@@ -22,7 +21,7 @@ type Owners interface {
 	Move(ctx context.Context, owner ident.Broker, groups []ident.Group, to ident.Log) (map[ident.Group]error, error)
 }
 
-// ConfigEnabled is the dynamic config (broker default) that switches the balancer off: "false".
+// ConfigEnabled is the broker config that switches the balancer off.
 const ConfigEnabled = "skein.balancer.enabled"
 
 // Config configures a Loop.
@@ -31,6 +30,8 @@ type Config struct {
 	Sessions failover.Sessions
 	Owners   Owners
 	Limits   Limits
+	// Enabled reads the switch, ConfigEnabled, in a map; nil: it is on.
+	Enabled func(*queuemapper.Map) bool
 	// Every is how often a plan is made when nothing happens, default 1 s; Soon is how long after something happened,
 	// default 200 ms.
 	Every, Soon time.Duration
@@ -130,7 +131,7 @@ func wait(ctx context.Context, d time.Duration) {
 // input is what there is to plan from now.
 func (l *Loop) input(now time.Time) Input {
 	m := l.cfg.Store.Map()
-	in := Input{Map: m, Now: now, Loads: l.loads.Loads(now), Enabled: !strings.EqualFold(m.Dynamic("broker", "")[ConfigEnabled], "false")}
+	in := Input{Map: m, Now: now, Loads: l.loads.Loads(now), Enabled: l.cfg.Enabled == nil || l.cfg.Enabled(m)}
 	seen := make(map[ident.Broker]bool)
 	for rec := range m.Logs() {
 		if seen[rec.Host] {
@@ -142,12 +143,11 @@ func (l *Loop) input(now time.Time) Input {
 			b.Rack = reg.Rack
 		}
 		switch l.cfg.Sessions.Session(rec.Host).Standing {
-		case failover.Draining:
-			b.Draining = true
-		case failover.Live:
+		case failover.Live, failover.Draining:
 		default:
 			continue
 		}
+		b.Draining = m.Draining(rec.Host) || l.cfg.Sessions.Session(rec.Host).Standing == failover.Draining
 		in.Brokers = append(in.Brokers, b)
 	}
 	return in

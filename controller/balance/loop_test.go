@@ -153,7 +153,9 @@ func TestSwitch(t *testing.T) {
 	for id := ident.Broker(1); id <= 4; id++ {
 		s.set(id, failover.Live)
 	}
-	l := NewLoop(Config{Store: c.store, Sessions: s, Owners: &owners{c: c}})
+	l := NewLoop(Config{Store: c.store, Sessions: s, Owners: &owners{c: c}, Enabled: func(m *queuemapper.Map) bool {
+		return m.Dynamic("broker", "")[ConfigEnabled] != "false"
+	}})
 	l.planner = NewPlanner(Limits{})
 	if plan := l.plan(); len(plan.Moves) > 0 || plan.Held == "" {
 		t.Errorf("switched off: %+v", plan)

@@ -46,17 +46,11 @@ type ServerConfig struct {
 	Dial func(ctx context.Context, address string) error
 	// Changed hears of each change, in order; it must not block. Optional.
 	Changed func(term uint64, broker ident.Broker, incarnation int64, standing failover.Standing, why Reason)
+	// Heard is given the heartbeats of live brokers that carry loads, about one a second of each. Optional.
+	Heard func(*peerpb.Heartbeat)
 
 	Logger     *slog.Logger
 	Registerer prometheus.Registerer
-}
-
-// Load is what a broker said about itself last.
-type Load struct {
-	Incarnation int64
-	Groups      []*peerpb.GroupLoad
-	DiskUsed    float64 // share of the fullest disk, 0 to 1
-	At          time.Time
 }
 
 // Server keeps the sessions while this broker is the active controller, and none otherwise. It implements
@@ -78,7 +72,6 @@ type term struct {
 	ctx     context.Context
 	began   time.Time
 	machine *Machine
-	loads   map[ident.Broker]Load
 	beside  sync.WaitGroup
 }
 
@@ -124,7 +117,6 @@ func (s *Server) Run(ctx context.Context) error {
 func (s *Server) reign(ctx context.Context, number uint64) {
 	t := &term{
 		number: number, ctx: ctx, began: time.Now(), machine: NewMachine(s.cfg.Self, s.cfg.Timeout, s.cfg.Probe),
-		loads: make(map[ident.Broker]Load),
 	}
 	s.mu.Lock()
 	s.term = t
@@ -235,19 +227,6 @@ func (s *Server) Changed() <-chan struct{} {
 	return s.changed
 }
 
-// Loads returns what each broker said about itself last, dead ones included; empty while another broker leads.
-func (s *Server) Loads() map[ident.Broker]Load {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	out := make(map[ident.Broker]Load)
-	if s.term != nil {
-		for b, l := range s.term.loads {
-			out[b] = l
-		}
-	}
-	return out
-}
-
 // open begins a stream; nil: another broker leads.
 func (s *Server) open() (t *term, stream uint64) {
 	s.mu.Lock()
@@ -261,16 +240,10 @@ func (s *Server) beat(t *term, stream uint64, hb *peerpb.Heartbeat) (dead, ok bo
 	s.with(t, func() {
 		b := Beat{Broker: ident.Broker(hb.GetBroker()), Incarnation: hb.GetIncarnation(), Leaving: hb.GetLeaving(), Draining: hb.GetDraining()}
 		dead, ok = t.machine.Beat(t.now(), stream, b), true
-		if dead {
-			return
-		}
-		was := t.loads[b.Broker]
-		l := Load{Incarnation: b.Incarnation, Groups: hb.GetLoads(), DiskUsed: hb.GetDiskUsed(), At: time.Now()}
-		if l.Groups == nil && was.Incarnation == l.Incarnation {
-			l.Groups, l.At = was.Groups, was.At // not every heartbeat brings them
-		}
-		t.loads[b.Broker] = l
 	})
+	if ok && !dead && s.cfg.Heard != nil && hb.GetLoads() != nil {
+		s.cfg.Heard(hb)
+	}
 	return dead, ok
 }
 

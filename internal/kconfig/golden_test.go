@@ -40,7 +40,7 @@ func goldenCases() (out []goldenCase) {
 	for _, k := range []Kind{KindTopic, KindBroker, KindGroup} {
 		for i := range Defs(k) {
 			d := &Defs(k)[i]
-			if k == KindBroker && (d.Update != ClusterWide || strings.HasSuffix(d.Name, "threads") || strings.HasSuffix(d.Name, "fetchers") ||
+			if k == KindBroker && (d.Update != ClusterWide || strings.HasPrefix(d.Name, "skein.") || strings.HasSuffix(d.Name, "threads") || strings.HasSuffix(d.Name, "fetchers") ||
 				strings.HasPrefix(d.Name, "num.recovery") || strings.HasSuffix(d.Name, "throttled.rate") || d.Name == "min.insync.replicas" || strings.HasPrefix(d.Name, "log.cleaner.io") || strings.HasPrefix(d.Name, "log.cleaner.dedupe") || d.Name == "max.connections.per.ip.overrides") {
 				continue
 			}

@@ -36,6 +36,10 @@ var brokerDefs = []Def{
 	{Name: "authorizer.class.name", Type: String, Effect: Stored, Note: "there is no authorisation yet",
 		Doc: "Class that decides what a client may do."},
 
+	// Skein's own.
+	{Name: "skein.balancer.enabled", Type: Boolean, Default: "true", Update: ClusterWide,
+		Doc: "Whether the active controller moves placement groups to brokers that have fewer than their share, or less load. Draining brokers are emptied, and pinned partitions moved, without it, too."},
+
 	// Connections and requests.
 	{Name: "connections.max.idle.ms", Type: Long, Default: "600000", check: anyNumber,
 		Doc: "Milliseconds after which a connection on which nothing happens is closed."},

@@ -107,6 +107,8 @@ type BrokerConfig struct {
 	OffsetsCommitTimeout          time.Duration
 	OffsetsRetention              time.Duration
 	OffsetsRetentionCheckInterval time.Duration
+
+	Balancer bool
 }
 
 // BrokerConfig computes a broker's config from its layers; Entity is not looked at.
@@ -137,6 +139,7 @@ func (l Layers) BrokerConfig() BrokerConfig {
 		OffsetsCommitTimeout:          r.duration("offsets.commit.timeout.ms"),
 		OffsetsRetention:              time.Duration(r.long("offsets.retention.minutes")) * time.Minute,
 		OffsetsRetentionCheckInterval: r.duration("offsets.retention.check.interval.ms"),
+		Balancer:                      r.value("skein.balancer.enabled").Bool(),
 	}
 	if _, ok := l.Static["node.id"]; !ok {
 		if id := r.long("broker.id"); id >= 0 {
