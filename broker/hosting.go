@@ -32,7 +32,7 @@ func (b *Broker) newHost() *host.Host {
 		targets = host.Peers{Conns: b.cfg.Peers}
 	}
 	return host.New(b.life, host.Config{
-		ID: b.cfg.ID, Rack: b.cfg.Rack, Store: b.store, Targets: targets, Unwitnessed: b.cfg.Unwitnessed,
+		ID: b.cfg.ID, Incarnation: b.cfg.Incarnation, Rack: b.cfg.Rack, Store: b.store, Targets: targets, Unwitnessed: b.cfg.Unwitnessed,
 		Reserve: ident.Offset(b.cfg.ReserveOffsets), Changed: b.changed, Logger: b.log,
 	})
 }
@@ -54,6 +54,9 @@ func (b *Broker) takeLogs(ctx context.Context) error {
 		}
 	}
 	if err := b.host.TakeAll(ctx, sources); err != nil {
+		if errors.Is(err, queuemapper.ErrConflict) || errors.Is(err, commitlog.ErrFenced) { // given up on its way in
+			err = fmt.Errorf("%w: %w", ErrFenced, err)
+		}
 		return err
 	}
 	for _, l := range b.cfg.Logs {

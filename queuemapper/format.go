@@ -353,6 +353,7 @@ func encodeLog(l *Log, nonce [8]byte) []byte {
 	b = binary.BigEndian.AppendUint64(b, uint64(l.Epoch))
 	b = append(b, nonce[:]...)
 	b = binary.AppendUvarint(b, uint64(l.Host))
+	b = binary.AppendUvarint(b, uint64(l.Incarnation))
 	b = binary.AppendUvarint(b, uint64(l.Begun))
 	b = binary.AppendUvarint(b, uint64(len(l.Witnesses)))
 	for _, w := range l.Witnesses {
@@ -378,7 +379,7 @@ func decodeLog(id ident.Log, v []byte, revision int64) (*Log, error) {
 	}
 	l.Epoch = ident.LogEpoch(epoch)
 	r.off = logFixedSize
-	l.Host = ident.Broker(r.num(math.MaxInt32))
+	l.Host, l.Incarnation = ident.Broker(r.num(math.MaxInt32)), int64(r.num(math.MaxInt64))
 	if l.Begun = ident.LogEpoch(r.num(math.MaxInt64)); l.Begun > l.Epoch {
 		r.fail("log has begun epoch %d, beyond its own", l.Begun)
 	}

@@ -35,23 +35,23 @@ func (e *LogEpochError) Error() string {
 func (e *LogEpochError) Is(target error) bool { return target == ErrInvalid }
 
 // ReopenLog is the one way to open a log (O15, O17): it registers a new log at epoch 1, or
-// moves OPEN(e) or SEALED(e) to OPEN(e+1) with the given host and witness set, comparing the
+// moves OPEN(e) or SEALED(e) to OPEN(e+1) with the given incarnation of the host and witness set, comparing the
 // record's revision. disk is the newest epoch that the disk has begun. It must lie between what the
 // record knows to be begun and the record's epoch: a LogEpochError otherwise. The host writes the new
 // epoch down on the disk, then calls BeganLog, and only then serves.
-func (s *Store) ReopenLog(ctx context.Context, id ident.Log, host ident.Broker, disk ident.LogEpoch, witnesses []Witness) (*Log, error) {
-	return s.ReopenLogWith(ctx, id, host, disk, func(ident.LogEpoch) []Witness { return witnesses })
+func (s *Store) ReopenLog(ctx context.Context, id ident.Log, host ident.Broker, incarnation int64, disk ident.LogEpoch, witnesses []Witness) (*Log, error) {
+	return s.ReopenLogWith(ctx, id, host, incarnation, disk, func(ident.LogEpoch) []Witness { return witnesses })
 }
 
 // ReopenLogWith is ReopenLog with a witness set that is chosen for the new epoch: before choose returns, every member
 // has the log's whole table (O15). The record is compared as it was read before that.
-func (s *Store) ReopenLogWith(ctx context.Context, id ident.Log, host ident.Broker, disk ident.LogEpoch, choose func(epoch ident.LogEpoch) []Witness) (*Log, error) {
+func (s *Store) ReopenLogWith(ctx context.Context, id ident.Log, host ident.Broker, incarnation int64, disk ident.LogEpoch, choose func(epoch ident.LogEpoch) []Witness) (*Log, error) {
 	// Not from the snapshot: what it has may be from before this broker was away.
 	resp, err := s.get(ctx, s.key(keyLog(id)))
 	if err != nil {
 		return nil, fmt.Errorf("reopen log %s: %w", id, err)
 	}
-	fresh := &Log{ID: id, Host: host, Epoch: 1, State: LogOpen}
+	fresh := &Log{ID: id, Host: host, Incarnation: incarnation, Epoch: 1, State: LogOpen}
 	var was Log
 	if len(resp.Kvs) > 0 {
 		l, err := decodeLog(id, resp.Kvs[0].Value, resp.Kvs[0].ModRevision)

@@ -138,9 +138,11 @@ const (
 
 // Log is a log's record (O1).
 type Log struct {
-	ID    ident.Log
-	Host  ident.Broker
-	Epoch ident.LogEpoch
+	ID   ident.Log
+	Host ident.Broker
+	// Incarnation of the host that opened the epoch. What is known of an older one says nothing about the log.
+	Incarnation int64
+	Epoch       ident.LogEpoch
 	// Begun is the newest epoch that is known to be on the log's disk: Begun <= Epoch. A disk that has
 	// begun less is an old copy (ADR 9).
 	Begun     ident.LogEpoch

@@ -73,7 +73,7 @@ func logID(b byte) ident.Log { return ident.Log{15: b} }
 
 func mustReopen(t testing.TB, s *Store, id ident.Log, host ident.Broker, disk ident.LogEpoch) *Log {
 	t.Helper()
-	l, err := s.ReopenLog(t.Context(), id, host, disk, nil)
+	l, err := s.ReopenLog(t.Context(), id, host, 1, disk, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -211,7 +211,7 @@ func TestWithoutRun(t *testing.T) {
 func TestReopenLog(t *testing.T) {
 	s := openStore(t, testConfig(t))
 	id := logID(1)
-	if _, err := s.ReopenLog(t.Context(), id, 1, 3, nil); !errors.Is(err, ErrInvalid) {
+	if _, err := s.ReopenLog(t.Context(), id, 1, 1, 3, nil); !errors.Is(err, ErrInvalid) {
 		t.Errorf("disk that the map does not know: %v", err)
 	}
 	l := mustReopen(t, s, id, 1, 0)
@@ -236,11 +236,11 @@ func TestReopenLog(t *testing.T) {
 	l = began
 	var gap *LogEpochError
 	for disk := range l.Epoch {
-		if _, err := s.ReopenLog(t.Context(), id, 1, disk, nil); !errors.As(err, &gap) || gap.Begun != 6 {
+		if _, err := s.ReopenLog(t.Context(), id, 1, 1, disk, nil); !errors.As(err, &gap) || gap.Begun != 6 {
 			t.Errorf("old copy of the disk, at %d: %v", disk, err)
 		}
 	}
-	if _, err := s.ReopenLog(t.Context(), id, 1, 7, nil); !errors.As(err, &gap) || gap.Disk != 7 {
+	if _, err := s.ReopenLog(t.Context(), id, 1, 1, 7, nil); !errors.As(err, &gap) || gap.Disk != 7 {
 		t.Errorf("disk ahead of the map: %v", err)
 	}
 	sealed, err := s.SealLog(t.Context(), l)

@@ -67,9 +67,10 @@ type Targets interface {
 
 // Config configures a Host.
 type Config struct {
-	ID    ident.Broker
-	Rack  string
-	Store *queuemapper.Store
+	ID          ident.Broker
+	Incarnation int64 // that opens logs
+	Rack        string
+	Store       *queuemapper.Store
 	// Targets reaches other brokers; nil: there are none.
 	Targets Targets
 	// Unwitnessed says what becomes of groups whose log is in none of the directories.

@@ -59,9 +59,9 @@ func (h *Host) Take(ctx context.Context, s Source) (*queuemapper.Log, error) {
 		}
 		return h.offer(ctx, s.Witnesses, found, epoch)
 	}
-	rec, err := h.store.ReopenLogWith(ctx, found.ID, h.cfg.ID, found.Epoch, choose)
+	rec, err := h.store.ReopenLogWith(ctx, found.ID, h.cfg.ID, h.cfg.Incarnation, found.Epoch, choose)
 	for n := 1; errors.Is(err, queuemapper.ErrConflict) && n < takeTries; n++ {
-		rec, err = h.store.ReopenLogWith(ctx, found.ID, h.cfg.ID, found.Epoch, choose)
+		rec, err = h.store.ReopenLogWith(ctx, found.ID, h.cfg.ID, h.cfg.Incarnation, found.Epoch, choose)
 	}
 	if err != nil {
 		return fail(err)

@@ -165,7 +165,7 @@ func TestWitnessed(t *testing.T) {
 	}
 	await(t, "the log is fenced", func() bool { return errors.Is(l.Err(), commitlog.ErrFenced) })
 	run.Go(func() { ForgetEnded(forget, store, brokers[4].member) })
-	if _, err := store.ReopenLog(t.Context(), sealed.ID, 1, sealed.Epoch, nil); err != nil {
+	if _, err := store.ReopenLog(t.Context(), sealed.ID, 1, 2, sealed.Epoch, nil); err != nil {
 		t.Fatal(err)
 	}
 	await(t, "the sealed table is forgotten", func() bool { return len(brokers[4].member.Keys()) == 0 })

@@ -89,7 +89,7 @@ func (c *cluster) publish(pubs []queuemapper.Publication) {
 
 func (c *cluster) join(id ident.Broker) {
 	c.t.Helper()
-	if _, err := c.store.ReopenLog(c.t.Context(), logOf(id), id, 0, nil); err != nil {
+	if _, err := c.store.ReopenLog(c.t.Context(), logOf(id), id, 1, 0, nil); err != nil {
 		c.t.Fatal(err)
 	}
 	c.brokers = append(c.brokers, Broker{ID: id})

@@ -78,7 +78,7 @@ func BenchmarkFailOver(b *testing.B) {
 func bigCluster(b *testing.B, s *queuemapper.Store, partitions int) []ident.Log {
 	logs := []ident.Log{{15: 1}, {15: 2}, {15: 3}}
 	for i, id := range logs {
-		if _, err := s.ReopenLog(b.Context(), id, ident.Broker(i+1), 0, []queuemapper.Witness{{Broker: ident.Broker(i+1)%3 + 1, Incarnation: 1}}); err != nil {
+		if _, err := s.ReopenLog(b.Context(), id, ident.Broker(i+1), 1, 0, []queuemapper.Witness{{Broker: ident.Broker(i+1)%3 + 1, Incarnation: 1}}); err != nil {
 			b.Fatal(err)
 		}
 	}
@@ -123,7 +123,7 @@ func fill(s *queuemapper.Store, log ident.Log, round int) Table {
 // giveBack opens the log again and moves its groups back, without ends, so that the records do not grow without bound.
 func giveBack(b *testing.B, s *queuemapper.Store, log ident.Log, table Table) {
 	rec := s.Map().Log(log)
-	if _, err := s.ReopenLog(b.Context(), log, rec.Host, rec.Epoch, rec.Witnesses); err != nil {
+	if _, err := s.ReopenLog(b.Context(), log, rec.Host, rec.Incarnation, rec.Epoch, rec.Witnesses); err != nil {
 		b.Fatal(err)
 	}
 	m := s.Map()

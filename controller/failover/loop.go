@@ -158,14 +158,15 @@ func (l *Loop) due(m *queuemapper.Map, attempts map[ident.Log]*attempt) []ident.
 	return out
 }
 
-// givenUp says whether the host of a log is dead or gives its groups up, and has not come back since.
+// givenUp says whether the host of a log is dead or gives its groups up, and has not come back since: one that has is known
+// by its registration, or by the log, which it opens before it registers.
 func (l *Loop) givenUp(m *queuemapper.Map, rec *queuemapper.Log) bool {
 	s := l.Sessions.Session(rec.Host)
 	if s.Standing != Dead && s.Standing != Leaving {
 		return false
 	}
 	b := m.Broker(rec.Host)
-	return b == nil || b.Incarnation <= s.Incarnation
+	return rec.Incarnation <= s.Incarnation && (b == nil || b.Incarnation <= s.Incarnation)
 }
 
 func (l *Loop) countWaiting(attempts map[ident.Log]*attempt) {

@@ -178,3 +178,29 @@ func (h hanging) Prepare(ctx context.Context, _ ident.Broker, _ ident.Log, _ ide
 	<-ctx.Done()
 	return nil, context.Cause(ctx)
 }
+
+// TestGivenUp: what is known of a host counts for what that incarnation of it opened, and only until it registers anew.
+func TestGivenUp(t *testing.T) {
+	w := newWorld(t, 3, 2)
+	s := &sessions{w: w, changed: make(chan struct{})}
+	l := &Loop{Sessions: s}
+	b := w.brokers[3]
+	for _, c := range []struct {
+		name     string
+		standing Standing
+		opened   int64 // incarnation in the log's record, against the session's
+		want     bool
+	}{
+		{"it lives", Live, 0, false},
+		{"it is dead", Dead, 0, true},
+		{"it leaves", Leaving, 0, true},
+		{"it has opened the log again and is not registered yet", Dead, +1, false},
+	} {
+		b.standing = c.standing
+		rec := *w.store.Map().Log(b.log)
+		rec.Incarnation = b.incarnation + c.opened
+		if got := l.givenUp(w.store.Map(), &rec); got != c.want {
+			t.Errorf("%s: given up %v", c.name, got)
+		}
+	}
+}

@@ -184,7 +184,7 @@ func (w *world) reopen(b *node) {
 			m.watched[slot{b.log, next}] = &watched{table: cloneTable(b.table)}
 		}
 	}
-	rec, err := w.store.ReopenLog(w.t.Context(), b.log, b.id, disk, set)
+	rec, err := w.store.ReopenLog(w.t.Context(), b.log, b.id, b.incarnation, disk, set)
 	if err != nil {
 		w.t.Fatal(err)
 	}

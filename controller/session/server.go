@@ -157,9 +157,15 @@ func list(m *queuemapper.Map) []Listed {
 		out = append(out, Listed{Broker: b.ID, Incarnation: b.Incarnation, Address: b.Internal})
 	}
 	for l := range m.Logs() {
-		if l.State == queuemapper.LogOpen && !slices.ContainsFunc(out, func(k Listed) bool { return k.Broker == l.Host }) {
+		if l.State != queuemapper.LogOpen {
+			continue
+		}
+		i := slices.IndexFunc(out, func(k Listed) bool { return k.Broker == l.Host })
+		if i < 0 {
+			i = len(out)
 			out = append(out, Listed{Broker: l.Host})
 		}
+		out[i].Incarnation = max(out[i].Incarnation, l.Incarnation) // it opens its logs before it registers
 	}
 	return out
 }

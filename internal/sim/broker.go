@@ -112,7 +112,7 @@ func (b *broker) take() error {
 	b.takes++
 	l.witness = b.owner
 	h := host.New(background, host.Config{
-		ID: b.id(), Store: b.store, Targets: targets{b}, Now: b.now, Pause: b.pause, Logger: quiet, Changed: func(...ident.Group) { b.follow() },
+		ID: b.id(), Incarnation: b.incarnation, Store: b.store, Targets: targets{b}, Now: b.now, Pause: b.pause, Logger: quiet, Changed: func(...ident.Group) { b.follow() },
 	})
 	b.log = l
 	if err := h.TakeAll(background, []host.Source{{Log: l, Witnesses: b.owner}}); err != nil {

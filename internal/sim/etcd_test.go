@@ -37,7 +37,7 @@ func TestStoreOnEtcd(t *testing.T) {
 		if a, b := s.Map().Cluster(), other.Map().Cluster(); a != b || a.Groups != 4 {
 			t.Errorf("clusters %+v, %+v", a, b)
 		}
-		l, err := s.ReopenLog(ctx, ident.Log{15: 1}, 1, 0, nil)
+		l, err := s.ReopenLog(ctx, ident.Log{15: 1}, 1, 1, 0, nil)
 		if err != nil || l.Epoch != 1 {
 			t.Fatalf("reopen: %+v %v", l, err)
 		}
@@ -47,7 +47,7 @@ func TestStoreOnEtcd(t *testing.T) {
 		if _, err := other.SealLog(ctx, l); !errors.Is(err, queuemapper.ErrConflict) {
 			t.Errorf("second seal: %v, want a conflict", err)
 		}
-		if l, err = s.ReopenLog(ctx, l.ID, 1, 0, nil); err != nil || l.Epoch != 2 {
+		if l, err = s.ReopenLog(ctx, l.ID, 1, 1, 0, nil); err != nil || l.Epoch != 2 {
 			t.Fatalf("reopen: %+v %v", l, err)
 		}
 		g := s.Map().Group(2)
@@ -84,7 +84,7 @@ func TestLostAnswers(t *testing.T) {
 			ctx := context.Background()
 			faults := &etcdFaults{high: time.Millisecond}
 			s := storeOn(t, &etcdClient{s: srv, faults: faults})
-			l, err := s.ReopenLog(ctx, ident.Log{15: 1}, 1, 0, nil)
+			l, err := s.ReopenLog(ctx, ident.Log{15: 1}, 1, 1, 0, nil)
 			if err != nil {
 				t.Fatal(err)
 			}
