@@ -5,13 +5,15 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"github.com/skeinmq/skein/broker/coordinator"
+	"github.com/skeinmq/skein/broker/group"
 	"github.com/skeinmq/skein/protocol"
 )
 
 // FindCoordinator (key 10), v0 to v6.
 //
-// The coordinator of a group or a transaction is the broker that leads its partition of the internal topic: with one
-// broker, this one. Share coordinators (v6) are not served and answered with INVALID_REQUEST, as by an Apache Kafka
+// The coordinator of a group or a transaction is the broker that leads its partition of the internal topic, which is the
+// owner of a placement group (queuemapper.Map.Coordinator); while there is none, COORDINATOR_NOT_AVAILABLE. Share coordinators (v6) are not served and answered with INVALID_REQUEST, as by an Apache Kafka
 // without share groups; so are types that do not exist.
 //
 //	v1  type, error message   v3  flexible   v4  several keys   v5  error codes of transactions   v6  share groups
@@ -58,10 +60,15 @@ func (b *Broker) handleFindCoordinator(_ context.Context, rq *request) kmsg.Resp
 
 func (b *Broker) coordinatorOf(key string, err error) kmsg.FindCoordinatorResponseCoordinator {
 	out := kmsg.FindCoordinatorResponseCoordinator{Key: key, NodeID: -1, Port: -1, ErrorCode: errorCode(err), ErrorMessage: errorMessage(err)}
-	if err == nil {
-		node, _ := b.endpoint(b.store.Map(), b.cfg.ID)
-		out.NodeID, out.Host, out.Port = node.NodeID, node.Host, node.Port
-		out.ErrorMessage = new(string)
+	if err != nil {
+		return out
 	}
+	node, _, ok := b.coordinatorNode(b.store.Map(), coordinator.Partition(key))
+	if !ok {
+		out.ErrorCode, out.ErrorMessage = errorCode(group.ErrCoordinatorNotAvailable), errorMessage(group.ErrCoordinatorNotAvailable)
+		return out
+	}
+	out.NodeID, out.Host, out.Port = node.NodeID, node.Host, node.Port
+	out.ErrorMessage = new(string)
 	return out
 }

@@ -118,17 +118,12 @@ func (b *Broker) controllerID(m *queuemapper.Map) int32 {
 	return int32(b.cfg.ID)
 }
 
-// coordinatorNode is the broker that coordinates one partition of __consumer_offsets, and the epoch in which it does:
-// the owner of a placement group, whose moves and failovers the coordinator follows.
+// coordinatorNode is the broker that coordinates one partition of __consumer_offsets, and the epoch in which it does.
 func (b *Broker) coordinatorNode(m *queuemapper.Map, index int32) (protocol.NodeEndpoint, ident.Epoch, bool) {
-	g := m.Group(coordinatorGroup(m, index))
-	if g == nil || g.Current() == nil {
+	host, epoch, ok := m.Coordinator(index)
+	if !ok {
 		return protocol.NodeEndpoint{}, 0, false
 	}
-	l := m.Log(g.Current().Log)
-	if l == nil {
-		return protocol.NodeEndpoint{}, 0, false
-	}
-	node, ok := b.endpoint(m, l.Host)
-	return node, g.Current().Epoch, ok
+	node, ok := b.endpoint(m, host)
+	return node, epoch, ok
 }

@@ -29,6 +29,18 @@ func (b *Broker) newCoordinator(conf *kconfig.BrokerConfig) *coordinator.Coordin
 	})
 }
 
+// assignCoordinators lets the coordinators follow the map: this broker runs those whose placement groups it owns, and
+// stops at once those of which it reads that they are another broker's.
+func (b *Broker) assignCoordinators(m *queuemapper.Map) {
+	owned := make(map[int32]ident.Epoch)
+	for p := range int32(controller.Partitions) {
+		if host, epoch, ok := m.Coordinator(p); ok && host == b.cfg.ID {
+			owned[p] = epoch
+		}
+	}
+	b.groups.Assign(owned)
+}
+
 // topicNameOf names a topic that may have committed offsets; false: there is none of that id.
 func topicNameOf(m *queuemapper.Map, id ident.Topic) (string, bool) {
 	if id == offsetsTopicID {

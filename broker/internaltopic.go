@@ -3,7 +3,6 @@ package broker
 import (
 	"github.com/skeinmq/skein/internal/ident"
 	"github.com/skeinmq/skein/protocol"
-	"github.com/skeinmq/skein/queuemapper"
 )
 
 // The internal topic __consumer_offsets is listed with 50 partitions, as Kafka's is, because tools and clients ask for
@@ -17,11 +16,6 @@ const (
 
 // offsetsTopicID is the topic id of __consumer_offsets in every Skein cluster.
 var offsetsTopicID = ident.Topic{'s', 'k', 'e', 'i', 'n', 0, 0x40, 0, 0x80, 'o', 'f', 'f', 's', 'e', 't', 's'}
-
-// coordinatorGroup is the placement group whose owner coordinates a partition of __consumer_offsets.
-func coordinatorGroup(m *queuemapper.Map, index int32) ident.Group {
-	return ident.Group(int(index) % max(m.Cluster().Groups, 1))
-}
 
 // isInternal reports whether the name is that of a topic that only the broker writes.
 func isInternal(name string) bool { return name == offsetsTopic }

@@ -30,6 +30,7 @@ func (b *Broker) refresh(touched ...ident.Group) *queuemapper.Map {
 		groups[g] = true
 	}
 	b.applyTopics(m, groups, b.reconfigure(view.m, m))
+	b.assignCoordinators(m)
 	t.view.Store(&tableView{m: m, next: make(chan struct{})})
 	close(view.next)
 	return m

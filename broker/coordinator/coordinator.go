@@ -3,7 +3,6 @@ package coordinator
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -29,6 +28,10 @@ var (
 type Store interface {
 	Claim(ctx context.Context, claims []controller.Claim) ([]controller.Epoch, error)
 	Write(ctx context.Context, b *controller.Batch) error
+	// Confirm waits until reads show everything acknowledged; controller.ErrFenced: epoch is not that of the newest claim.
+	Confirm(ctx context.Context, partition int32, epoch controller.Epoch) error
+	// Await waits until reads show what was written here.
+	Await(ctx context.Context, partition int32) error
 	Groups(partition int32) []controller.Group
 	Offsets(partition int32, group string) []controller.PartitionOffset
 	Lookup(partition int32, group string, of []ident.Partition, found func(i int, o controller.Offset))
@@ -38,8 +41,6 @@ type Store interface {
 type Config struct {
 	// Store; nil: every request is answered with group.ErrCoordinatorNotAvailable.
 	Store Store
-	// Owner is the epoch of the placement group that hosts the partitions.
-	Owner ident.Epoch
 	Group group.Config
 	// Retention is how long offsets are kept; CheckInterval how often that is looked at.
 	Retention     time.Duration
@@ -58,7 +59,7 @@ type Coordinator struct {
 	metrics *metrics
 	shards  [controller.Partitions]*shard
 	tickets atomic.Uint64
-	ready   chan struct{} // closed when every shard was loaded once
+	ready   chan struct{} // closed when every shard that was assigned first was loaded once
 	done    chan struct{} // closed when Run has ended
 }
 
@@ -94,22 +95,29 @@ func Partition(group string) int32 {
 	return max(h, 0) % controller.Partitions
 }
 
-// Ready is closed when every partition was loaded once.
+// Ready is closed when every partition that was assigned to this broker at first was loaded once.
 func (c *Coordinator) Ready() <-chan struct{} { return c.ready }
 
-// Run claims and serves all partitions until ctx ends. Then everything parked is answered
+// Assign says which partitions this broker coordinates from now on, each with the epoch of the placement group that it
+// lives in. Others stop at once: whoever waits there is told group.ErrNotCoordinator. New ones, and ones with another
+// epoch, are claimed and loaded. It does not wait.
+func (c *Coordinator) Assign(owned map[int32]ident.Epoch) {
+	for _, s := range c.shards {
+		a := assignment{}
+		a.owner, a.owned = owned[s.partition]
+		if was := s.assigned.Swap(&a); was == nil || *was != a {
+			s.wake()
+		}
+	}
+}
+
+// Run serves the partitions that are assigned until ctx ends. Then everything parked is answered
 // with group.ErrNotCoordinator, and what was being written is waited for.
 func (c *Coordinator) Run(ctx context.Context) error {
 	defer close(c.done)
 	if c.cfg.Store == nil {
 		<-ctx.Done()
 		return nil
-	}
-	if err := c.claimAll(ctx); err != nil {
-		if ctx.Err() != nil {
-			return nil
-		}
-		return fmt.Errorf("run coordinators: %w", err)
 	}
 	var wg sync.WaitGroup
 	defer wg.Wait()
@@ -118,7 +126,7 @@ func (c *Coordinator) Run(ctx context.Context) error {
 	}
 	for _, s := range c.shards {
 		select {
-		case <-s.loadedOnce:
+		case <-s.settledOnce:
 		case <-ctx.Done():
 			return nil
 		}
@@ -128,20 +136,14 @@ func (c *Coordinator) Run(ctx context.Context) error {
 	return nil
 }
 
-// claimAll claims every partition in one command.
-func (c *Coordinator) claimAll(ctx context.Context) error {
-	claims := make([]controller.Claim, len(c.shards))
-	for i := range claims {
-		claims[i] = controller.Claim{Partition: int32(i), Owner: c.cfg.Owner}
+// ended says whether nothing is coordinated here any more.
+func (c *Coordinator) ended() bool {
+	select {
+	case <-c.done:
+		return true
+	default:
+		return false
 	}
-	epochs, err := c.cfg.Store.Claim(ctx, claims)
-	if err != nil {
-		return err
-	}
-	for i, e := range epochs {
-		c.shards[i].epoch = e
-	}
-	return nil
 }
 
 func (c *Coordinator) shard(group string) *shard { return c.shards[Partition(group)] }

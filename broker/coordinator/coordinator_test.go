@@ -20,6 +20,7 @@ import (
 type fakeStore struct {
 	mu      sync.Mutex
 	epochs  map[int32]controller.Epoch
+	owners  map[int32]ident.Epoch
 	values  map[string][]byte
 	offsets map[string]map[ident.Partition]controller.Offset
 	batches int
@@ -29,7 +30,7 @@ type fakeStore struct {
 }
 
 func newFakeStore() *fakeStore {
-	return &fakeStore{epochs: map[int32]controller.Epoch{}, values: map[string][]byte{}, offsets: map[string]map[ident.Partition]controller.Offset{}}
+	return &fakeStore{owners: map[int32]ident.Epoch{}, epochs: map[int32]controller.Epoch{}, values: map[string][]byte{}, offsets: map[string]map[ident.Partition]controller.Offset{}}
 }
 
 func (f *fakeStore) Claim(_ context.Context, claims []controller.Claim) ([]controller.Epoch, error) {
@@ -37,6 +38,12 @@ func (f *fakeStore) Claim(_ context.Context, claims []controller.Claim) ([]contr
 	defer f.mu.Unlock()
 	var out []controller.Epoch
 	for _, c := range claims {
+		if c.Owner < f.owners[c.Partition] {
+			return nil, controller.ErrFenced
+		}
+	}
+	for _, c := range claims {
+		f.owners[c.Partition] = c.Owner
 		f.epochs[c.Partition]++
 		out = append(out, f.epochs[c.Partition])
 	}
@@ -90,6 +97,17 @@ func (f *fakeStore) apply(b *controller.Batch) {
 		}
 	}
 }
+
+func (f *fakeStore) Confirm(_ context.Context, partition int32, epoch controller.Epoch) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if epoch != f.epochs[partition] {
+		return controller.ErrFenced
+	}
+	return nil
+}
+
+func (f *fakeStore) Await(context.Context, int32) error { return nil }
 
 func (f *fakeStore) Groups(partition int32) []controller.Group {
 	f.mu.Lock()
@@ -167,8 +185,18 @@ func start(t *testing.T, cfg Config) (c *Coordinator, stop func()) {
 		}
 	})
 	t.Cleanup(stop)
+	c.Assign(everything(1))
 	<-c.Ready()
 	return c, stop
+}
+
+// everything is all partitions, in one epoch of their owner.
+func everything(owner ident.Epoch) map[int32]ident.Epoch {
+	out := make(map[int32]ident.Epoch)
+	for p := range int32(controller.Partitions) {
+		out[p] = owner
+	}
+	return out
 }
 
 func at(topic ident.Topic, index int32, offset ident.Offset) controller.PartitionOffset {
@@ -278,7 +306,7 @@ func TestFenced(t *testing.T) {
 		if err := c.Commit(t.Context(), simple, []controller.PartitionOffset{at(topic1, 0, 1)}); err != nil {
 			t.Fatal(err)
 		}
-		store.Claim(t.Context(), []controller.Claim{{Partition: Partition("g")}})
+		store.Claim(t.Context(), []controller.Claim{{Partition: Partition("g"), Owner: 2}})
 		if err := c.Commit(t.Context(), simple, []controller.PartitionOffset{at(topic1, 0, 2)}); !errors.Is(err, group.ErrNotCoordinator) {
 			t.Fatalf("commit of a fenced coordinator: %v", err)
 		}

@@ -39,7 +39,7 @@ func newMetrics(reg prometheus.Registerer, c *Coordinator) *metrics {
 		}, func() float64 {
 			n := 0
 			for _, s := range c.shards {
-				if s.loaded.Load() {
+				if s.serving.Load() != 0 {
 					n++
 				}
 			}

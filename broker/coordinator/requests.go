@@ -109,27 +109,34 @@ func (c *Coordinator) Commit(ctx context.Context, who group.Commit, offsets []co
 	return err
 }
 
-// readable waits until reads of the group's committed offsets can be answered: with stable,
-// until every commit that is under way is decided.
+// readable waits until reads of the group's committed offsets can be answered: everything that any coordinator has
+// acknowledged is shown, and no other one has taken over; with stable, every commit that is under way is decided.
 func (c *Coordinator) readable(ctx context.Context, name string, stable bool) (*shard, error) {
 	s := c.shard(name)
 	if c.cfg.Store == nil {
 		return nil, group.ErrCoordinatorNotAvailable
 	}
-	if !s.loaded.Load() {
-		select {
-		case <-c.done:
-			return nil, group.ErrNotCoordinator
-		default:
-			return nil, ErrLoading
+	if stable || s.serving.Load() == 0 {
+		_, err := do(ctx, c, s, func(_ time.Time, reply func(struct{}, error)) {
+			if stable {
+				s.enqueue(unit{done: func(err error) { reply(struct{}{}, err) }})
+				return
+			}
+			reply(struct{}{}, nil)
+		})
+		if err != nil {
+			return nil, err
 		}
 	}
-	if !stable {
-		return s, nil
+	epoch := controller.Epoch(s.serving.Load())
+	if epoch == 0 {
+		return nil, s.refusal()
 	}
-	_, err := do(ctx, c, s, func(_ time.Time, reply func(struct{}, error)) {
-		s.enqueue(unit{done: func(err error) { reply(struct{}{}, err) }})
-	})
+	err := c.cfg.Store.Confirm(ctx, s.partition, epoch)
+	if errors.Is(err, controller.ErrFenced) {
+		s.doubt(epoch)
+		return nil, group.ErrNotCoordinator
+	}
 	return s, err
 }
 
@@ -164,13 +171,16 @@ func (c *Coordinator) Describe(ctx context.Context, name string) (group.Descript
 	})
 }
 
-// List lists all groups by name.
+// List lists the groups of the partitions of this broker by name.
 func (c *Coordinator) List(ctx context.Context) ([]group.Listed, error) {
 	var out []group.Listed
 	for _, s := range c.shards {
 		part, err := do(ctx, c, s, func(_ time.Time, reply func([]group.Listed, error)) {
 			reply(s.machine.List(), nil)
 		})
+		if errors.Is(err, group.ErrNotCoordinator) && !c.ended() {
+			continue // another broker's
+		}
 		if err != nil {
 			return nil, err
 		}

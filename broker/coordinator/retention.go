@@ -2,8 +2,10 @@ package coordinator
 
 import (
 	"context"
+	"errors"
 	"time"
 
+	"github.com/skeinmq/skein/broker/group"
 	"github.com/skeinmq/skein/controller"
 	"github.com/skeinmq/skein/internal/ident"
 )
@@ -12,9 +14,19 @@ import (
 // than this; a younger one may be of a topic that this broker has not heard of yet.
 const goneAfter = 10 * time.Minute
 
+// awaitTime bounds how long a shard waits until the store shows what it has written.
+const awaitTime = time.Second
+
+// shows waits until the store shows what this shard has written. The wait is short, and false: not now.
+func (s *shard) shows(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, awaitTime)
+	defer cancel()
+	return s.c.cfg.Store.Await(ctx, s.partition) == nil
+}
+
 // expire drops offsets whose time is over, and groups that have none left.
-func (s *shard) expire(now time.Time) {
-	if s.machine == nil {
+func (s *shard) expire(ctx context.Context, now time.Time) {
+	if s.machine == nil || !s.shows(ctx) {
 		return
 	}
 	for _, g := range s.machine.List() {
@@ -81,18 +93,20 @@ func (s *shard) writesOffsets(name string) bool {
 	return false
 }
 
-// DropTopics drops the committed offsets of topics that were deleted.
+// DropTopics drops the committed offsets of topics that were deleted, in the partitions of this broker.
 func (c *Coordinator) DropTopics(ctx context.Context, topics map[ident.Topic]bool) error {
 	if c.cfg.Store == nil {
 		return nil
 	}
 	for _, s := range c.shards {
 		_, err := do(ctx, c, s, func(_ time.Time, reply func(struct{}, error)) {
-			s.dropTopics(topics)
+			if s.shows(ctx) { // what is missed is found by expire
+				s.dropTopics(topics)
+			}
 			// Answered when what was queued is durable.
 			s.enqueue(unit{done: func(err error) { reply(struct{}{}, err) }})
 		})
-		if err != nil {
+		if err != nil && (!errors.Is(err, group.ErrNotCoordinator) || c.ended()) {
 			return err
 		}
 	}

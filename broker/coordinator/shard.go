@@ -8,6 +8,7 @@ import (
 
 	"github.com/skeinmq/skein/broker/group"
 	"github.com/skeinmq/skein/controller"
+	"github.com/skeinmq/skein/internal/ident"
 )
 
 const (
@@ -21,6 +22,9 @@ const (
 	// is waited for claimTimeout.
 	reloadPause  = 200 * time.Millisecond
 	claimTimeout = 5 * time.Second
+	// holdTime is how long requests wait for a claim that is under way before they are told that it loads: a claim takes
+	// milliseconds, and what clients do when they are told takes longer.
+	holdTime = 500 * time.Millisecond
 )
 
 // task is one request to a shard: run or refuse is called, once, on its goroutine.
@@ -34,16 +38,25 @@ type shard struct {
 	c         *Coordinator
 	partition int32
 	inbox     chan task
-	// loadedOnce is closed when the first load is over; loaded says whether reads of
-	// committed offsets may be answered, for readers on other goroutines.
-	loadedOnce chan struct{}
-	loaded     atomic.Bool
+	// assigned is what Coordinator.Assign said last, nil before it did; doubted is the newest epoch of ours that
+	// somebody found fenced. changed has one slot: look at both.
+	assigned atomic.Pointer[assignment]
+	doubted  atomic.Int64
+	changed  chan struct{}
+	// settledOnce is closed when the first load is over, or there was nothing to load; serving is the epoch in which
+	// reads of committed offsets may be answered, 0: none, for readers on other goroutines.
+	settledOnce chan struct{}
+	serving     atomic.Int64
 
 	// What follows is owned by run.
 
+	mine    assignment     // in force
 	machine *group.Machine // nil while nothing is loaded
 	epoch   controller.Epoch
 	seq     uint64
+	claimed chan claimed       // the answer of the claim under way
+	abandon context.CancelFunc // ends the claim under way; nil: there is none
+	settled bool               // settledOnce is closed
 	joins   map[group.Ticket]func(group.JoinReply)
 	syncs   map[group.Ticket]func(group.SyncReply)
 	// units wait to be written, in order; flying is the batch that is being written.
@@ -54,7 +67,23 @@ type shard struct {
 	written chan error
 	timer   *time.Timer
 	sweep   *time.Timer
-	retry   *time.Timer // runs while machine is nil
+	retry   *time.Timer // runs while a claim must wait
+	resting bool        // retry runs
+	hold    *time.Timer // runs while requests wait for a claim
+	holding bool
+}
+
+// assignment says whether this broker coordinates a partition, and the epoch of the placement group that it lives in.
+type assignment struct {
+	owned bool
+	owner ident.Epoch
+}
+
+// claimed is the answer to a claim.
+type claimed struct {
+	of    assignment
+	epoch controller.Epoch
+	err   error
 }
 
 // unit is what one request writes: all of it is in one batch.
@@ -67,15 +96,37 @@ type unit struct {
 
 func newShard(c *Coordinator, partition int32) *shard {
 	return &shard{
-		c: c, partition: partition, inbox: make(chan task, inboxSize), loadedOnce: make(chan struct{}),
+		c: c, partition: partition, inbox: make(chan task, inboxSize), changed: make(chan struct{}, 1), settledOnce: make(chan struct{}), claimed: make(chan claimed, 1),
 		joins: make(map[group.Ticket]func(group.JoinReply)), syncs: make(map[group.Ticket]func(group.SyncReply)),
 		writer: make(chan *controller.Batch), written: make(chan error, 1),
 	}
 }
 
-// run serves the shard until ctx ends. The partition has been claimed.
+// wake makes run look at what changed.
+func (s *shard) wake() {
+	select {
+	case s.changed <- struct{}{}:
+	default:
+	}
+}
+
+// doubt says that the epoch, ours, was found not to be the newest.
+func (s *shard) doubt(epoch controller.Epoch) {
+	s.doubted.Store(int64(epoch))
+	s.wake()
+}
+
+// refusal is the error of a request to a shard that has nothing loaded.
+func (s *shard) refusal() error {
+	if a := s.assigned.Load(); a != nil && !a.owned {
+		return group.ErrNotCoordinator
+	}
+	return ErrLoading
+}
+
+// run serves the shard until ctx ends.
 func (s *shard) run(ctx context.Context) {
-	s.timer, s.sweep, s.retry = stoppedTimer(), stoppedTimer(), stoppedTimer()
+	s.timer, s.sweep, s.retry, s.hold = stoppedTimer(), stoppedTimer(), stoppedTimer(), stoppedTimer()
 	writes := make(chan struct{})
 	go func() { // the writer; it ends when run does, which waits for it
 		defer close(writes)
@@ -84,12 +135,11 @@ func (s *shard) run(ctx context.Context) {
 		}
 	}()
 	defer func() { close(s.writer); <-writes }()
-	s.load()
-	close(s.loadedOnce)
+	s.follow(ctx)
 	s.sweep.Reset(s.c.cfg.CheckInterval)
 	for {
 		inbox := s.inbox
-		if s.bytes > pendingBytes {
+		if s.bytes > pendingBytes || s.holding {
 			inbox = nil
 		}
 		select {
@@ -99,15 +149,28 @@ func (s *shard) run(ctx context.Context) {
 			s.tick()
 		case err := <-s.written:
 			s.settle(err)
+			s.claim(ctx)
 		case <-s.sweep.C:
-			s.expire(time.Now())
+			s.expire(ctx, time.Now())
 			s.sweep.Reset(s.c.cfg.CheckInterval)
+		case <-s.changed:
+			s.follow(ctx)
+		case a := <-s.claimed:
+			s.take(&a)
+			s.claim(ctx)
+		case <-s.hold.C:
+			s.holding = false
 		case <-s.retry.C:
-			s.reclaim(ctx)
+			s.resting = false
+			s.claim(ctx)
 		case <-ctx.Done():
 			s.unload(group.ErrNotCoordinator)
 			if s.flying != nil {
 				s.settle(<-s.written)
+			}
+			if s.abandon != nil {
+				s.abandon()
+				<-s.claimed
 			}
 			return
 		}
@@ -122,7 +185,7 @@ func stoppedTimer() *time.Timer {
 
 func (s *shard) serve(t task) {
 	if s.machine == nil {
-		t.refuse(ErrLoading)
+		t.refuse(s.refusal())
 		return
 	}
 	t.run(time.Now())
@@ -240,7 +303,7 @@ func (s *shard) settle(err error) {
 			u.answer(group.ErrNotCoordinator)
 		}
 		s.unload(group.ErrNotCoordinator)
-		s.retry.Reset(reloadPause)
+		s.rest()
 		return
 	}
 	now := time.Now()
@@ -266,7 +329,7 @@ func (u unit) answer(err error) {
 
 // unload stops believing what is in memory, and tells everybody who waits.
 func (s *shard) unload(err error) {
-	s.loaded.Store(false)
+	s.serving.Store(0)
 	if s.machine == nil {
 		return
 	}
@@ -291,18 +354,78 @@ func (s *shard) unload(err error) {
 	s.units, s.bytes = nil, 0
 }
 
-// reclaim tries to become the partition's coordinator again.
-func (s *shard) reclaim(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, claimTimeout)
-	defer cancel()
-	epochs, err := s.c.cfg.Store.Claim(ctx, []controller.Claim{{Partition: s.partition, Owner: s.c.cfg.Owner}})
-	if err != nil {
-		s.c.log.Warn("coordinator cannot claim its partition", "partition", s.partition, "error", err)
-		s.retry.Reset(reloadPause)
+// follow does what the newest assignment asks for.
+func (s *shard) follow(ctx context.Context) {
+	a := s.assigned.Load()
+	if a == nil {
 		return
 	}
-	s.epoch = epochs[0]
-	s.load()
+	if *a != s.mine {
+		s.mine = *a
+		s.unload(group.ErrNotCoordinator)
+		if s.abandon != nil {
+			s.abandon() // its answer comes all the same
+		}
+	}
+	if s.machine != nil && controller.Epoch(s.doubted.Load()) == s.epoch {
+		s.c.log.Warn("coordinator is not the newest of its partition", "partition", s.partition, "epoch", s.epoch)
+		s.unload(group.ErrNotCoordinator)
+	}
+	s.claim(ctx)
+	if !s.mine.owned {
+		s.settleOnce()
+	}
+}
+
+func (s *shard) settleOnce() {
+	if !s.settled {
+		s.settled = true
+		close(s.settledOnce)
+	}
+}
+
+// rest keeps the next claim waiting for a while.
+func (s *shard) rest() {
+	s.resting = true
+	s.retry.Reset(reloadPause)
+}
+
+// claim begins to claim the partition if it is this broker's and nothing is loaded. A batch that is being written is
+// waited for first: it belongs to the claim before.
+func (s *shard) claim(ctx context.Context) {
+	if !s.mine.owned || s.machine != nil || s.abandon != nil || s.flying != nil || s.resting {
+		return
+	}
+	ctx, s.abandon = context.WithTimeout(ctx, claimTimeout)
+	s.holding = true
+	s.hold.Reset(holdTime)
+	of := s.mine
+	go func() { // its answer is waited for
+		epochs, err := s.c.cfg.Store.Claim(ctx, []controller.Claim{{Partition: s.partition, Owner: of.owner}})
+		a := claimed{of: of, err: err}
+		if err == nil {
+			a.epoch = epochs[0]
+		}
+		s.claimed <- a
+	}()
+}
+
+// take hears how a claim ended.
+func (s *shard) take(a *claimed) {
+	s.abandon()
+	s.abandon = nil
+	s.holding = false
+	s.hold.Stop()
+	switch {
+	case a.of != s.mine: // it is not wanted any more
+	case a.err != nil:
+		s.c.log.Warn("coordinator cannot claim its partition", "partition", s.partition, "error", a.err)
+		s.rest()
+	default:
+		s.epoch = a.epoch
+		s.load()
+		s.settleOnce()
+	}
 }
 
 // load makes a machine of what is stored. The partition is claimed: nobody else writes.
@@ -316,6 +439,6 @@ func (s *shard) load() {
 		}
 	}
 	s.seq, s.machine = 0, m
-	s.loaded.Store(true)
+	s.serving.Store(int64(s.epoch))
 	s.after()
 }

@@ -1,0 +1,24 @@
+package queuemapper
+
+import "github.com/skeinmq/skein/internal/ident"
+
+// CoordinatorGroup is the placement group that a coordinator partition (one of __consumer_offsets) lives in: who owns the
+// group coordinates the partition, and moves and failovers take the coordinator along. It never changes.
+func (m *Map) CoordinatorGroup(partition int32) ident.Group {
+	return ident.Group(int(partition) % max(m.cluster.Groups, 1))
+}
+
+// Coordinator is the broker that coordinates a coordinator partition: the host of the log of its group's open generation,
+// whose epoch is the owner's epoch of its claims. false: nobody does. Until a failover is published it is the dead
+// broker, as it is with everything else in the group.
+func (m *Map) Coordinator(partition int32) (host ident.Broker, epoch ident.Epoch, ok bool) {
+	g := m.Group(m.CoordinatorGroup(partition))
+	if g == nil || g.Current() == nil {
+		return 0, 0, false
+	}
+	l := m.Log(g.Current().Log)
+	if l == nil {
+		return 0, 0, false
+	}
+	return l.Host, g.Current().Epoch, true
+}
