@@ -13,8 +13,9 @@ import (
 // FindCoordinator (key 10), v0 to v6.
 //
 // The coordinator of a group or a transaction is the broker that leads its partition of the internal topic, which is the
-// owner of a placement group (queuemapper.Map.Coordinator); while there is none, COORDINATOR_NOT_AVAILABLE. Share coordinators (v6) are not served and answered with INVALID_REQUEST, as by an Apache Kafka
-// without share groups; so are types that do not exist.
+// owner of a placement group (queuemapper.Map.Coordinator); while there is none, COORDINATOR_NOT_AVAILABLE. Share
+// coordinators (v6) are not served and answered with INVALID_REQUEST, as by an Apache Kafka without share groups; so are
+// types that do not exist.
 //
 //	v1  type, error message   v3  flexible   v4  several keys   v5  error codes of transactions   v6  share groups
 var findCoordinator = handler{

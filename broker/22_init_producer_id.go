@@ -46,7 +46,8 @@ func (b *Broker) newProducerID(ctx context.Context, req *kmsg.InitProducerIDRequ
 	id, err := b.ids.NextProducerID(ctx)
 	if err != nil {
 		b.log.Warn("allocate producer id", "error", err)
-		return 0, refuse(protocol.CodeCoordinatorNotAvailable, "allocate producer id: %v", err)
+		// As Apache Kafka: clients try again here. Other codes send them to look for a coordinator, which there is not.
+		return 0, refuse(protocol.CodeCoordinatorLoadInProgress, "allocate producer id: %v", err)
 	}
 	return id, nil
 }

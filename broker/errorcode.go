@@ -61,12 +61,12 @@ func codeOf(err error) protocol.Code {
 		return protocol.CodeTopicAlreadyExists
 	case errors.Is(err, queuemapper.ErrNotFound):
 		return protocol.CodeUnknownTopicOrPartition
-	case errors.Is(err, queuemapper.ErrConflict), errors.Is(err, queuemapper.ErrUnknown),
-		errors.Is(err, queuemapper.ErrUnavailable), errors.Is(err, context.DeadlineExceeded):
-		return protocol.CodeRequestTimedOut
 	case errors.Is(err, controller.ErrFenced), errors.Is(err, controller.ErrNotLeader), errors.Is(err, controller.ErrUnknown),
 		errors.Is(err, controller.ErrClosed):
 		return protocol.CodeNotCoordinator
+	case errors.Is(err, queuemapper.ErrConflict), errors.Is(err, queuemapper.ErrUnknown),
+		errors.Is(err, queuemapper.ErrUnavailable), errors.Is(err, context.DeadlineExceeded):
+		return protocol.CodeRequestTimedOut
 	case errors.Is(err, context.Canceled):
 		return protocol.CodeRequestTimedOut
 	default:

@@ -12,6 +12,7 @@ import (
 
 	"github.com/hashicorp/raft"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/skeinmq/skein/internal/ident"
@@ -113,6 +114,7 @@ func (l *linesOf) Conn(b ident.Broker) (grpc.ClientConnInterface, error) {
 		return c, nil
 	}
 	c, err := grpc.NewClient("passthrough:///x", grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithConnectParams(grpc.ConnectParams{Backoff: backoff.Config{BaseDelay: 20 * time.Millisecond, Multiplier: 1.6, MaxDelay: 500 * time.Millisecond}}),
 		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
 			l.c.mu.Lock()
 			addr := l.c.grpcAt[b]
@@ -448,8 +450,13 @@ func TestRejoin(t *testing.T) {
 	all := stop()
 	delete(c.raftAt, 3)
 	back := c.start(3, away.dir, nil)
-	if _, err := (&Service{Controller: c.members[1].Controller}).Join(t.Context(), &peerpb.JoinRequest{Broker: 3, Address: c.raftAt[3]}); err != nil {
-		t.Fatal(err)
+	join := &peerpb.JoinRequest{Broker: 3, Address: c.raftAt[3]}
+	for end := time.Now().Add(10 * time.Second); ; time.Sleep(20 * time.Millisecond) { // as whoever joins does
+		if _, err := (&Service{Controller: c.members[1].Controller}).Join(t.Context(), join); err == nil {
+			break
+		} else if time.Now().After(end) {
+			t.Fatal(err)
+		}
 	}
 	c.ready(3)
 	c.holds(back, all)

@@ -19,8 +19,10 @@ const (
 	// pendingBytes: with more than this to be written a shard takes no further request.
 	pendingBytes = 32 << 20
 	// reloadPause is waited before a partition is claimed again after a failure, and a claim
-	// is waited for claimTimeout.
+	// is waited for claimTimeout. A claim that is refused because a newer owner has claimed says that this broker's map is
+	// behind: each of those doubles the pause, up to fencedPause, for it costs an entry in everybody's log.
 	reloadPause  = 200 * time.Millisecond
+	fencedPause  = 5 * time.Second
 	claimTimeout = 5 * time.Second
 	// holdTime is how long requests wait for a claim that is under way before they are told that it loads: a claim takes
 	// milliseconds, and what clients do when they are told takes longer.
@@ -69,6 +71,7 @@ type shard struct {
 	sweep   *time.Timer
 	retry   *time.Timer // runs while a claim must wait
 	resting bool        // retry runs
+	pause   time.Duration
 	hold    *time.Timer // runs while requests wait for a claim
 	holding bool
 }
@@ -96,7 +99,8 @@ type unit struct {
 
 func newShard(c *Coordinator, partition int32) *shard {
 	return &shard{
-		c: c, partition: partition, inbox: make(chan task, inboxSize), changed: make(chan struct{}, 1), settledOnce: make(chan struct{}), claimed: make(chan claimed, 1),
+		c: c, partition: partition, inbox: make(chan task, inboxSize), changed: make(chan struct{}, 1),
+		settledOnce: make(chan struct{}), claimed: make(chan claimed, 1), pause: reloadPause,
 		joins: make(map[group.Ticket]func(group.JoinReply)), syncs: make(map[group.Ticket]func(group.SyncReply)),
 		writer: make(chan *controller.Batch), written: make(chan error, 1),
 	}
@@ -302,8 +306,10 @@ func (s *shard) settle(err error) {
 		for _, u := range units {
 			u.answer(group.ErrNotCoordinator)
 		}
-		s.unload(group.ErrNotCoordinator)
-		s.rest()
+		if s.machine != nil { // else it was given up already, and a new claim need not wait
+			s.unload(group.ErrNotCoordinator)
+			s.rest()
+		}
 		return
 	}
 	now := time.Now()
@@ -361,7 +367,8 @@ func (s *shard) follow(ctx context.Context) {
 		return
 	}
 	if *a != s.mine {
-		s.mine = *a
+		s.mine, s.pause, s.resting = *a, reloadPause, false
+		s.retry.Stop()
 		s.unload(group.ErrNotCoordinator)
 		if s.abandon != nil {
 			s.abandon() // its answer comes all the same
@@ -387,7 +394,7 @@ func (s *shard) settleOnce() {
 // rest keeps the next claim waiting for a while.
 func (s *shard) rest() {
 	s.resting = true
-	s.retry.Reset(reloadPause)
+	s.retry.Reset(s.pause)
 }
 
 // claim begins to claim the partition if it is this broker's and nothing is loaded. A batch that is being written is
@@ -421,8 +428,11 @@ func (s *shard) take(a *claimed) {
 	case a.err != nil:
 		s.c.log.Warn("coordinator cannot claim its partition", "partition", s.partition, "error", a.err)
 		s.rest()
+		if errors.Is(a.err, controller.ErrFenced) {
+			s.pause = min(2*s.pause, fencedPause)
+		}
 	default:
-		s.epoch = a.epoch
+		s.epoch, s.pause = a.epoch, reloadPause
 		s.load()
 		s.settleOnce()
 	}
