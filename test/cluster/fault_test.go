@@ -143,7 +143,6 @@ func named(names ...string) (out []fault) {
 
 // TestReturn breaks three brokers in ways after which all of them are there again before anybody is expected to write.
 func TestReturn(t *testing.T) {
-	needFailover(t)
 	r := begin(t, clusterOf(t, 3))
 	r.breakIt(named("wipe", "two", "all", "blink"))
 	r.finish()
@@ -151,7 +150,6 @@ func TestReturn(t *testing.T) {
 
 // TestThree breaks three brokers in every way that they must survive.
 func TestThree(t *testing.T) {
-	needFailover(t)
 	r := begin(t, clusterOf(t, 3))
 	r.breakIt(faults)
 	r.finish()
@@ -159,7 +157,6 @@ func TestThree(t *testing.T) {
 
 // TestFive loses two of five at once, killed or paused.
 func TestFive(t *testing.T) {
-	needFailover(t)
 	r := begin(t, clusterOf(t, 5))
 	r.breakIt(append(named("kill", "all", "roll"), []fault{
 		{"kill two", func(r *run) {
@@ -202,7 +199,6 @@ func (r *run) pair() (a, b int) {
 
 // TestGrowAndShrink adds a broker under load, which must get its share without being asked, and drains another one.
 func TestGrowAndShrink(t *testing.T) {
-	needFailover(t)
 	c, ok := clusterOf(t, 3).(*Skein)
 	if !ok {
 		t.Skip("Skein only")

@@ -100,7 +100,6 @@ func TestDialOnce(t *testing.T) {
 // TestPartitions cuts one broker off from the others, in both directions and in each of them, while clients still reach it; and
 // it cuts two brokers off from each other while both reach the third.
 func TestPartitions(t *testing.T) {
-	needFailover(t)
 	w := newNetwork(t, 3)
 	if os.Getenv(envKafka) != "" {
 		t.Skip("Skein only")

@@ -69,17 +69,6 @@ func TestMain(m *testing.M) {
 
 func long() bool { return os.Getenv(envLong) != "" }
 
-// failsOver says that survivors take over what a dead broker owned, and that coordinators run where their partition is owned. The
-// commit that wires this into the binary sets it; until then SKEIN_CLUSTER_FAILOVER=1 runs the tests that need it.
-const failsOver = false
-
-func needFailover(t *testing.T) {
-	t.Helper()
-	if !failsOver && os.Getenv("SKEIN_CLUSTER_FAILOVER") == "" && os.Getenv(envKafka) == "" {
-		t.Skip("the binary does not fail over yet: SKEIN_CLUSTER_FAILOVER=1 runs this all the same")
-	}
-}
-
 // number reads a number from the environment.
 func number(t *testing.T, name string, otherwise uint64) uint64 {
 	t.Helper()
