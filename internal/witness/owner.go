@@ -160,11 +160,13 @@ const (
 	settleSent           // ActSettle is out
 )
 
-// health is what is remembered of a broker, so that the set does not flap.
+// health is what is remembered of one incarnation of a broker, so that the set does not flap. A newer one is as good as
+// any: what made the last one fail ended with it.
 type health struct {
-	failures  int
-	notBefore time.Time
-	followed  time.Time // since when it has worked
+	incarnation int64
+	failures    int
+	notBefore   time.Time
+	followed    time.Time // since when it has worked
 }
 
 // NewOwner makes the machine for a log that is about to be opened at cfg.Key.Epoch.
@@ -307,7 +309,7 @@ func (o *Owner) Recorded(now time.Time, id ID, session, n uint64) {
 			return
 		}
 		m.phase = following // O7: from now on every commit needs it
-		o.healthOf(id.Broker).followed = now
+		o.healthOf(id).followed = now
 	}
 	m.recorded, m.since = n, now
 	o.step(now)

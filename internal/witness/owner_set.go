@@ -170,7 +170,7 @@ func (o *Owner) choose(now time.Time) *Candidate {
 		case c.ID.Broker == o.cfg.Self.Broker, c.Leaving, o.attachedBroker(c.ID.Broker) != nil:
 		case slices.Contains(o.settled, c.ID): // it failed, and is still to be removed
 		case o.swap != swapNone && slices.Contains(o.target, c.ID): // likewise
-		case h != nil && now.Before(h.notBefore):
+		case h != nil && h.incarnation >= c.ID.Incarnation && now.Before(h.notBefore):
 		case best == nil || better(c, best):
 			best = c
 		}
@@ -204,7 +204,7 @@ func (o *Owner) lot(b ident.Broker) uint64 {
 
 // fail lets a member go that did not do what it should, and remembers that.
 func (o *Owner) fail(now time.Time, m *member) {
-	h := o.healthOf(m.id.Broker)
+	h := o.healthOf(m.id)
 	if m.phase == following && now.Sub(h.followed) > o.cfg.MaxBackoff {
 		h.failures = 0
 	}
@@ -219,11 +219,11 @@ func (o *Owner) detach(m *member) {
 	o.act(Action{Kind: ActClose, Member: m.id, Session: m.session})
 }
 
-func (o *Owner) healthOf(b ident.Broker) *health {
-	h := o.health[b]
-	if h == nil {
-		h = &health{}
-		o.health[b] = h
+func (o *Owner) healthOf(id ID) *health {
+	h := o.health[id.Broker]
+	if h == nil || h.incarnation < id.Incarnation {
+		h = &health{incarnation: id.Incarnation}
+		o.health[id.Broker] = h
 	}
 	return h
 }
