@@ -200,7 +200,7 @@ func (c Config) withDefaults() Config {
 		c.Unwitnessed = UnwitnessedWait
 	}
 	if c.ReserveOffsets == 0 {
-		c.ReserveOffsets = host.ReserveDefault
+		c.ReserveOffsets = int64(host.ReserveDefault)
 	}
 	if c.MaxConnections == 0 {
 		c.MaxConnections = 20_000

@@ -86,7 +86,7 @@ func (s *Store) register(ctx context.Context, b *Broker) (clientv3.LeaseID, erro
 			}
 			revision = resp.Kvs[0].ModRevision
 		}
-		_, err = s.swap(ctx, "register_broker", keyBroker(b.ID), revision, encodeBroker(b), clientv3.WithLease(lease.ID))
+		_, err = s.swap(ctx, "register_broker", keyBroker(b.ID), revision, encodeBroker(b), []clientv3.OpOption{clientv3.WithLease(lease.ID)})
 		if errors.Is(err, ErrConflict) {
 			continue
 		}

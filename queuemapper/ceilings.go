@@ -14,11 +14,11 @@ func Top(state []ident.PartitionState) ident.Offset {
 	return top
 }
 
-// NextCeiling is the ceiling of the generation that follows g with this state (nil g: the first one). It is at least
-// what g had in hand: an owner that had reserved more because it writes fast finds that again. A g without a
-// ceiling, written before there were any, is followed by one with a ceiling.
-func NextCeiling(g *Generation, state []ident.PartitionState) ident.Offset {
-	ceiling := Top(state) + ReserveDefault
+// NextCeiling is the ceiling of the generation that follows g with this state (nil g: the first one), with so many
+// offsets reserved. It is at least what g had in hand: an owner that had reserved more because it writes fast finds that
+// again. A g without a ceiling, written before there were any, is followed by one with a ceiling.
+func NextCeiling(g *Generation, state []ident.PartitionState, reserve ident.Offset) ident.Offset {
+	ceiling := Top(state) + reserve
 	if g != nil {
 		ceiling = max(ceiling, g.Ceiling)
 	}

@@ -44,7 +44,7 @@ func (s *Store) ClaimController(ctx context.Context, c Controller) error {
 			}
 			revision = resp.Kvs[0].ModRevision
 		}
-		_, err = s.swap(ctx, "claim_controller", keyController, revision, encodeController(c))
+		_, err = s.swap(ctx, "claim_controller", keyController, revision, encodeController(c), nil)
 		if !errors.Is(err, ErrConflict) {
 			return err
 		}

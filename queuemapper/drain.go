@@ -66,17 +66,19 @@ func (s *Store) UnregisterBroker(ctx context.Context) error {
 func (s *Store) RemoveLog(ctx context.Context, l *Log) error {
 	fail := func(err error) error { return fmt.Errorf("remove log %s: %w", l.ID, err) }
 	if l.State == LogOpen {
-		others := false
+		var other *Log
 		for o := range s.Map().Logs() {
-			others = others || o.ID != l.ID && o.State == LogOpen
+			if o.ID != l.ID && o.State == LogOpen {
+				other = o
+			}
 		}
-		if !others {
+		if other == nil {
 			return fail(fmt.Errorf("%w: no other log is open", ErrInvalid))
 		}
 		if used := s.Map().livesIn(l.ID); used != nil {
 			return fail(used)
 		}
-		sealed, err := s.SealLog(ctx, l)
+		sealed, err := s.SealLog(ctx, l, other)
 		if err != nil {
 			return fail(err)
 		}

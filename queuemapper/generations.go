@@ -26,7 +26,7 @@ func (s *Store) TrimGenerations(ctx context.Context, g *Group, keep ident.Epoch)
 
 // swapGroup writes a record that was made from another one, comparing that one's revision.
 func (s *Store) swapGroup(ctx context.Context, verb string, fresh *Group) (*Group, error) {
-	written, err := s.swap(ctx, verb+"_group", keyGroup(fresh.ID), fresh.Revision, encodeGroup(fresh))
+	written, err := s.swap(ctx, verb+"_group", keyGroup(fresh.ID), fresh.Revision, encodeGroup(fresh), nil)
 	if err != nil {
 		return nil, fmt.Errorf("%s group %d: %w", verb, fresh.ID, err)
 	}

@@ -131,24 +131,38 @@ func (s *Store) SettleLog(ctx context.Context, id ident.Log) (*Log, error) {
 	return l, nil
 }
 
-// SealLog moves a log OPEN(e) → SEALED(e), comparing the revision (O9).
-func (s *Store) SealLog(ctx context.Context, l *Log) (*Log, error) {
+// SealLog moves a log OPEN(e) → SEALED(e), comparing the revision (O9). It demands that every log of others is OPEN at its
+// epoch in the same transaction: give one that groups can go to, so that two that seal each other's log at the same time do
+// not leave none (O19). ErrConflict: the snapshot has what won.
+func (s *Store) SealLog(ctx context.Context, l *Log, others ...*Log) (*Log, error) {
+	guards := make([]guard, len(others))
+	for i, o := range others {
+		guards[i] = guardOf(o)
+	}
 	if l.State != LogOpen {
 		return nil, fmt.Errorf("seal log %s: %w: it is not open", l.ID, ErrInvalid)
 	}
+	for _, g := range guards {
+		if g.state != LogOpen || g.log == l.ID {
+			return nil, fmt.Errorf("seal log %s: %w: log %s does not go on", l.ID, ErrInvalid, g.log)
+		}
+	}
+	if plants.sealLast {
+		guards = nil
+	}
 	fresh := *l
 	fresh.State = LogSealed
-	return s.swapLog(ctx, "seal", l.Revision, &fresh)
+	return s.swapLog(ctx, "seal", l.Revision, &fresh, guards...)
 }
 
 // swapLog writes a log's record, comparing the revision of the one before (O1). The nonce
 // makes the bytes this call's own: after a lost answer, finding them means that it won.
-func (s *Store) swapLog(ctx context.Context, verb string, revision int64, fresh *Log) (*Log, error) {
+func (s *Store) swapLog(ctx context.Context, verb string, revision int64, fresh *Log, guards ...guard) (*Log, error) {
 	var nonce [8]byte
 	if _, err := io.ReadFull(s.cfg.Rand, nonce[:]); err != nil {
 		return nil, fmt.Errorf("%s log %s: %w", verb, fresh.ID, err)
 	}
-	written, err := s.swap(ctx, verb+"_log", keyLog(fresh.ID), revision, encodeLog(fresh, nonce))
+	written, err := s.swap(ctx, verb+"_log", keyLog(fresh.ID), revision, encodeLog(fresh, nonce), nil, guards...)
 	if err != nil {
 		return nil, fmt.Errorf("%s log %s: %w", verb, fresh.ID, err)
 	}

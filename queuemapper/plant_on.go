@@ -9,6 +9,7 @@ var plants struct {
 	touchReads  bool // O18: an unknown move is settled by a read
 	sameEpoch   bool // I5: a publication may use the group's epoch again
 	settleReads bool // O8: an unknown swap of witnesses is settled by a read
+	sealLast    bool // O19: sealing a log does not compare that another one is open
 }
 
 // Plant makes one of the mistakes, named as its field is, until the function that it returns is called: for internal/sim.
@@ -19,6 +20,7 @@ func Plant(name string) (undo func()) {
 		"touchReads":  &plants.touchReads,
 		"settleReads": &plants.settleReads,
 		"sameEpoch":   &plants.sameEpoch,
+		"sealLast":    &plants.sealLast,
 	}[name]
 	*p = true
 	return func() { *p = false }

@@ -37,4 +37,11 @@ func TestPlanted(t *testing.T) {
 			t.Error("not caught")
 		}
 	})
+	t.Run("seal without comparing that another log is open", func(t *testing.T) {
+		plants.sealLast = true
+		defer func() { plants.sealLast = false }()
+		if !lastSealed(t) {
+			t.Error("not caught")
+		}
+	})
 }

@@ -122,3 +122,36 @@ func TestWrittenButNotRead(t *testing.T) {
 		t.Errorf("settle: %+v, %v", got, err)
 	}
 }
+
+// lastSealed has two controllers seal each other's refuge, as each of them has read the map, and says whether both did.
+func lastSealed(t *testing.T) bool {
+	s, _ := faulty(t)
+	a, b := mustReopen(t, s, logID(1), 1, 0), mustReopen(t, s, logID(2), 2, 0)
+	if _, err := s.SealLog(t.Context(), a, b); err != nil {
+		t.Fatal(err)
+	}
+	_, err := s.SealLog(t.Context(), b, a)
+	if err != nil && (!errors.Is(err, ErrConflict) || s.Map().Log(a.ID).State != LogSealed) {
+		t.Errorf("seal the last: %v, and the snapshot has %v", err, s.Map().Log(a.ID).State)
+	}
+	return err == nil
+}
+
+func TestSealLog(t *testing.T) {
+	if lastSealed(t) {
+		t.Error("O19: two logs were sealed, each as the other one was open")
+	}
+	s, kv := faulty(t)
+	a, b := mustReopen(t, s, logID(1), 1, 0), mustReopen(t, s, logID(2), 2, 0)
+	if _, err := s.SealLog(t.Context(), a, a); !errors.Is(err, ErrInvalid) {
+		t.Errorf("a log that goes to itself: %v", err)
+	}
+	kv.loseNext(1) // what is sent again fails its compare with what it has written
+	sealed, err := s.SealLog(t.Context(), a, b)
+	if err != nil || sealed.State != LogSealed || s.Map().Log(a.ID).Revision != sealed.Revision {
+		t.Errorf("seal: %+v, %v", sealed, err)
+	}
+	if _, err := s.SealLog(t.Context(), b, sealed); !errors.Is(err, ErrInvalid) {
+		t.Errorf("a log that goes to a sealed one: %v", err)
+	}
+}

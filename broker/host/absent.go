@@ -37,8 +37,8 @@ func (h *Host) Absent(m *queuemapper.Map) []*queuemapper.Log {
 func (h *Host) passAbsent(ctx context.Context, sources []Source, open []*queuemapper.Log) error {
 	for _, l := range h.Absent(h.store.Map()) {
 		h.log.Warn("log is not in any data directory: what it holds cannot be read", "log", l.ID, "failover.unwitnessed", string(h.cfg.Unwitnessed))
-		if l.State == queuemapper.LogOpen { // O19: this broker has another one open
-			sealed, err := h.store.SealLog(ctx, l) // O9
+		if l.State == queuemapper.LogOpen {
+			sealed, err := h.store.SealLog(ctx, l, open[:min(1, len(open))]...) // O9, O19: this broker has another one open
 			if err != nil {
 				return fmt.Errorf("seal absent log: %w", err)
 			}
@@ -129,10 +129,10 @@ func (h *Host) nextAtCeiling(m *queuemapper.Map, g *queuemapper.Group, source *q
 		}
 	}
 	sortState(state)
-	ceiling := h.reserves.ceiling(g.ID, cur.Ceiling)
+	ceiling := h.reserves.ceiling(g.ID, cur, state)
 	return nextGeneration{
 		opening: commitlog.Opening{Group: g.ID, Epoch: cur.Epoch + 1, State: state, Ceiling: ceiling},
-		pub:     queuemapper.Publication{Group: g, Source: source, Ends: endsOf(state), Gap: true, Ceiling: ceiling},
+		pub:     queuemapper.Publication{Group: g, Source: source, Ends: queuemapper.EndsOf(state), Gap: true, Ceiling: ceiling},
 	}
 }
 

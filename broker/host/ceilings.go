@@ -7,12 +7,13 @@ import (
 	"time"
 
 	"github.com/skeinmq/skein/internal/ident"
+	"github.com/skeinmq/skein/queuemapper"
 )
 
 // How many offsets are reserved at a time above the highest end in a group (ADR 10). A group that comes back for more
 // soon gets twice as many the next time, so that what it has in hand lasts through an outage of the map's store.
 const (
-	ReserveDefault = 1 << 24
+	ReserveDefault = queuemapper.ReserveDefault
 
 	reserveMax  = 1 << 40
 	reserveSoon = 10 * time.Minute
@@ -30,14 +31,14 @@ type reserve struct {
 	at    time.Time // when more was asked for last
 }
 
-// ceiling is the ceiling of a group whose highest end is top.
-func (r *reserves) ceiling(group ident.Group, top ident.Offset) ident.Offset {
+// ceiling is the ceiling of a group's next generation, after cur (nil: it is the first), with this state.
+func (r *reserves) ceiling(group ident.Group, cur *queuemapper.Generation, state []ident.PartitionState) ident.Offset {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return top + max(r.by[group].chunk, r.first)
+	return queuemapper.NextCeiling(cur, state, max(r.by[group].chunk, r.first))
 }
 
-// next is ceiling for a group that has asked for more.
+// next is the ceiling for a group that has asked for more.
 func (r *reserves) next(group ident.Group, top ident.Offset, now time.Time) ident.Offset {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -53,15 +54,6 @@ func (r *reserves) next(group ident.Group, top ident.Offset, now time.Time) iden
 // sortState orders a state as opening frames have it.
 func sortState(state []ident.PartitionState) {
 	slices.SortFunc(state, func(a, b ident.PartitionState) int { return a.Partition.Compare(b.Partition) })
-}
-
-// topOf is the highest end in a state.
-func topOf(state []ident.PartitionState) ident.Offset {
-	top := ident.Offset(0)
-	for i := range state {
-		top = max(top, state[i].End)
-	}
-	return top
 }
 
 // RaiseLow raises the ceilings of the generations in one log that have asked for it. It tries until it has, or ctx ends.

@@ -17,7 +17,7 @@ func (h *Host) openNewGroups(ctx context.Context, logs []*queuemapper.Log) error
 	n := 0
 	for g := range h.store.Map().Groups() {
 		if len(g.Generations) == 0 {
-			ceiling := h.reserves.ceiling(g.ID, 0)
+			ceiling := h.reserves.ceiling(g.ID, nil, nil)
 			perLog[n%len(logs)] = append(perLog[n%len(logs)], nextGeneration{
 				opening: commitlog.Opening{Group: g.ID, Ceiling: ceiling},
 				pub:     queuemapper.Publication{Group: g, Ceiling: ceiling},

@@ -177,8 +177,8 @@ func (h *Host) freeze(ctx context.Context, b *moving, to ident.Log) error {
 		b.old = append(b.old, generationOf(v.Group, cur))
 		v.Epoch = cur.Epoch + 1
 		b.pubs = append(b.pubs, queuemapper.Publication{
-			Group: g, Source: source, Target: b.target, Epoch: v.Epoch, Ends: endsOf(states[v.Group]),
-			Ceiling: h.reserves.ceiling(v.Group, topOf(states[v.Group])),
+			Group: g, Source: source, Target: b.target, Epoch: v.Epoch, Ends: queuemapper.EndsOf(states[v.Group]),
+			Ceiling: h.reserves.ceiling(v.Group, cur, states[v.Group]),
 		})
 	}
 	return h.open(ctx, b, states)
@@ -302,15 +302,4 @@ func (h *Host) finish(ctx context.Context, b *moving, errs []error) {
 			v.Err = errors.Join(v.Err, fmt.Errorf("write the cut down: %w", err))
 		}
 	}
-}
-
-// endsOf is the part of a frozen group's state that seals its generation.
-func endsOf(state []ident.PartitionState) map[ident.Partition]ident.Offset {
-	ends := make(map[ident.Partition]ident.Offset, len(state))
-	for _, p := range state {
-		if p.End > 0 {
-			ends[p.Partition] = p.End
-		}
-	}
-	return ends
 }

@@ -105,7 +105,7 @@ func (h *Host) freezeInPlace(ctx context.Context, m *queuemapper.Map, g *queuema
 	}
 	f.state = states[g.ID]
 	rec := m.Log(log.ID)
-	f.pub = queuemapper.Publication{Group: g, Source: rec, Target: rec, Ends: endsOf(f.state)}
+	f.pub = queuemapper.Publication{Group: g, Source: rec, Target: rec, Ends: queuemapper.EndsOf(f.state)}
 	return f, nil
 }
 
@@ -120,7 +120,7 @@ func (f *frozenGroup) seal(ctx context.Context) error {
 // prepare writes the opening frame of the next generation.
 func (f *frozenGroup) prepare(ctx context.Context, h *Host, epoch ident.Epoch, state []ident.PartitionState) error {
 	sortState(state)
-	f.pub.Ceiling = h.reserves.ceiling(f.old.Group, topOf(state))
+	f.pub.Ceiling = h.reserves.ceiling(f.old.Group, f.pub.Group.Current(), state)
 	frames, err := f.log.Log.Prepare(ctx, []commitlog.Opening{{Group: f.old.Group, Epoch: epoch, State: state, Ceiling: f.pub.Ceiling}})
 	if err != nil {
 		return fmt.Errorf("prepare: %w", err)

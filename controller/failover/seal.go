@@ -44,10 +44,11 @@ func (f *Failover) seal(ctx context.Context, src *source, together []ident.Log) 
 	epoch := rec.Epoch
 	before := rec
 	for rec.State == queuemapper.LogOpen {
-		if !f.another(m, together) {
-			return ErrLast // O19
+		other := f.another(m, together)
+		if other == nil {
+			return ErrLast
 		}
-		sealed, err := f.store.SealLog(ctx, rec) // O9
+		sealed, err := f.store.SealLog(ctx, rec, other) // O9, O19
 		if err == nil {
 			rec = sealed
 			break
@@ -55,7 +56,7 @@ func (f *Failover) seal(ctx context.Context, src *source, together []ident.Log) 
 		if !errors.Is(err, queuemapper.ErrConflict) {
 			return err
 		}
-		// Its witness set changed, or it was reopened. The map has what won.
+		// Its witness set changed, it was reopened, or the other one is not open any more. The map has what won.
 		m = f.store.Map()
 		if rec = m.Log(src.id); rec == nil {
 			return fmt.Errorf("seal log %s: %w", src.id, queuemapper.ErrNotFound)
@@ -73,17 +74,17 @@ func (f *Failover) seal(ctx context.Context, src *source, together []ident.Log) 
 	return nil
 }
 
-// another says whether a log that is not given is open on a live broker.
-func (f *Failover) another(m *queuemapper.Map, logs []ident.Log) bool {
+// another finds a log that is not given and is open on a live broker, nil if there is none.
+func (f *Failover) another(m *queuemapper.Map, logs []ident.Log) *queuemapper.Log {
 	for l := range m.Logs() {
 		if l.State != queuemapper.LogOpen || contains(logs, l.ID) {
 			continue
 		}
 		if st := f.cfg.Standing(l.Host); st == Live || st == Draining {
-			return true
+			return l
 		}
 	}
-	return false
+	return nil
 }
 
 func contains(logs []ident.Log, id ident.Log) bool {
@@ -111,6 +112,9 @@ func (f *Failover) ask(ctx context.Context, src *source) error {
 	if i < 0 && plants.emptyTable { // O6
 		src.table = emptyTable(f.store.Map(), src)
 		return nil
+	}
+	if i < 0 && len(members) == 0 {
+		return fmt.Errorf("table of log %s at epoch %d: %w: it is empty", src.id, src.rec.Epoch, ErrNoTable)
 	}
 	if i < 0 {
 		return fmt.Errorf("table of log %s at epoch %d: %w %v: %w", src.id, src.rec.Epoch, ErrNoTable, members, errors.Join(errs...))
