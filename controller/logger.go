@@ -2,8 +2,11 @@ package controller
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"log/slog"
+	"sync"
+	"time"
 
 	"github.com/hashicorp/go-hclog"
 )
@@ -12,16 +15,45 @@ import (
 // debug, because a quiet broker logs nothing.
 func newLogger(log *slog.Logger) hclog.Logger {
 	l := hclog.NewInterceptLogger(&hclog.LoggerOptions{Output: io.Discard, Level: hclog.Off})
-	l.RegisterSink(sink{log.With("component", "raft")})
+	l.RegisterSink(&sink{log: log.With("component", "raft"), said: make(map[string]time.Time)})
 	return l
 }
 
 const startElection = "heartbeat timeout reached, starting election"
 
-type sink struct{ log *slog.Logger }
+// sayAgain is how often a message about the same member is logged at most: raft repeats several times a second that
+// one is gone.
+const sayAgain = 30 * time.Second
+
+type sink struct {
+	log *slog.Logger
+
+	mu   sync.Mutex
+	said map[string]time.Time // by message and peer
+}
+
+// due reports whether a message may be logged now.
+func (s *sink) due(msg string, args []any, now time.Time) bool {
+	key := msg
+	for i := 0; i+1 < len(args); i += 2 {
+		if args[i] == "peer" {
+			key += fmt.Sprint(args[i+1])
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if at, ok := s.said[key]; ok && now.Sub(at) < sayAgain {
+		return false
+	}
+	if len(s.said) >= 1000 {
+		clear(s.said)
+	}
+	s.said[key] = now
+	return true
+}
 
 // Accept implements hclog.SinkAdapter.
-func (s sink) Accept(_ string, level hclog.Level, msg string, args ...any) {
+func (s *sink) Accept(_ string, level hclog.Level, msg string, args ...any) {
 	to := slog.LevelDebug
 	switch {
 	case level == hclog.Warn && msg == startElection:
@@ -30,6 +62,9 @@ func (s sink) Accept(_ string, level hclog.Level, msg string, args ...any) {
 		to = slog.LevelWarn
 	case level == hclog.Error:
 		to = slog.LevelError
+	}
+	if to != slog.LevelDebug && !s.due(msg, args, time.Now()) {
+		return
 	}
 	s.log.Log(context.Background(), to, msg, args...)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/hashicorp/raft"
 
@@ -118,31 +119,51 @@ func (c *Controller) edit(ctx context.Context, verb string, b ident.Broker, do f
 	if err != nil {
 		return fail(err)
 	}
-	var found *Member
-	for _, m := range c.members(r) {
-		if m.Broker == b {
-			found = &m
-		}
+	m, needed, err := c.checkEdit(r, verb, b)
+	if err == nil && needed {
+		err = c.change(ctx, do(r, m))
 	}
-	loses := verb != "promote"
-	switch {
-	case found == nil && verb == "remove":
-		return nil
-	case found == nil:
-		return fail(ErrNotMember)
-	case found.Voter != loses && verb != "remove":
-		return nil // it is so already
-	case loses && found.Voter && c.voters(r) == 1:
-		return fail(ErrLastVoter)
-	case loses && b == c.cfg.ID:
-		// A leader cannot take its own vote. The next one can.
-		c.abdicate(r)
-		return fail(fmt.Errorf("%w: it handed the lead over for that, try again", ErrNotLeader))
-	}
-	if err := c.change(ctx, do(r, *found)); err != nil {
+	if err != nil {
 		return fail(err)
 	}
 	return nil
+}
+
+// mayEdit reports what stands against a change, before anything else prepares for it.
+func (c *Controller) mayEdit(ctx context.Context, verb string, b ident.Broker) error {
+	r, err := c.leading(ctx)
+	if err == nil {
+		_, _, err = c.checkEdit(r, verb, b)
+	}
+	if err != nil {
+		return fmt.Errorf("%s broker %d: %w", verb, b, err)
+	}
+	return nil
+}
+
+// checkEdit finds the member that is to change; needed is false if it is so already.
+func (c *Controller) checkEdit(r *raft.Raft, verb string, b ident.Broker) (m Member, needed bool, err error) {
+	members := c.members(r)
+	at := slices.IndexFunc(members, func(m Member) bool { return m.Broker == b })
+	loses := verb != "promote"
+	switch {
+	case at < 0 && verb == "remove":
+		return m, false, nil
+	case at < 0:
+		return m, false, ErrNotMember
+	}
+	m = members[at]
+	switch {
+	case m.Voter != loses && verb != "remove":
+		return m, false, nil
+	case loses && m.Voter && c.voters(r) == 1:
+		return m, false, ErrLastVoter
+	case loses && b == c.cfg.ID:
+		// A leader cannot take its own vote. The next one can.
+		c.abdicate(r)
+		return m, false, fmt.Errorf("%w: it handed the lead over for that, try again", ErrNotLeader)
+	}
+	return m, true, nil
 }
 
 // leading returns raft if this broker leads.

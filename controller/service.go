@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -23,6 +24,8 @@ type Service struct {
 	Cluster func() (id string, etcd []string)
 	// Admit says whether a broker may join, before anything is changed; nil: yes.
 	Admit func(ctx context.Context, rq *peerpb.JoinRequest) error
+	// Runs says whether the process of a broker answers; nil: no.
+	Runs func(ctx context.Context, b ident.Broker) bool
 	// Changing is called before a broker's vote changes (verb promote, demote or remove), on the
 	// active controller: what else a voter is has to follow, or comes first; nil: nothing.
 	Changing func(ctx context.Context, verb string, m Member) error
@@ -105,28 +108,88 @@ func (s *Service) Voters(ctx context.Context, rq *peerpb.VotersRequest) (*peerpb
 	if _, leads := c.Leads(); !leads {
 		return pass(ctx, c, rq, peerpb.ControllerClient.Voters)
 	}
-	var do func(context.Context, ident.Broker) error
+	var err error
 	switch rq.GetVerb() {
 	case "list":
-		return &peerpb.VotersReply{Members: s.list()}, nil
-	case "promote":
-		do = c.Promote
-	case "demote":
-		do = c.Demote
-	case "remove":
-		do = c.Remove
+	case "promote", "demote", "remove":
+		err = s.change(ctx, rq.GetVerb(), b)
+	case "replace":
+		err = s.replace(ctx, b, ident.Broker(rq.GetBy()))
 	default:
-		return nil, status.Errorf(codes.InvalidArgument, "verb %q: want list, promote, demote or remove", rq.GetVerb())
+		return nil, status.Errorf(codes.InvalidArgument, "verb %q: want list, promote, demote, remove or replace", rq.GetVerb())
 	}
-	if s.Changing != nil {
-		if err := s.Changing(ctx, rq.GetVerb(), Member{Broker: b, Address: c.Address(b)}); err != nil {
-			return nil, status.Error(codes.Aborted, err.Error())
-		}
-	}
-	if err := do(ctx, b); err != nil {
-		return nil, statusOf(err)
+	if err != nil {
+		return nil, err
 	}
 	return &peerpb.VotersReply{Members: s.list()}, nil
+}
+
+// change changes one member. What it refuses it refuses before anything else follows.
+func (s *Service) change(ctx context.Context, verb string, b ident.Broker) error {
+	c := s.Controller
+	if err := c.mayEdit(ctx, verb, b); err != nil {
+		return statusOf(err)
+	}
+	if verb == "remove" && s.Runs != nil && s.Runs(ctx, b) {
+		return status.Errorf(codes.InvalidArgument, "remove broker %d: its process runs: stop it first, or demote it and it goes on without a vote", b)
+	}
+	if s.Changing != nil {
+		if err := s.Changing(ctx, verb, Member{Broker: b, Address: c.Address(b)}); err != nil {
+			return status.Error(codes.Aborted, err.Error())
+		}
+	}
+	do := map[string]func(context.Context, ident.Broker) error{"promote": c.Promote, "demote": c.Demote, "remove": c.Remove}[verb]
+	if err := do(ctx, b); err != nil {
+		return statusOf(err)
+	}
+	return nil
+}
+
+// replace gives the vote of one broker to another one. A voter that runs keeps its vote until the other one has its own, and
+// stays a member. One that is gone is removed first: it counts towards the quorum and can do nothing for it. What was
+// interrupted half way is finished by asking again.
+func (s *Service) replace(ctx context.Context, b, by ident.Broker) error {
+	members := s.Controller.Members()
+	find := func(id ident.Broker) *Member {
+		at := slices.IndexFunc(members, func(m Member) bool { return m.Broker == id })
+		if at < 0 {
+			return nil
+		}
+		return &members[at]
+	}
+	was, next := find(b), find(by)
+	votes := 0
+	for _, m := range members {
+		if m.Voter {
+			votes++
+		}
+	}
+	fail := func(text string, args ...any) error {
+		return status.Errorf(codes.InvalidArgument, "replace voter %d by %d: %s", b, by, fmt.Sprintf(text, args...))
+	}
+	switch {
+	case b == by:
+		return fail("they are the same")
+	case next == nil:
+		return fail("broker %d is no member: start it with --join first", by)
+	case next.Voter && (was == nil || !was.Voter):
+		return nil // it is so already
+	case was == nil && votes%2 == 1:
+		return fail("broker %d is no member", b)
+	case was != nil && !was.Voter:
+		return fail("broker %d does not vote", b)
+	case next.Voter && votes%2 == 1:
+		return fail("broker %d votes already", by)
+	case was != nil && (s.Runs == nil || !s.Runs(ctx, b)):
+		if err := s.change(ctx, "remove", b); err != nil {
+			return err
+		}
+		return s.change(ctx, "promote", by)
+	}
+	if err := s.change(ctx, "promote", by); err != nil || was == nil {
+		return err
+	}
+	return s.change(ctx, "demote", b)
 }
 
 func (s *Service) list() []*peerpb.Member {

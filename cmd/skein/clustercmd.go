@@ -6,6 +6,8 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+
+	"github.com/skeinmq/skein/internal/ident"
 )
 
 func clusterCommand() *cobra.Command {
@@ -14,18 +16,21 @@ func clusterCommand() *cobra.Command {
 	f.add(cmd)
 	voters := &cobra.Command{
 		Use:     "voters",
-		Short:   "List who votes; promote, demote, remove",
-		Example: "  skein cluster voters list\n  skein cluster voters promote 4",
+		Short:   "List who votes; add, replace, demote, remove",
+		Example: "  skein cluster voters list\n  skein cluster voters replace 3 4",
 		Long: `Voters elect the active controller, keep its log, and hold the map's etcd, unless that is an external one. Have 1, 3 or 5.
-A voter that is gone for good is replaced by removing it and promoting another member.`,
+A voter that is gone for good is replaced by another member.`,
 		Args: noArgs,
 	}
 	voters.AddCommand(
 		votersVerb(&f, "list", "List the members, and which of them vote", ""),
-		votersVerb(&f, "promote", "Give a member a vote", `Its etcd member is started, catches up, and then votes; after that the broker does.
-Another member must have been there for five seconds before the next one comes: the command waits for that.`),
+		votersVerb(&f, "add", "Give a member a vote", `Its etcd member is started, catches up, and then votes; after that the broker does.
+All voters must have been there for five seconds before: the command waits for that. While one is away, none can be added: replace that one.`),
+		votersVerb(&f, "replace", "Give the vote of one broker to another member", `For a voter that is gone for good, while a majority of the voters is there. One whose process runs goes on as a plain broker.
+Ask again if it was interrupted.`),
 		votersVerb(&f, "demote", "Take a member's vote", "The broker goes on as a plain one. The last voter cannot be demoted."),
-		votersVerb(&f, "remove", "Make a broker no member any more", "For a broker that is gone for good. What is on its disk can be read again when its directory is served by a broker with its id."),
+		votersVerb(&f, "remove", "Make a broker no member any more", `For a broker that is gone for good: one whose process runs is refused. If it comes back all the same, with its directory, it
+joins again as a plain broker, and what is on its disk can be read.`),
 	)
 	cmd.AddCommand(clusterStatus(&f), voters)
 	return cmd
@@ -33,40 +38,45 @@ Another member must have been there for five seconds before the next one comes: 
 
 func votersVerb(f *opsFlags, verb, short, long string) *cobra.Command {
 	use, example, args := verb+" BROKER", "  skein cluster voters "+verb+" 4", cobra.ExactArgs(1)
-	if verb == "list" {
+	rq := votersRequest{Verb: verb}
+	cmd := &cobra.Command{Short: short, Long: long}
+	switch verb {
+	case "list":
 		use, example, args = verb, "  skein cluster voters list", cobra.NoArgs
+	case "replace":
+		use, example, args = verb+" BROKER BY", "  skein cluster voters replace 3 4", cobra.ExactArgs(2)
+	case "add":
+		cmd.Aliases, rq.Verb = []string{"promote"}, "promote"
 	}
-	return &cobra.Command{
-		Use: use, Short: short, Long: long, Example: example,
-		Args: func(cmd *cobra.Command, in []string) error {
-			if err := args(cmd, in); err != nil {
-				return usageError{err}
-			}
-			return nil
-		},
-		RunE: func(cmd *cobra.Command, in []string) error {
-			rq := votersRequest{Verb: verb}
-			if len(in) > 0 {
-				id, err := brokerArg(in)
-				if err != nil {
-					return err
-				}
-				rq.Broker = id
-			}
-			var out []voterState
-			if err := f.call(cmd.Context(), "POST", "/v1/cluster/voters", rq, &out); err != nil {
+	cmd.Use, cmd.Example = use, example
+	cmd.Args = func(cmd *cobra.Command, in []string) error {
+		if err := args(cmd, in); err != nil {
+			return usageError{err}
+		}
+		return nil
+	}
+	cmd.RunE = func(cmd *cobra.Command, in []string) error {
+		for i, to := range []*ident.Broker{&rq.Broker, &rq.By}[:len(in)] {
+			id, err := brokerArg(in[i:])
+			if err != nil {
 				return err
 			}
-			if f.json {
-				return printJSON(cmd.OutOrStdout(), out)
-			}
-			t := newTable(cmd.OutOrStdout(), "BROKER", "INTERNAL", "VOTES")
-			for _, m := range out {
-				t.row(m.Broker, m.Address, yesNo(m.Voter))
-			}
-			return t.flush()
-		},
+			*to = id
+		}
+		var out []voterState
+		if err := f.call(cmd.Context(), "POST", "/v1/cluster/voters", rq, &out); err != nil {
+			return err
+		}
+		if f.json {
+			return printJSON(cmd.OutOrStdout(), out)
+		}
+		t := newTable(cmd.OutOrStdout(), "BROKER", "INTERNAL", "VOTES")
+		for _, m := range out {
+			t.row(m.Broker, m.Address, yesNo(m.Voter))
+		}
+		return t.flush()
 	}
+	return cmd
 }
 
 func yesNo(b bool) string {

@@ -1,9 +1,11 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"net/http"
 	"slices"
+	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -129,10 +131,11 @@ func (n *node) viewEtcd() []memberState {
 	return out
 }
 
-// votersRequest asks for a change of who votes: verb list, promote, demote or remove.
+// votersRequest asks for a change of who votes: verb list, promote, demote, remove, or replace a broker by another one.
 type votersRequest struct {
 	Verb   string       `json:"verb"`
 	Broker ident.Broker `json:"broker"`
+	By     ident.Broker `json:"by,omitempty"`
 }
 
 // voterState is one member of the controller, as POST /v1/cluster/voters answers them.
@@ -152,7 +155,7 @@ func (n *node) serveVoters(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "this broker is starting, or it has no internal listener (--internal)", http.StatusServiceUnavailable)
 		return
 	}
-	reply, err := n.net.service.Voters(r.Context(), &peerpb.VotersRequest{Verb: rq.Verb, Broker: int32(rq.Broker)})
+	reply, err := n.changeVoters(r.Context(), &peerpb.VotersRequest{Verb: rq.Verb, Broker: int32(rq.Broker), By: int32(rq.By)})
 	if err != nil {
 		code := http.StatusServiceUnavailable
 		if c := status.Code(err); c == codes.InvalidArgument || c == codes.Aborted {
@@ -168,4 +171,27 @@ func (n *node) serveVoters(w http.ResponseWriter, r *http.Request) {
 	slices.SortFunc(out, func(a, b voterState) int { return int(a.Broker - b.Broker) })
 	w.Header().Set("Content-Type", "application/json")
 	_ = json.NewEncoder(w).Encode(out)
+}
+
+// handOverTime bounds how long a change waits for an active controller: a change of its own vote makes it hand over.
+const handOverTime = 10 * time.Second
+
+// changeVoters asks the active controller, and the next one if it handed over for that.
+func (n *node) changeVoters(ctx context.Context, rq *peerpb.VotersRequest) (*peerpb.VotersReply, error) {
+	for begun := time.Now(); ; {
+		reply, err := n.net.service.Voters(ctx, rq)
+		switch status.Code(err) {
+		case codes.FailedPrecondition, codes.Unavailable:
+		default:
+			return reply, err
+		}
+		if time.Since(begun) > handOverTime {
+			return nil, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, err
+		case <-time.After(joinPause):
+		}
+	}
 }

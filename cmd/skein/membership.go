@@ -23,6 +23,10 @@ const (
 	joinTimeout     = 10 * time.Second
 	joinPause       = 300 * time.Millisecond
 	membershipCheck = 2 * time.Second
+	// leaderless is how long a member has no active controller until it asks others whether it is one still.
+	leaderless = 2 * time.Second
+	// votesPatience bounds a change of etcd's members.
+	votesPatience = 15 * time.Second
 )
 
 // joinCluster asks the members that --join names to be let in, until one does. It writes down what they tell, so that
@@ -95,6 +99,7 @@ func (n *node) joined(reply *peerpb.JoinReply) error {
 func (n *node) keepMembership(ctx context.Context) error {
 	poll := time.NewTicker(joinPause)
 	defer poll.Stop()
+	led := time.Now()
 	for known := false; ; {
 		select {
 		case <-ctx.Done():
@@ -102,6 +107,13 @@ func (n *node) keepMembership(ctx context.Context) error {
 		case <-poll.C:
 		}
 		members := n.ctl.Members()
+		if _, _, ok := n.ctl.Leader(); ok {
+			led = time.Now()
+		} else if known && time.Since(led) > leaderless {
+			// Nobody leads, or nobody that leads knows this broker: it was removed while it was away.
+			n.announceMember(ctx)
+			continue
+		}
 		if !known {
 			if n.ctl.Address(n.settings.nodeID) != n.net.addr {
 				n.announceMember(ctx)
@@ -155,7 +167,7 @@ func (n *node) announceMember(ctx context.Context) {
 func (nw *network) serveController() {
 	n := nw.n
 	nw.service = &controller.Service{
-		Controller: n.ctl, Cluster: n.tellCluster, Admit: n.admit, Changing: n.votesChange, Sessions: n.sessions.Serve,
+		Controller: n.ctl, Cluster: n.tellCluster, Admit: n.admit, Changing: n.votesChange, Runs: n.net.answers, Sessions: n.sessions.Serve,
 	}
 	peerpb.RegisterControllerServer(nw.server.GRPC(), nw.service)
 }
@@ -211,9 +223,11 @@ func (n *node) admit(ctx context.Context, rq *peerpb.JoinRequest) error {
 // votesChange makes the members of the map's etcd follow the voters, on the active controller: a member comes
 // before its broker's vote, and goes before it.
 func (n *node) votesChange(ctx context.Context, verb string, m controller.Member) error {
-	if len(n.settings.etcd) > 0 || m.Address == "" {
+	if n.external || m.Address == "" {
 		return nil // the map is elsewhere; or it is no member, which the controller says
 	}
+	ctx, cancel := context.WithTimeout(ctx, votesPatience)
+	defer cancel()
 	list, err := embedded.List(ctx, n.client)
 	if err != nil {
 		return err
@@ -228,6 +242,9 @@ func (n *node) votesChange(ctx context.Context, verb string, m controller.Member
 	}
 	if at >= 0 && !list[at].Learner && list[at].Name != "" {
 		return nil
+	}
+	if away := n.votersAway(ctx); len(away) > 0 { // etcd would refuse it, some seconds later
+		return fmt.Errorf("voters %v do not answer, and none is added meanwhile: start them, or replace one that is gone for good", away)
 	}
 	if list, err = embedded.AddLearner(ctx, n.client, url); err != nil {
 		return err
@@ -249,6 +266,16 @@ func (n *node) votesChange(ctx context.Context, verb string, m controller.Member
 		}
 	}
 	return fmt.Errorf("etcd member %s is gone again", url)
+}
+
+// votersAway are the voters that do not answer.
+func (n *node) votersAway(ctx context.Context) (away []ident.Broker) {
+	for _, m := range n.ctl.Members() {
+		if m.Voter && m.Broker != n.settings.nodeID && !n.net.answers(ctx, m.Broker) {
+			away = append(away, m.Broker)
+		}
+	}
+	return away
 }
 
 // StartMember implements peerpb.PeerServer.

@@ -22,6 +22,12 @@ import (
 	"github.com/skeinmq/skein/queuemapper/embedded"
 )
 
+// Pauses before a broker that was fenced comes back: none at first, then growing.
+const (
+	fencedPause    = 100 * time.Millisecond
+	fencedPauseMax = 5 * time.Second
+)
+
 // node is one broker process: the parts that `skein serve` wires together. The outer ones, here, live as long as the
 // process: HTTP, internal listener, map store, map, controller. The inner ones, the logs and the broker, live as long as one
 // incarnation of the broker. Parts start in that order; they stop in the opposite one.
@@ -203,7 +209,8 @@ func (n *node) clear(ctx context.Context) error {
 
 // serveInner runs the inner part, and another one each time it was fenced, until ctx ends.
 func (n *node) serveInner(ctx context.Context, in *inner) error {
-	for {
+	for pause := time.Duration(0); ; {
+		begun := time.Now()
 		err := in.openBroker(ctx)
 		if err == nil {
 			n.inner.Store(in)
@@ -218,6 +225,16 @@ func (n *node) serveInner(ctx context.Context, in *inner) error {
 			return errors.Join(err, cerr)
 		}
 		n.logger.Warn("broker was fenced; it comes back in a new incarnation", "broker", n.settings.nodeID, "error", err)
+		// One that is fenced again and again, as nobody that decides hears it, must not wear its disk and the map out.
+		pause = min(2*pause+fencedPause, fencedPauseMax)
+		if time.Since(begun) > fencedPauseMax {
+			pause = 0
+		}
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return nil
+		}
 		ln, err := rebind(ctx, in.listener.Addr().String())
 		if err != nil {
 			return err

@@ -44,6 +44,7 @@ type Skein struct {
 	Dir    string
 	Voters int
 	Args   []string         // of every broker
+	Join   func(int) []int  // through whom a broker joins; nil: the voters
 	Place  func(int) *Place // where broker ID runs; nil: on loopback
 
 	members []*member
@@ -143,6 +144,12 @@ func (c *Skein) spawn(m *member) error {
 	for _, v := range c.members[:min(c.Voters, len(c.members))] {
 		peers = append(peers, fmt.Sprintf("%d@%s", v.id, v.place.Internal))
 		join = append(join, v.place.Internal)
+	}
+	if c.Join != nil && m.id > c.Voters {
+		join = nil
+		for _, id := range c.Join(m.id) {
+			join = append(join, c.member(id).place.Internal)
+		}
 	}
 	args := []string{"--node-id", strconv.Itoa(m.id), "--internal", m.place.Internal}
 	if m.id <= c.Voters {

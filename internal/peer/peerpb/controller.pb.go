@@ -633,8 +633,9 @@ func (x *JoinReply) GetEtcd() []string {
 
 type VotersRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Verb          string                 `protobuf:"bytes,1,opt,name=verb,proto3" json:"verb,omitempty"` // list, promote, demote, remove
+	Verb          string                 `protobuf:"bytes,1,opt,name=verb,proto3" json:"verb,omitempty"` // list, promote, demote, remove, replace
 	Broker        int32                  `protobuf:"varint,2,opt,name=broker,proto3" json:"broker,omitempty"`
+	By            int32                  `protobuf:"varint,3,opt,name=by,proto3" json:"by,omitempty"` // of replace: the member that gets the vote
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -679,6 +680,13 @@ func (x *VotersRequest) GetVerb() string {
 func (x *VotersRequest) GetBroker() int32 {
 	if x != nil {
 		return x.Broker
+	}
+	return 0
+}
+
+func (x *VotersRequest) GetBy() int32 {
+	if x != nil {
+		return x.By
 	}
 	return 0
 }
@@ -774,10 +782,11 @@ const file_controller_proto_rawDesc = "" +
 	"\tJoinReply\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\tR\acluster\x12/\n" +
 	"\amembers\x18\x02 \x03(\v2\x15.skein.peer.v1.MemberR\amembers\x12\x12\n" +
-	"\x04etcd\x18\x03 \x03(\tR\x04etcd\";\n" +
+	"\x04etcd\x18\x03 \x03(\tR\x04etcd\"K\n" +
 	"\rVotersRequest\x12\x12\n" +
 	"\x04verb\x18\x01 \x01(\tR\x04verb\x12\x16\n" +
-	"\x06broker\x18\x02 \x01(\x05R\x06broker\">\n" +
+	"\x06broker\x18\x02 \x01(\x05R\x06broker\x12\x0e\n" +
+	"\x02by\x18\x03 \x01(\x05R\x02by\">\n" +
 	"\vVotersReply\x12/\n" +
 	"\amembers\x18\x01 \x03(\v2\x15.skein.peer.v1.MemberR\amembers2\xdb\x02\n" +
 	"\n" +

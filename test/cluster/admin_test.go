@@ -1,0 +1,228 @@
+package cluster
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
+)
+
+// view is what GET /v1/cluster of a broker answers, as far as the tests look at it.
+type view struct {
+	Cluster    string       `json:"cluster"`
+	Waiting    string       `json:"waiting"`
+	Controller *int         `json:"controller"`
+	Brokers    []brokerView `json:"brokers"`
+	Etcd       []struct {
+		Name    string `json:"name"`
+		URL     string `json:"url"`
+		Learner bool   `json:"learner"`
+		Leader  bool   `json:"leader"`
+	} `json:"etcd"`
+}
+
+type brokerView struct {
+	Broker     int  `json:"broker"`
+	Registered bool `json:"registered"`
+	Member     bool `json:"member"`
+	Voter      bool `json:"voter"`
+	Groups     int  `json:"groups"`
+}
+
+// broker is what it tells of one broker.
+func (v view) broker(id int) brokerView {
+	for _, b := range v.Brokers {
+		if b.Broker == id {
+			return b
+		}
+	}
+	return brokerView{}
+}
+
+// votes are the brokers that vote, as text.
+func (v view) votes() string {
+	var ids []string
+	for _, b := range v.Brokers {
+		if b.Voter {
+			ids = append(ids, fmt.Sprint(b.Broker))
+		}
+	}
+	return strings.Join(ids, " ")
+}
+
+// members are the names of etcd's members that vote.
+func (v view) members() string {
+	var names []string
+	for _, m := range v.Etcd {
+		if !m.Learner {
+			names = append(names, m.Name)
+		}
+	}
+	return strings.Join(names, " ")
+}
+
+// view asks one broker.
+func (c *Skein) view(id int) (v view, err error) {
+	client := http.Client{Timeout: 5 * time.Second}
+	resp, err := client.Get("http://" + c.HTTP(id) + "/v1/cluster")
+	if err != nil {
+		return v, err
+	}
+	defer resp.Body.Close()
+	return v, json.NewDecoder(resp.Body).Decode(&v)
+}
+
+// awaitView waits until what a broker tells is as wanted.
+func (c *Skein) awaitView(t *testing.T, id int, what string, ok func(view) bool) view {
+	t.Helper()
+	var v view
+	var err error
+	for end := time.Now().Add(settlePatience); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+		if v, err = c.view(id); err == nil && ok(v) {
+			return v
+		}
+	}
+	t.Fatalf("broker %d does not say that %s: %+v, %v\n%s", id, what, v, err, c.Logs())
+	return v
+}
+
+// ops runs an operator's command against one broker.
+func (c *Skein) ops(t *testing.T, by int, args ...string) (string, error) {
+	t.Helper()
+	begun := time.Now()
+	out, err := exec.Command(c.Bin, append(args, "--http", c.HTTP(by))...).CombinedOutput()
+	t.Logf("%v skein %s: %v\n%s", time.Since(begun).Round(time.Millisecond), strings.Join(args, " "), err, out)
+	return string(out), err
+}
+
+// must runs an operator's command that has to work.
+func (c *Skein) must(t *testing.T, by int, args ...string) string {
+	t.Helper()
+	out, err := c.ops(t, by, args...)
+	if err != nil {
+		t.Fatalf("skein %s: %v\n%s", strings.Join(args, " "), err, c.Logs())
+	}
+	return out
+}
+
+// skein lays out and starts a cluster of the project's own binary, whatever the environment says.
+func skein(t *testing.T, n int, args ...string) *Skein {
+	t.Helper()
+	c, err := NewSkein(clusterBinary(t), workDir(t), n, nil, append([]string{"--set", "group.initial.rebalance.delay.ms=0"}, args...)...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.Close)
+	return c
+}
+
+// started fails the test if brokers do not come.
+func (c *Skein) started(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, c.Logs())
+	}
+}
+
+// ledger writes to every partition of one topic and remembers what was acknowledged. It is what a test of operations
+// needs of a load: nothing lost, nothing doubled, nothing out of order.
+type ledger struct {
+	t          *testing.T
+	c          *Skein
+	client     *kgo.Client
+	partitions int32
+	acked      map[int32][]string
+	n          int
+}
+
+const ledgerTopic = "ledger"
+
+func newLedger(t *testing.T, c *Skein) *ledger {
+	t.Helper()
+	l := &ledger{t: t, c: c, partitions: 40, acked: make(map[int32][]string)}
+	var err error
+	l.client, err = kgo.NewClient(kgo.SeedBrokers(c.Seeds()...), kgo.DefaultProduceTopic(ledgerTopic), kgo.RecordPartitioner(kgo.ManualPartitioner()),
+		kgo.RecordDeliveryTimeout(settlePatience), kgo.RetryBackoffFn(func(int) time.Duration { return 30 * time.Millisecond }),
+		kgo.MetadataMinAge(50*time.Millisecond), kgo.UnknownTopicRetries(50))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(l.client.Close)
+	ctx, cancel := context.WithTimeout(t.Context(), settlePatience)
+	defer cancel()
+	if _, err := kadm.NewClient(l.client).CreateTopic(ctx, l.partitions, 3, nil, ledgerTopic); err != nil {
+		t.Fatalf("create topic: %v\n%s", err, c.Logs())
+	}
+	return l
+}
+
+// write writes one record to every partition and waits until all are acknowledged.
+func (l *ledger) write() time.Duration {
+	l.t.Helper()
+	ctx, cancel := context.WithTimeout(l.t.Context(), settlePatience)
+	defer cancel()
+	begun := time.Now()
+	for _, r := range l.client.ProduceSync(ctx, l.records()...) {
+		if r.Err != nil {
+			l.t.Fatalf("write to partition %d after %v: %v\n%s", r.Record.Partition, time.Since(begun), r.Err, l.c.Logs())
+		}
+		l.acked[r.Record.Partition] = append(l.acked[r.Record.Partition], string(r.Record.Value))
+	}
+	took := time.Since(begun)
+	l.t.Logf("%d partitions written in %v", l.partitions, took.Round(time.Millisecond))
+	return took
+}
+
+func (l *ledger) records() []*kgo.Record {
+	l.n++
+	out := make([]*kgo.Record, l.partitions)
+	for p := range out {
+		out[p] = &kgo.Record{Partition: int32(p), Value: fmt.Appendf(nil, "%d/%d", p, l.n)}
+	}
+	return out
+}
+
+// check reads everything and compares.
+func (l *ledger) check() {
+	l.t.Helper()
+	ctx, cancel := context.WithTimeout(l.t.Context(), settlePatience)
+	defer cancel()
+	from := make(map[int32]kgo.Offset)
+	want := 0
+	for p := range l.partitions {
+		from[p] = kgo.NewOffset().AtStart()
+		want += len(l.acked[p])
+	}
+	client, err := kgo.NewClient(kgo.SeedBrokers(l.c.Seeds()...), kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{ledgerTopic: from}))
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	defer client.Close()
+	read := make(map[int32][]string)
+	for n := 0; n < want; {
+		fetches := client.PollFetches(ctx)
+		if ctx.Err() != nil {
+			l.t.Fatalf("%d of %d records read\n%s", n, want, l.c.Logs())
+		}
+		fetches.EachRecord(func(r *kgo.Record) {
+			if r.Offset != int64(len(read[r.Partition])) {
+				l.t.Errorf("partition %d: offset %d after %d records", r.Partition, r.Offset, len(read[r.Partition]))
+			}
+			read[r.Partition] = append(read[r.Partition], string(r.Value))
+			n++
+		})
+	}
+	for p := range l.partitions {
+		if fmt.Sprint(read[p]) != fmt.Sprint(l.acked[p]) {
+			l.t.Errorf("partition %d: acknowledged %v, read %v", p, l.acked[p], read[p])
+		}
+	}
+	l.t.Logf("%d records acknowledged, all of them read, in order", want)
+}
