@@ -86,7 +86,7 @@ func (n *node) openMap(ctx context.Context) (err error) {
 		}
 		err = n.startMember(ctx, n.memberConfig(members, false))
 	default:
-		err = n.openRemote()
+		err = n.openRemote(ctx)
 	}
 	if err != nil {
 		return err
@@ -117,6 +117,9 @@ func (n *node) openStore(ctx context.Context, cfg queuemapper.Config) (*queuemap
 			said = time.Now()
 			n.waiting.Store("waiting for the map")
 			n.logger.Warn("waiting for the map", "broker", n.settings.nodeID, "at", n.client.Endpoints(), "error", err)
+			if found := n.findMembers(ctx); !n.external && n.member.Load() == nil && len(found) > 0 { // they moved
+				n.client.SetEndpoints(found...)
+			}
 		}
 		select {
 		case <-ctx.Done():
@@ -183,20 +186,39 @@ func (n *node) startMember(ctx context.Context, cfg embedded.Config) (err error)
 	return nil
 }
 
-// quorum are the brokers that a member needs a majority of.
+// quorum are the brokers that a member needs a majority of: the voters of the last run; else those of the list.
 func (n *node) quorum() map[ident.Broker]string {
 	out := make(map[ident.Broker]string)
-	for _, p := range voters(n.settings.peers) {
-		out[p.id] = p.addr
-	}
-	if len(out) == 0 && n.claim.node != nil {
+	if n.claim.node != nil {
 		for _, m := range n.claim.node.Members {
 			if m.Voter {
 				out[m.Broker] = m.Address
 			}
 		}
 	}
+	if len(out) == 0 {
+		for _, p := range voters(n.settings.peers) {
+			out[p.id] = p.addr
+		}
+	}
 	return out
+}
+
+// findMembers asks all brokers that are known where etcd's members are; it returns what they say, without this broker.
+func (n *node) findMembers(ctx context.Context) []string {
+	var found []string
+	for _, g := range n.net.helloAll(ctx, n.net.known()) {
+		if g.err != nil {
+			continue
+		}
+		for _, m := range g.reply.Members {
+			if addr := addressOf(m.Url); m.Started && addr != n.net.addr && !slices.Contains(found, addr) {
+				found = append(found, addr)
+			}
+		}
+	}
+	slices.Sort(found)
+	return found
 }
 
 // errMemberRemoved ends a node whose etcd member is none any more. Another node is made in the same process, without it.
@@ -253,13 +275,18 @@ func (n *node) followVoters(ctx context.Context) error {
 }
 
 // openRemote reaches the map through other brokers' members, or through the external etcd that they told of.
-func (n *node) openRemote() (err error) {
+func (n *node) openRemote(ctx context.Context) (err error) {
 	n.net.mu.Lock()
 	endpoints := n.net.file.Etcd
 	n.net.mu.Unlock()
 	if len(endpoints) == 0 {
-		for _, addr := range n.quorum() {
-			endpoints = append(endpoints, addr)
+		endpoints = n.findMembers(ctx)
+	}
+	if len(endpoints) == 0 {
+		for id, addr := range n.quorum() {
+			if id != n.settings.nodeID {
+				endpoints = append(endpoints, addr)
+			}
 		}
 	}
 	if len(endpoints) == 0 {
@@ -269,7 +296,7 @@ func (n *node) openRemote() (err error) {
 		return n.openExternal(endpoints)
 	}
 	n.client, err = clientv3.New(clientv3.Config{
-		Endpoints: endpoints, DialTimeout: 2 * time.Second, DialKeepAliveTime: 10 * time.Second, DialKeepAliveTimeout: 2 * time.Second,
+		Endpoints: endpoints, MaxCallSendMsgSize: embedded.MaxMessage, DialTimeout: 2 * time.Second, DialKeepAliveTime: 10 * time.Second, DialKeepAliveTimeout: 2 * time.Second,
 		DialOptions: []grpc.DialOption{grpc.WithContextDialer(n.net.pool.EtcdDialer())}, Logger: zap.NewNop(),
 	})
 	if err != nil {

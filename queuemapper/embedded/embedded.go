@@ -57,6 +57,10 @@ const (
 	MaxOps   = maxTxnOps
 	MaxBytes = maxRequestBytes - 2<<20
 
+	// MaxMessage is what a client of another process must be allowed to send (clientv3.Config.MaxCallSendMsgSize, 2 MiB
+	// by itself) for such a transaction.
+	MaxMessage = maxRequestBytes + 512<<10
+
 	// keepRevisions is what compaction leaves for watchers that fell behind. One that
 	// falls further behind reads the whole map again.
 	keepRevisions = 1000

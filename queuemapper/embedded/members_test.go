@@ -259,11 +259,19 @@ func TestServeClients(t *testing.T) {
 		p.member.ServeClients(ln)
 		endpoints = append(endpoints, ln.Addr().String())
 	}
-	c, err := clientv3.New(clientv3.Config{Endpoints: endpoints, DialTimeout: 2 * time.Second})
+	c, err := clientv3.New(clientv3.Config{Endpoints: endpoints, DialTimeout: 2 * time.Second, MaxCallSendMsgSize: MaxMessage})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer c.Close()
+	big := make([]byte, MaxBytes/8)
+	var puts []clientv3.Op
+	for i := range 8 {
+		puts = append(puts, clientv3.OpPut(fmt.Sprint("big", i), string(big)))
+	}
+	if _, err := c.Txn(t.Context()).Then(puts...).Commit(); err != nil { // as large as a map store makes them
+		t.Fatal(err)
+	}
 	if _, err := c.Put(t.Context(), "k", "v"); err != nil {
 		t.Fatal(err)
 	}
