@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/skeinmq/skein/commitlog"
+	"github.com/skeinmq/skein/internal/ident"
 	"github.com/skeinmq/skein/protocol"
 )
 
@@ -49,6 +50,9 @@ type fetchJob struct {
 	held       int64     // bytes of results that count in the broker's answers already
 	askUntil   time.Time // zero: no other broker was asked in this pass
 
+	confirmUntil time.Time // zero: nothing had to be confirmed in this request
+	confirmed    map[ident.Generation]error
+
 	bytes  int  // of records in results
 	urgent bool // a result must not wait
 	away   bool // a result waits for another broker, which wakes nobody when it is back
@@ -79,6 +83,7 @@ func (c *conn) fetch(ctx context.Context, in inbound, body []byte) error {
 	j := fetchJobs.Get().(*fetchJob)
 	defer j.release()
 	j.b, j.conn, j.version, j.awaitUntil = c.b, c, c.header.Version, time.Time{}
+	j.confirmUntil, j.confirmed = time.Time{}, nil
 	if err := j.req.Decode(body, j.version); err != nil {
 		return err
 	}

@@ -20,7 +20,7 @@ var offsetForLeaderEpoch = handler{
 	handle: (*Broker).handleOffsetForLeaderEpoch,
 }
 
-func (b *Broker) handleOffsetForLeaderEpoch(_ context.Context, rq *request) kmsg.Response {
+func (b *Broker) handleOffsetForLeaderEpoch(ctx context.Context, rq *request) kmsg.Response {
 	req := rq.body.(*kmsg.OffsetForLeaderEpochRequest)
 	resp := req.ResponseKind().(*kmsg.OffsetForLeaderEpochResponse)
 	for i := range req.Topics {
@@ -30,7 +30,7 @@ func (b *Broker) handleOffsetForLeaderEpoch(_ context.Context, rq *request) kmsg
 			from := &req.Topics[i].Partitions[k]
 			p := kmsg.NewOffsetForLeaderEpochResponseTopicPartition()
 			p.Partition, p.LeaderEpoch, p.EndOffset = from.Partition, -1, -1
-			if err := b.endOfEpoch(t.Topic, from, &p); err != nil {
+			if err := b.endOfEpoch(ctx, t.Topic, from, &p); err != nil {
 				p.ErrorCode = errorCode(err)
 			}
 			t.Partitions = append(t.Partitions, p)
@@ -40,7 +40,7 @@ func (b *Broker) handleOffsetForLeaderEpoch(_ context.Context, rq *request) kmsg
 	return resp
 }
 
-func (b *Broker) endOfEpoch(name string, from *kmsg.OffsetForLeaderEpochRequestTopicPartition, out *kmsg.OffsetForLeaderEpochResponseTopicPartition) error {
+func (b *Broker) endOfEpoch(ctx context.Context, name string, from *kmsg.OffsetForLeaderEpochRequestTopicPartition, out *kmsg.OffsetForLeaderEpochResponseTopicPartition) error {
 	if isInternal(name) && from.Partition >= 0 && from.Partition < offsetsPartitions {
 		return nil
 	}
@@ -50,6 +50,9 @@ func (b *Broker) endOfEpoch(name string, from *kmsg.OffsetForLeaderEpochRequestT
 	}
 	if err := checkEpoch(ident.Epoch(from.CurrentLeaderEpoch), run.gen.Epoch); err != nil {
 		return err
+	}
+	if ident.Epoch(from.LeaderEpoch) > run.gen.Epoch {
+		return b.confirm(ctx, run) // known to be unknown
 	}
 	if epoch, end, ok := b.epochEnd(p, run, ident.Epoch(from.LeaderEpoch), run.queue.HighWatermark()); ok {
 		out.LeaderEpoch, out.EndOffset = int32(epoch), int64(end)

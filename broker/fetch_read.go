@@ -158,6 +158,11 @@ func (j *fetchJob) read(ctx context.Context, f *fetchPart, left int, res *fetchR
 	if j.req.IsolationLevel == 1 {
 		upper = stable
 	}
+	if from > high || ident.Epoch(f.lastEpoch) > run.gen.Epoch {
+		if err := j.confirm(ctx, run); err != nil {
+			return nil, err
+		}
+	}
 	if f.lastEpoch >= 0 {
 		if diverged, err := j.b.divergence(f, run, start, high); err != nil || diverged.Known {
 			out.Diverging = diverged
@@ -192,6 +197,22 @@ func (j *fetchJob) read(ctx context.Context, f *fetchPart, left int, res *fetchR
 	}
 	out.Records = res.records.Slices
 	return q, j.convert(f, res)
+}
+
+// confirm is Broker.confirm, once for all partitions of a group, for as long as one takes at most.
+func (j *fetchJob) confirm(ctx context.Context, run *openRun) error {
+	if err, known := j.confirmed[run.gen]; known {
+		return err
+	}
+	if j.confirmUntil.IsZero() {
+		j.confirmUntil = time.Now().Add(confirmPatience)
+		j.confirmed = make(map[ident.Generation]error)
+	}
+	ctx, cancel := context.WithDeadline(ctx, j.confirmUntil)
+	defer cancel()
+	err := j.b.confirm(ctx, run)
+	j.confirmed[run.gen] = err
+	return err
 }
 
 // noneAborted is the list of aborted transactions of a read_committed answer while there are no transactions.

@@ -1,7 +1,10 @@
 package broker
 
 import (
+	"context"
+	"fmt"
 	"iter"
+	"time"
 
 	"github.com/skeinmq/skein/broker/runs"
 	"github.com/skeinmq/skein/commitlog"
@@ -72,6 +75,25 @@ func (b *Broker) epochEnd(p *partition, open *openRun, e ident.Epoch, high ident
 		end = high
 	}
 	return epoch, end, ok
+}
+
+// confirmPatience is how long the map's store may take to confirm an owner.
+const confirmPatience = time.Second
+
+// confirm makes sure, before a client is told that an offset or an epoch does not exist, that this broker is still the
+// owner: one that hears nothing from the others may not know of offsets that its successor has given, and a client that
+// believed it would begin again somewhere else. What it cannot confirm is commitlog.ErrNotOpen, after which clients look for
+// another leader.
+func (b *Broker) confirm(ctx context.Context, run *openRun) error {
+	ctx, cancel := context.WithTimeout(ctx, confirmPatience)
+	defer cancel()
+	switch open, err := b.store.StillOpen(ctx, run.gen, run.log.id, run.log.epoch); {
+	case err != nil:
+		return fmt.Errorf("confirm the owner of group %d: %w: %v", run.gen.Group, commitlog.ErrNotOpen, err)
+	case !open:
+		return fmt.Errorf("confirm the owner of group %d: %w", run.gen.Group, commitlog.ErrNotOpen)
+	}
+	return nil
 }
 
 // epochAt returns the leader epoch of the run that holds an offset.

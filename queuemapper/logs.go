@@ -90,6 +90,28 @@ func (s *Store) BeganLog(ctx context.Context, l *Log) (*Log, error) {
 	}
 }
 
+// StillOpen reports whether a generation is its group's open one and its log OPEN at an epoch, at some time after the
+// call: it asks the store, not the snapshot. ErrUnavailable: that is not known.
+func (s *Store) StillOpen(ctx context.Context, g ident.Generation, log ident.Log, epoch ident.LogEpoch) (bool, error) {
+	resp, err := s.get(ctx, s.key(keyGroup(g.Group)))
+	if err != nil || len(resp.Kvs) == 0 {
+		return false, err
+	}
+	rec, err := decodeGroup(g.Group, resp.Kvs[0].Value, resp.Kvs[0].ModRevision, nil)
+	if err != nil {
+		return false, err
+	}
+	if cur := rec.Current(); cur == nil || cur.Log != log || cur.Epoch != g.Epoch || cur.Frame != g.Frame {
+		return false, nil
+	}
+	// The log second: at this epoch now, it was at the time of the first answer.
+	if resp, err = s.get(ctx, s.key(keyLog(log))); err != nil || len(resp.Kvs) == 0 {
+		return false, err
+	}
+	l, err := decodeLog(log, resp.Kvs[0].Value, resp.Kvs[0].ModRevision)
+	return err == nil && l.State == LogOpen && l.Epoch == epoch, err
+}
+
 // SwapWitnesses gives a log another witness set, comparing the record's revision (O1): only a record that is OPEN at
 // the epoch of l, as l was read, is changed. ErrConflict: the snapshot has what won; the epoch may be over, or the
 // host itself has written the record. ErrUnknown: ctx ended before the answer was known; settle it with SettleLog (O8)

@@ -391,3 +391,42 @@ func TestNextIncarnation(t *testing.T) {
 		last = n
 	}
 }
+
+// TestStillOpen asks by the store of a broker that hears nothing: its snapshot stays what it was.
+func TestStillOpen(t *testing.T) {
+	cfg := testConfig(t)
+	s := openStore(t, cfg)
+	a := mustReopen(t, s, logID(1), 1, 0)
+	b := mustReopen(t, s, logID(2), 2, 0)
+	firstGenerations(t, s, a, b)
+	deaf, err := Open(t.Context(), cfg, "") // and not Run
+	if err != nil {
+		t.Fatal(err)
+	}
+	generation := func(g ident.Group) ident.Generation {
+		cur := deaf.Map().Group(g).Current()
+		return ident.Generation{Group: g, Epoch: cur.Epoch, Frame: cur.Frame}
+	}
+	want := func(what string, g ident.Group, l *Log, open bool) {
+		t.Helper()
+		if got, err := deaf.StillOpen(t.Context(), generation(g), l.ID, l.Epoch); got != open || err != nil {
+			t.Errorf("%s: %v %v", what, got, err)
+		}
+	}
+	want("untouched", 0, a, true)
+	want("in another log", 1, a, false)
+	mustPublish(t, s, next(s, 0, b, nil))
+	want("moved away", 0, a, false)
+	want("untouched beside it", 2, a, true)
+	if _, err := s.SealLog(t.Context(), s.Map().Log(a.ID)); err != nil {
+		t.Fatal(err)
+	}
+	want("its log is sealed", 2, a, false)
+	mustReopen(t, s, a.ID, 1, 0)
+	want("its log is open at a later epoch", 2, a, false)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if open, err := deaf.StillOpen(ctx, generation(1), b.ID, b.Epoch); open || !errors.Is(err, ErrUnavailable) {
+		t.Errorf("not reached: %v %v", open, err)
+	}
+}
