@@ -207,7 +207,13 @@ func (n *node) clear(ctx context.Context) error {
 	return n.net.save(func(*nodeFile) {})
 }
 
-// serveInner runs the inner part, and another one each time it was fenced, until ctx ends.
+// comesBack says whether what ended an inner part is no reason for the process to end: others have sealed its logs, or the
+// map could not be written on the way into service.
+func comesBack(err error) bool {
+	return errors.Is(err, broker.ErrFenced) || errors.Is(err, queuemapper.ErrUnavailable) || errors.Is(err, queuemapper.ErrUnknown)
+}
+
+// serveInner runs the inner part, and another one each time it comes back, until ctx ends.
 func (n *node) serveInner(ctx context.Context, in *inner) error {
 	for pause := time.Duration(0); ; {
 		begun := time.Now()
@@ -217,14 +223,15 @@ func (n *node) serveInner(ctx context.Context, in *inner) error {
 			err = in.run(ctx)
 			n.inner.Store(nil)
 		}
+		in.listener.Close() // twice, mostly
 		cerr := in.close()
-		if !errors.Is(err, broker.ErrFenced) || ctx.Err() != nil || cerr != nil {
-			if errors.Is(err, broker.ErrFenced) { // it ends anyway
+		if !comesBack(err) || ctx.Err() != nil || cerr != nil {
+			if comesBack(err) && ctx.Err() != nil { // it ends anyway
 				err = nil
 			}
 			return errors.Join(err, cerr)
 		}
-		n.logger.Warn("broker was fenced; it comes back in a new incarnation", "broker", n.settings.nodeID, "error", err)
+		n.logger.Warn("broker comes back in a new incarnation", "broker", n.settings.nodeID, "error", err)
 		// One that is fenced again and again, as nobody that decides hears it, must not wear its disk and the map out.
 		pause = min(2*pause+fencedPause, fencedPauseMax)
 		if time.Since(begun) > fencedPauseMax {
