@@ -161,7 +161,7 @@ func (l *Load) marks(ctx context.Context) error {
 		return fmt.Errorf("marks: %w", err)
 	}
 	defer cl.Close()
-	adm := kadm.NewClient(cl)
+	adm, known := kadm.NewClient(cl), make(leaders)
 	beat := time.NewTicker(40 * time.Millisecond)
 	defer beat.Stop()
 	for {
@@ -171,17 +171,30 @@ func (l *Load) marks(ctx context.Context) error {
 		case <-beat.C:
 		}
 		ask, done := context.WithTimeout(ctx, 2*time.Second)
-		l.askMarks(ask, adm)
+		l.askMarks(ask, adm, known)
 		done()
 	}
 }
 
-func (l *Load) askMarks(ctx context.Context, adm *kadm.Client) {
+// leaders are the newest leader epochs that a client has heard of. The Java client does not go back to a leader of an older
+// one, whatever a broker that is cut off tells it (KIP-320); franz-go does, so what such a leader answers is left out.
+type leaders map[history.Partition]int32
+
+func (k leaders) older(p history.Partition, epoch int32) bool {
+	if epoch < 0 {
+		return false
+	}
+	older := epoch < k[p]
+	k[p] = max(k[p], epoch)
+	return older
+}
+
+func (l *Load) askMarks(ctx context.Context, adm *kadm.Client, known leaders) {
 	asked, called := l.H.Now(), time.Now()
 	if ends, err := adm.ListEndOffsets(ctx, l.names()...); err == nil {
 		ends.Each(func(o kadm.ListedOffset) {
-			if o.Err == nil && o.Offset >= 0 {
-				p := history.Partition{Topic: o.Topic, Index: o.Partition}
+			p := history.Partition{Topic: o.Topic, Index: o.Partition}
+			if o.Err == nil && o.Offset >= 0 && !known.older(p, o.LeaderEpoch) {
 				l.H.HighWatermark("marks", p, asked, o.Offset)
 				l.H.Trace(history.Op{Name: "end", Client: "marks", Partition: p, Value: o.Offset, Called: called})
 			}
@@ -190,8 +203,9 @@ func (l *Load) askMarks(ctx context.Context, adm *kadm.Client) {
 	asked = l.H.Now()
 	if stable, err := adm.ListCommittedOffsets(ctx, l.names()...); err == nil {
 		stable.Each(func(o kadm.ListedOffset) {
-			if o.Err == nil && o.Offset >= 0 {
-				l.H.LastStable("marks", history.Partition{Topic: o.Topic, Index: o.Partition}, asked, o.Offset)
+			p := history.Partition{Topic: o.Topic, Index: o.Partition}
+			if o.Err == nil && o.Offset >= 0 && !known.older(p, o.LeaderEpoch) {
+				l.H.LastStable("marks", p, asked, o.Offset)
 			}
 		})
 	}
