@@ -14,6 +14,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/twmb/franz-go/pkg/kgo"
+	clientv3 "go.etcd.io/etcd/client/v3"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/skeinmq/skein/commitlog"
@@ -53,7 +54,9 @@ type cluster struct {
 	peers  *testPeers
 	prefix string
 	dirs   []string
-	conf   Config // template: Static and limits
+	etcd   *clientv3.Client
+	conf   Config                 // template: Static and limits
+	shared *controller.Controller // of several brokers: one replicated state for all, which outlives them
 	b      *Broker
 	addr   string
 	logs   []*commitlog.Log
@@ -74,11 +77,26 @@ func startCluster(t testing.TB, n int, conf Config) *cluster {
 // startBrokers starts brokers 1 to n of one cluster, in this order, each with as many logs; they end with the test.
 func startBrokers(t testing.TB, n, logs int, conf Config) []*cluster {
 	t.Helper()
+	return startBrokersOn(t, n, logs, conf, nil)
+}
+
+// startBrokersOn is startBrokers on a map that is reached through kv; nil: the real one.
+func startBrokersOn(t testing.TB, n, logs int, conf Config, kv clientv3.KV) []*cluster {
+	t.Helper()
+	client := etcd.Client()
+	if kv != nil {
+		client = clientv3.NewCtxClient(context.Background())
+		client.KV, client.Lease, client.Watcher = kv, etcd.Client().Lease, etcd.Client().Watcher
+	}
 	prefix, peers := fmt.Sprintf("/test%d", prefixes.Add(1)), newTestPeers()
 	t.Cleanup(peers.close)
+	var shared *controller.Controller
+	if n > 1 {
+		shared = startController(t)
+	}
 	all := make([]*cluster, n)
 	for i := range all {
-		c := &cluster{t: t, id: ident.Broker(i + 1), peers: peers, prefix: prefix, conf: conf}
+		c := &cluster{t: t, id: ident.Broker(i + 1), peers: peers, prefix: prefix, conf: conf, shared: shared, etcd: client}
 		for range logs {
 			c.dirs = append(c.dirs, t.TempDir())
 		}
@@ -95,6 +113,24 @@ func startBrokers(t testing.TB, n, logs int, conf Config) []*cluster {
 	return all
 }
 
+// startController starts the replicated state of several brokers; it ends with the test.
+func startController(t testing.TB) *controller.Controller {
+	ctl, err := controller.Open(controller.Config{Dir: t.TempDir(), ID: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- ctl.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := ignoreCanceled(<-ended); err != nil {
+			t.Errorf("controller: %v", err)
+		}
+	})
+	return ctl
+}
+
 // start starts the broker on what its directories hold.
 func (c *cluster) start() {
 	c.t.Helper()
@@ -106,7 +142,7 @@ func (c *cluster) startAt(addr string) {
 	c.t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	logger := slog.New(slog.NewTextHandler(c.t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn}))
-	store, err := queuemapper.Open(ctx, queuemapper.Config{Client: etcd.Client(), Prefix: c.prefix, Groups: 8, Logger: logger}, "")
+	store, err := queuemapper.Open(ctx, queuemapper.Config{Client: c.etcd, Prefix: c.prefix, Groups: 8, Logger: logger}, "")
 	if err != nil {
 		c.t.Fatal(err)
 	}
@@ -124,11 +160,13 @@ func (c *cluster) startAt(addr string) {
 		c.logs = append(c.logs, l)
 		g.Go(func() error { return ignoreCanceled(l.Run(back)) })
 	}
-	ctl, err := controller.Open(controller.Config{Dir: filepath.Join(c.dirs[0], "raft"), ID: 1, Logger: logger})
-	if err != nil {
-		c.t.Fatal(err)
+	ctl := c.shared
+	if ctl == nil {
+		if ctl, err = controller.Open(controller.Config{Dir: filepath.Join(c.dirs[0], "raft"), ID: 1, Logger: logger}); err != nil {
+			c.t.Fatal(err)
+		}
+		g.Go(func() error { return ignoreCanceled(ctl.Run(back)) })
 	}
-	g.Go(func() error { return ignoreCanceled(ctl.Run(back)) })
 	ln, err := net.Listen("tcp", addr)
 	if err != nil {
 		c.t.Fatal(err)

@@ -2,10 +2,14 @@ package queuemapper
 
 import "github.com/skeinmq/skein/internal/ident"
 
+// coordinatorPartitions is how many partitions coordinators are spread over; package controller has the same number.
+const coordinatorPartitions = 50
+
 // CoordinatorGroup is the placement group that a coordinator partition (one of __consumer_offsets) lives in: who owns the
-// group coordinates the partition, and moves and failovers take the coordinator along. It never changes.
+// group coordinates the partition, and moves and failovers take the coordinator along. It never changes. They lie far
+// apart: neighbouring groups are often on one log, as plans go by their numbers where nothing else distinguishes them.
 func (m *Map) CoordinatorGroup(partition int32) ident.Group {
-	return ident.Group(int(partition) % max(m.cluster.Groups, 1))
+	return ident.Group(int(partition) * m.cluster.Groups / coordinatorPartitions)
 }
 
 // Coordinator is the broker that coordinates a coordinator partition: the host of the log of its group's open generation,
