@@ -12,6 +12,19 @@ func (m *Map) CoordinatorGroup(partition int32) ident.Group {
 	return ident.Group(int(partition) * m.cluster.Groups / coordinatorPartitions)
 }
 
+// CoordinatorPartitions is the number of partitions of __consumer_offsets.
+const CoordinatorPartitions = 50
+
+// Coordinators is how many coordinator partitions live in a group: they are work for its owner as others are, although
+// they have no records in its log.
+func (m *Map) Coordinators(group ident.Group) int {
+	n, groups := int(group), max(m.cluster.Groups, 1)
+	if n < 0 || n >= CoordinatorPartitions {
+		return 0
+	}
+	return (CoordinatorPartitions - n + groups - 1) / groups
+}
+
 // Coordinator is the broker that coordinates a coordinator partition: the host of the log of its group's open generation,
 // whose epoch is the owner's epoch of its claims. false: nobody does. Until a failover is published it is the dead
 // broker, as it is with everything else in the group.

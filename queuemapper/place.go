@@ -82,6 +82,35 @@ func (m *Map) PlaceNew(topic ident.Topic, first, n int32) []ident.Group {
 	return out
 }
 
+// PlaceAt chooses a group for each new partition of a topic, open on a log of the broker that stands at its place in the
+// list; where that broker has none, as PlaceNew does.
+func (m *Map) PlaceAt(topic ident.Topic, first int32, hosts []ident.Broker) []ident.Group {
+	out := m.PlaceNew(topic, first, int32(len(hosts)))
+	byHost := make(map[ident.Broker]*groupHeap)
+	for _, sh := range m.shelves() {
+		l := m.Log(sh.id)
+		if l == nil {
+			return out // no group is open yet
+		}
+		if byHost[l.Host] == nil {
+			byHost[l.Host] = new(groupHeap)
+		}
+		*byHost[l.Host] = append(*byHost[l.Host], sh.groups...)
+	}
+	for _, groups := range byHost {
+		heap.Init(groups)
+	}
+	for i := range out {
+		if groups := byHost[hosts[i]]; groups != nil {
+			g := &(*groups)[0]
+			out[i] = g.id
+			g.count++
+			heap.Fix(groups, 0)
+		}
+	}
+	return out
+}
+
 // shelves returns the open logs with the groups that are open on them.
 func (m *Map) shelves() shelfHeap {
 	byLog := make(map[ident.Log]*shelf)

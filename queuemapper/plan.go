@@ -35,7 +35,7 @@ func (m *Map) Plan(logs []ident.Log) ([]Move, error) {
 	}
 	var homeless []candidate
 	for _, g := range m.groups {
-		c := candidate{g.ID, m.counts[g.ID]}
+		c := candidate{g.ID, m.counts[g.ID] + int32(m.Coordinators(g.ID))}
 		if cur := g.Current(); cur != nil {
 			if _, ok := at[cur.Log]; ok {
 				at[cur.Log] = append(at[cur.Log], c)

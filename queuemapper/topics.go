@@ -7,6 +7,7 @@ import (
 	"io"
 	"maps"
 	"slices"
+	"strconv"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 
@@ -45,6 +46,8 @@ type NewTopic struct {
 	Configs           map[string]string
 	// Placements gives each partition its group; its length is the partition count.
 	Placements []ident.Group
+	// Assigned are replica lists that were asked for, by partition; see Assignments.
+	Assigned map[int32][]ident.Broker
 }
 
 // placed makes placements of partitions that begin in these groups.
@@ -79,8 +82,16 @@ func (s *Store) CreateTopic(ctx context.Context, n NewTopic) (*Topic, error) {
 		Name: n.Name, ID: n.ID, ReplicationFactor: n.ReplicationFactor,
 		Configs: maps.Clone(n.Configs), Partitions: pl,
 	}
-	resp, again, err := s.settle(ctx, "create_topic", []clientv3.Cmp{s.unchanged(keyTopic(n.Name), 0)},
-		[]clientv3.Op{s.put(keyTopic(n.Name), encodeTopic(t))}, []clientv3.Op{clientv3.OpGet(s.key(keyTopic(n.Name)))})
+	puts := []clientv3.Op{s.put(keyTopic(n.Name), encodeTopic(t))}
+	if len(n.Assigned) > 0 {
+		lists := make(map[string]string, len(n.Assigned))
+		for index, list := range n.Assigned {
+			lists[strconv.Itoa(int(index))] = formatReplicas(list)
+		}
+		puts = append(puts, s.put(keyConfig(kindReplicas, n.ID.String()), encodeConfigs(lists)))
+	}
+	resp, again, err := s.settle(ctx, "create_topic", []clientv3.Cmp{s.unchanged(keyTopic(n.Name), 0)}, puts,
+		[]clientv3.Op{clientv3.OpGet(s.key(keyTopic(n.Name)))})
 	if err != nil {
 		return nil, fmt.Errorf("create topic %s: %w", n.Name, err)
 	}
@@ -125,7 +136,7 @@ func (s *Store) DeleteTopic(ctx context.Context, name string, id ident.Topic) er
 			return fmt.Errorf("delete topic %s: %w", name, ErrNotFound)
 		}
 		resp, again, err := s.settle(ctx, "delete_topic", []clientv3.Cmp{s.unchanged(keyTopic(name), t.Revision)},
-			[]clientv3.Op{clientv3.OpDelete(s.key(keyTopic(name)))}, []clientv3.Op{clientv3.OpGet(s.key(keyTopic(name)))})
+			[]clientv3.Op{clientv3.OpDelete(s.key(keyTopic(name))), clientv3.OpDelete(s.key(keyConfig(kindReplicas, id.String())))}, []clientv3.Op{clientv3.OpGet(s.key(keyTopic(name)))})
 		if err == nil && resp.Succeeded {
 			err = s.caughtUp(ctx, resp.Header.Revision)
 		} else if err == nil {

@@ -41,7 +41,7 @@ func weigh(in Input) *weigher {
 	w := &weigher{in: in}
 	for g := range in.Map.Groups() {
 		w.groups++
-		w.partitions += float64(in.Map.Partitions(g.ID))
+		w.partitions += float64(in.Map.Partitions(g.ID) + in.Map.Coordinators(g.ID))
 		l := in.Loads[g.ID]
 		w.all.BytesIn += l.BytesIn
 		w.all.BatchesIn += l.BatchesIn
@@ -75,7 +75,7 @@ func (w *weigher) load(g ident.Group) float64 {
 func (w *weigher) cost(g ident.Group) float64 {
 	c := 0.2 / w.groups
 	if w.partitions > 0 {
-		c += 0.8 * float64(w.in.Map.Partitions(g)) / w.partitions
+		c += 0.8 * float64(w.in.Map.Partitions(g)+w.in.Map.Coordinators(g)) / w.partitions
 	}
 	if w.loaded {
 		c += 2 * w.load(g)

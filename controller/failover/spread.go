@@ -42,7 +42,7 @@ func (f *Failover) spread(m *queuemapper.Map, orphans []orphan, targets []*queue
 		at[t.ID] = i
 	}
 	costOf := func(g *queuemapper.Group) cost {
-		return cost{groups: 1, partitions: m.Partitions(g.ID), load: f.cfg.Load(g.ID)}
+		return cost{groups: 1, partitions: m.Partitions(g.ID) + m.Coordinators(g.ID), load: f.cfg.Load(g.ID)}
 	}
 	var all cost
 	on := make([]cost, len(targets))
