@@ -17,8 +17,8 @@ import (
 // address: a partition is without a leader, and LEADER_NOT_AVAILABLE, only before its group is opened for the first time, or
 // when its owner has been gone for minutes and nobody could take over. A topic that does not exist is created with
 // num.partitions if auto.create.topics.enable and the request allow it (versions before v4 always do), and the answer has
-// it complete, where Apache Kafka answers once with UNKNOWN_TOPIC_OR_PARTITION. Each partition has one replica, its owner,
-// which is in sync, whatever replication factor was asked for.
+// it complete, where Apache Kafka answers once with UNKNOWN_TOPIC_OR_PARTITION. The lists of replicas are made up
+// (replicas.go, ADR 20).
 //
 //	v0  an empty list means all topics   v1  null does; controller, racks, internal topics
 //	v2  cluster id                       v4  auto-creation may be forbidden
@@ -122,7 +122,7 @@ func (b *Broker) autoCreate(ctx context.Context, name string, allowed bool) (*to
 	if !allowed || !conf.AutoCreateTopics {
 		return nil, refuseCode(protocol.CodeUnknownTopicOrPartition)
 	}
-	t, err := b.createTopic(ctx, name, conf.NumPartitions, conf.DefaultReplicationFactor, nil)
+	t, err := b.createTopic(ctx, &plannedTopic{name: name, partitions: conf.NumPartitions, replication: conf.DefaultReplicationFactor})
 	if errors.Is(err, queuemapper.ErrExists) { // another client was faster
 		if rec := b.store.Map().Topic(name); rec != nil {
 			t, err = b.awaitWritable(ctx, rec.ID)
@@ -137,37 +137,33 @@ func (b *Broker) autoCreate(ctx context.Context, name string, allowed bool) (*to
 	return t, err
 }
 
-// describer fills descriptions of partitions. Replica lists of the same broker are shared, as there may be many.
+// describer fills descriptions of partitions. Equal lists of replicas are shared, as there may be many.
 type describer struct {
-	b     *Broker
-	m     *queuemapper.Map
-	hosts map[ident.Broker][]int32
+	b       *Broker
+	m       *queuemapper.Map
+	members []ident.Broker
+	lists   map[replicaKey]replicas
 }
 
 // placed is where a partition is.
 type placed struct {
-	err      error
-	leader   int32 // -1: none
-	epoch    int32
-	replicas []int32
-	offline  []int32
+	err    error
+	leader int32 // -1: none
+	epoch  int32
+	replicas
 }
 
-// place describes a partition.
-func (d *describer) place(t *topic, p *partition) placed {
-	run, log, ok := d.m.Owner(t.newest(), p.index)
+// place describes a partition; assigned is the list of replicas that somebody asked for.
+func (d *describer) place(t *topic, p *partition, assigned []ident.Broker) placed {
+	rec := t.newest()
+	run, log, ok := d.m.Owner(rec, p.index)
 	if !ok || log == nil {
 		return placed{err: refuseCode(protocol.CodeLeaderNotAvailable), leader: -1, epoch: -1}
 	}
-	if d.hosts[log.Host] == nil {
-		if d.hosts == nil {
-			d.hosts = make(map[ident.Broker][]int32)
-		}
-		d.hosts[log.Host] = []int32{int32(log.Host)}
-	}
-	out := placed{leader: int32(log.Host), epoch: int32(run.Generation.Epoch), replicas: d.hosts[log.Host]}
+	out := placed{leader: int32(log.Host), epoch: int32(run.Generation.Epoch), replicas: d.replicas(log.Host, rec.ReplicationFactor, assigned)}
 	if _, known := d.b.endpoint(d.m, log.Host); !known {
-		out.err, out.leader, out.offline = refuseCode(protocol.CodeLeaderNotAvailable), -1, out.replicas
+		// Those that are alive do not know its records.
+		out.err, out.leader, out.inSync = refuseCode(protocol.CodeLeaderNotAvailable), -1, nil
 	}
 	return out
 }
@@ -180,17 +176,14 @@ func (d *describer) metadata(t *topic, name string) kmsg.MetadataResponseTopic {
 		return d.internalMetadata(out)
 	}
 	out.TopicID = t.id
-	ps := t.partitions()
+	ps, assigned := t.partitions(), d.m.Assignments(t.id)
 	out.Partitions = make([]kmsg.MetadataResponseTopicPartition, len(ps))
 	for i, p := range ps {
-		at := d.place(t, p)
+		at := d.place(t, p, assigned.Of(p.index))
 		r := &out.Partitions[i]
 		r.Default()
 		r.Partition, r.ErrorCode, r.Leader, r.LeaderEpoch = p.index, errorCode(at.err), at.leader, at.epoch
-		r.Replicas, r.ISR, r.OfflineReplicas = at.replicas, at.replicas, at.offline
-		if at.offline != nil {
-			r.ISR = nil
-		}
+		r.Replicas, r.ISR, r.OfflineReplicas = at.all, at.inSync, at.offline
 	}
 	return out
 }
@@ -202,12 +195,13 @@ func (d *describer) internalMetadata(out kmsg.MetadataResponseTopic) kmsg.Metada
 		return out
 	}
 	out.TopicID, out.IsInternal = offsetsTopicID, true
+	factor := d.b.conf().OffsetsReplicationFactor
 	for i := range int32(offsetsPartitions) {
 		r := kmsg.NewMetadataResponseTopicPartition()
 		r.Partition = i
 		if node, epoch, ok := d.b.coordinatorNode(d.m, i); ok {
-			r.Leader, r.LeaderEpoch, r.Replicas = node.NodeID, int32(epoch), []int32{node.NodeID}
-			r.ISR = r.Replicas
+			at := d.replicas(ident.Broker(node.NodeID), factor, nil)
+			r.Leader, r.LeaderEpoch, r.Replicas, r.ISR, r.OfflineReplicas = node.NodeID, int32(epoch), at.all, at.inSync, at.offline
 		} else {
 			r.Leader, r.LeaderEpoch, r.ErrorCode = -1, -1, errorCode(refuseCode(protocol.CodeLeaderNotAvailable))
 		}

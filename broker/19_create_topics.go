@@ -17,8 +17,9 @@ import (
 // CreateTopics (key 19), v0 to v7.
 //
 // The answer comes when every partition takes writes, wherever it is, as clients produce the moment they have it, or
-// after a second if a broker does not answer; Apache Kafka answers before. Any replication factor is accepted and stored: a partition has one copy. The brokers of a manual assignment
-// must be alive; the partition goes where the map has room. A topic may be created with 10,000 partitions, as in Kafka, and
+// after a second if a broker does not answer; Apache Kafka answers before. Any replication factor is accepted and stored: a partition has one copy, and the
+// factor is how many replicas are shown (replicas.go). The brokers of a manual assignment must be alive; the first of each is
+// the owner at first. A topic may be created with 10,000 partitions, as in Kafka, and
 // a request may ask for 100,000 in all and 10,000 topics, where Kafka takes 10,000 partitions. Two names of one request that collide are refused.
 //
 //	v1  validate only, error messages   v4  -1 for the default number of partitions and replicas
@@ -51,7 +52,7 @@ func (b *Broker) handleCreateTopics(ctx context.Context, rq *request) kmsg.Respo
 			p := &plan[i]
 			if p.err == nil && !req.ValidateOnly {
 				var t *topic
-				if t, p.err = b.createTopic(ctx, p.name, p.partitions, p.replication, p.configs); p.err == nil {
+				if t, p.err = b.createTopic(ctx, p); p.err == nil {
 					p.id = t.id
 				}
 			}
@@ -81,6 +82,7 @@ type plannedTopic struct {
 	partitions  int32
 	replication int16
 	configs     map[string]string
+	assigned    [][]int32 // by partition; empty: nobody asked
 	id          ident.Topic
 	err         error
 }
@@ -204,6 +206,10 @@ func (b *Broker) planAssigned(m *queuemapper.Map, t *kmsg.CreateTopicsRequestTop
 		if !seen[int32(i)] {
 			return refuse(protocol.CodeInvalidReplicaAssignment, "partitions should be a consecutive 0-based integer sequence")
 		}
+	}
+	p.assigned = make([][]int32, n)
+	for i := range t.ReplicaAssignment {
+		p.assigned[t.ReplicaAssignment[i].Partition] = t.ReplicaAssignment[i].Replicas
 	}
 	p.partitions, p.replication = int32(n), int16(min(len(t.ReplicaAssignment[0].Replicas), 1<<15-1))
 	return nil

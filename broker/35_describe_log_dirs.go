@@ -27,14 +27,12 @@ func (b *Broker) handleDescribeLogDirs(_ context.Context, rq *request) kmsg.Resp
 	req := rq.body.(*kmsg.DescribeLogDirsRequest)
 	resp := req.ResponseKind().(*kmsg.DescribeLogDirsResponse)
 	sizes := b.logSizes(req.Topics)
-	dirs := splitTrimmed(b.cfg.Static["log.dirs"])
 	for i, l := range b.cfg.Logs {
 		id := l.Recovered().ID
 		out := kmsg.NewDescribeLogDirsResponseDir()
-		out.Dir = id.String()
-		if len(dirs) == len(b.cfg.Logs) {
-			out.Dir = dirs[i]
-			if space, err := vfs.OS().Space(dirs[i]); err == nil {
+		out.Dir = b.directory(i, id)
+		if out.Dir != id.String() {
+			if space, err := vfs.OS().Space(out.Dir); err == nil {
 				out.TotalBytes, out.UsableBytes = space.Total, space.Available
 			}
 		}
@@ -42,6 +40,14 @@ func (b *Broker) handleDescribeLogDirs(_ context.Context, rq *request) kmsg.Resp
 		resp.Dirs = append(resp.Dirs, out)
 	}
 	return resp
+}
+
+// directory is where the i-th log of this broker lies, as tools are shown it: its id if that is not known.
+func (b *Broker) directory(i int, id ident.Log) string {
+	if dirs := splitTrimmed(b.cfg.Static["log.dirs"]); len(dirs) == len(b.cfg.Logs) {
+		return dirs[i]
+	}
+	return id.String()
 }
 
 // logSizes measures partitions in each log of this broker; nil topics means all.

@@ -6,14 +6,15 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"github.com/skeinmq/skein/internal/ident"
 	"github.com/skeinmq/skein/protocol"
 	"github.com/skeinmq/skein/queuemapper"
 )
 
 // CreatePartitions (key 37), v0 to v3.
 //
-// The answer comes when every new partition takes writes, wherever it is. Brokers of an assignment must be alive; the partition goes
-// where the map has room.
+// The answer comes when every new partition takes writes, wherever it is. Brokers of an assignment must be alive; the first of
+// each is the owner at first.
 //
 //	v1  throttle time   v2  flexible
 var createPartitions = handler{
@@ -71,7 +72,21 @@ func (b *Broker) addPartitions(ctx context.Context, t *kmsg.CreatePartitionsRequ
 			return err
 		}
 		first := int32(len(rec.Partitions))
-		_, err := b.store.AddPartitions(ctx, rec, m.PlaceNew(rec.ID, first, t.Count-first))
+		places := m.PlaceNew(rec.ID, first, t.Count-first)
+		var assigned map[int32][]ident.Broker
+		if len(t.Assignment) > 0 {
+			lists := make([][]int32, len(t.Assignment))
+			for i := range t.Assignment {
+				lists[i] = t.Assignment[i].Replicas
+			}
+			var hosts []ident.Broker
+			hosts, assigned = assignments(first, lists)
+			places = m.PlaceAt(rec.ID, first, hosts)
+		}
+		_, err := b.store.AddPartitions(ctx, rec, places)
+		if err == nil && assigned != nil {
+			err = b.store.Assign(ctx, rec.ID, assigned)
+		}
 		if err == nil {
 			_, err = b.awaitWritable(ctx, rec.ID)
 			return err

@@ -12,9 +12,9 @@ import (
 
 // ElectLeaders (key 43), v0 to v2.
 //
-// The preferred leader of a partition is the broker that its placement group is pinned to, as a reassignment does; it is
-// made the owner by a planned move of the group. Without a pin the owner is the preferred one: ELECTION_NOT_NEEDED. There
-// is nothing to elect uncleanly: a partition whose owner is dead has been taken over, or nobody knows its records.
+// The preferred leader of a partition is the first of the replicas that it was assigned, or else the broker that its placement
+// group is pinned to; it is made the owner by a planned move. Without either the owner is the preferred one:
+// ELECTION_NOT_NEEDED. There is nothing to elect uncleanly: a partition whose owner is dead has been taken over, or nobody knows its records.
 //
 //	v1  type of the election   v2  flexible
 var electLeaders = handler{
@@ -90,9 +90,13 @@ func (b *Broker) electLeader(ctx context.Context, m *queuemapper.Map, topic stri
 	}
 	group := run.Generation.Group
 	pin, pinned := m.Pin(group)
+	assigned := m.Assignments(rec.ID).Of(index)
 	switch {
 	case kind == electUnclean && log.Host != b.cfg.ID && m.Broker(log.Host) == nil:
 		return refuse(protocol.CodeEligibleLeadersNotAvailable, "Failed to elect leader for topic partition: its owner is dead, and nobody else has its records.")
+	case kind == electPreferred && len(assigned) > 0 && assigned[0] != log.Host && (!pinned || pin.Broker != assigned[0]):
+		r := &reassignment{id: ident.Partition{Topic: rec.ID, Index: index}, topic: topic, to: assigned[0], list: assigned}
+		return b.electAssigned(ctx, r)
 	case kind == electUnclean || !pinned || pin.Broker == log.Host:
 		return refuse(protocol.CodeElectionNotNeeded, "Leader election not needed for topic partition.")
 	}
@@ -105,6 +109,16 @@ func (b *Broker) electPinned(ctx context.Context, m *queuemapper.Map, group iden
 		return refuse(protocol.CodePreferredLeaderNotAvailable, "The preferred leader was not available.")
 	}
 	if err := b.askMove(ctx, m, group, log); err != nil {
+		return refuse(protocol.CodePreferredLeaderNotAvailable, "The preferred leader was not available: %v", err)
+	}
+	return nil
+}
+
+// electAssigned brings a partition to the first of its replicas, and nothing that lives in its group.
+func (b *Broker) electAssigned(ctx context.Context, r *reassignment) error {
+	b.reassigns.step.Lock()
+	defer b.reassigns.step.Unlock()
+	if err := b.bring(ctx, r); err != nil {
 		return refuse(protocol.CodePreferredLeaderNotAvailable, "The preferred leader was not available: %v", err)
 	}
 	return nil

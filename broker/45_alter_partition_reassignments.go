@@ -10,17 +10,17 @@ import (
 
 	"github.com/skeinmq/skein/internal/ident"
 	"github.com/skeinmq/skein/protocol"
-	"github.com/skeinmq/skein/queuemapper"
 )
 
 // AlterPartitionReassignments (key 45), v0 to v1.
 //
 // A partition goes to the first broker of its list, by planned moves: that broker becomes its owner, no data is copied, and the
-// older runs are read where they are. A partition has one replica, whatever the list says beyond its first broker, so
-// tools show that one. Only this partition moves: unless it is alone in its placement group, or all of the group goes to
+// older runs are read where they are. The rest of the list is what tools are shown as its replicas (replicas.go); there is
+// one copy, whatever it says. Only this partition moves: unless it is alone in its placement group, or all of the group goes to
 // the same broker, it is given another group first (reassign.go). The group it ends up in is pinned to the broker.
 // The answer waits two seconds for the moves, which take milliseconds; what is not done then goes on in the broker that was
-// asked, ListPartitionReassignments lists it, and a null list of brokers ends it. It is forgotten if that broker ends.
+// asked, ListPartitionReassignments lists it, and a null list of brokers ends it: the partition stays where it was, or goes
+// back. It is forgotten if that broker ends.
 //
 //	v1  whether the replication factor may change (KIP-860)
 var alterPartitionReassignments = handler{
@@ -36,7 +36,8 @@ func (b *Broker) handleAlterPartitionReassignments(ctx context.Context, rq *requ
 	resp := req.ResponseKind().(*kmsg.AlterPartitionAssignmentsResponse)
 	resp.AllowReplicationFactorChange = rq.version < 1 || req.AllowReplicationFactorChange
 	m := b.store.Map()
-	var begun []reassignment
+	var begun []*reassignment
+	d := describer{b: b, m: m}
 	for i := range req.Topics {
 		out := kmsg.NewAlterPartitionAssignmentsResponseTopic()
 		out.Topic = req.Topics[i].Topic
@@ -44,11 +45,11 @@ func (b *Broker) handleAlterPartitionReassignments(ctx context.Context, rq *requ
 			from := &req.Topics[i].Partitions[j]
 			p := kmsg.NewAlterPartitionAssignmentsResponseTopicPartition()
 			p.Partition = from.Partition
-			r, err := b.checkReassignment(m, out.Topic, from, rq.version >= 1 && !req.AllowReplicationFactorChange)
+			r, err := b.checkReassignment(&d, out.Topic, from, rq.version >= 1 && !req.AllowReplicationFactorChange)
 			switch {
 			case err != nil:
 			case from.Replicas == nil:
-				err = b.reassigns.cancel(r.id)
+				err = b.cancelReassignment(ctx, r.id)
 			default:
 				begun = append(begun, r)
 			}
@@ -68,30 +69,40 @@ func (b *Broker) handleAlterPartitionReassignments(ctx context.Context, rq *requ
 }
 
 // checkReassignment checks one partition of a request as Kafka does.
-func (b *Broker) checkReassignment(m *queuemapper.Map, topic string, from *kmsg.AlterPartitionAssignmentsRequestTopicPartition, sameFactor bool) (reassignment, error) {
+func (b *Broker) checkReassignment(d *describer, topic string, from *kmsg.AlterPartitionAssignmentsRequestTopicPartition, sameFactor bool) (*reassignment, error) {
+	m := d.m
 	rec := m.Topic(topic)
 	switch {
 	case isInternal(topic) && from.Replicas != nil:
-		return reassignment{}, refuse(protocol.CodeInvalidReplicaAssignment, "Partitions of the internal topic %s cannot be reassigned.", topic)
+		return nil, refuse(protocol.CodeInvalidReplicaAssignment, "Partitions of the internal topic %s cannot be reassigned.", topic)
 	case isInternal(topic):
-		return reassignment{}, refuseCode(protocol.CodeNoReassignmentInProgress)
+		return nil, refuseCode(protocol.CodeNoReassignmentInProgress)
 	case rec == nil:
-		return reassignment{}, refuse(protocol.CodeUnknownTopicOrPartition, "Unable to find a topic named %s.", topic)
+		return nil, refuse(protocol.CodeUnknownTopicOrPartition, "Unable to find a topic named %s.", topic)
 	case from.Partition < 0 || int(from.Partition) >= len(rec.Partitions):
-		return reassignment{}, refuse(protocol.CodeUnknownTopicOrPartition, "Unable to find partition %s:%d.", topic, from.Partition)
+		return nil, refuse(protocol.CodeUnknownTopicOrPartition, "Unable to find partition %s:%d.", topic, from.Partition)
 	}
-	r := reassignment{id: ident.Partition{Topic: rec.ID, Index: from.Partition}, topic: topic}
+	r := &reassignment{id: ident.Partition{Topic: rec.ID, Index: from.Partition}, topic: topic}
 	if from.Replicas == nil {
 		return r, nil
 	}
 	if err := b.checkReplicas(m, sortedReplicas(from.Replicas), len(from.Replicas)); err != nil {
 		return r, err
 	}
-	if have := max(int(rec.ReplicationFactor), 1); sameFactor && len(from.Replicas) != have {
+	_, log, ok := m.Owner(rec, from.Partition)
+	have := max(int(rec.ReplicationFactor), 1)
+	if ok && log != nil {
+		r.from = log.Host
+		have = len(d.replicas(log.Host, rec.ReplicationFactor, m.Assignments(rec.ID).Of(from.Partition)).all)
+	}
+	if sameFactor && len(from.Replicas) != have {
 		return r, refuse(protocol.CodeInvalidReplicationFactor,
 			"The replication factor is changed from %d to %d", have, len(from.Replicas))
 	}
 	r.to = ident.Broker(from.Replicas[0])
+	for _, id := range from.Replicas {
+		r.list = append(r.list, ident.Broker(id))
+	}
 	return r, nil
 }
 

@@ -5,6 +5,8 @@ import (
 	"slices"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/skeinmq/skein/internal/ident"
 )
 
 // ListPartitionReassignments (key 46), v0.
@@ -25,6 +27,7 @@ func (b *Broker) handleListPartitionReassignments(_ context.Context, rq *request
 		})
 	}
 	m := b.store.Map()
+	d := describer{b: b, m: m}
 	for _, r := range b.reassigns.list() {
 		t := m.TopicByID(r.id.Topic)
 		if t == nil || !wanted(t.Name, r.id.Index) {
@@ -34,9 +37,20 @@ func (b *Broker) handleListPartitionReassignments(_ context.Context, rq *request
 		if !ok || log == nil || log.Host == r.to {
 			continue
 		}
+		now := d.replicas(log.Host, t.ReplicationFactor, m.Assignments(t.ID).Of(r.id.Index)).all
 		p := kmsg.NewListPartitionReassignmentsResponseTopicPartition()
-		to, from := int32(r.to), int32(log.Host)
-		p.Partition, p.Replicas, p.AddingReplicas, p.RemovingReplicas = r.id.Index, []int32{to, from}, []int32{to}, []int32{from}
+		p.Partition = r.id.Index
+		for _, id := range r.list {
+			p.Replicas = append(p.Replicas, int32(id))
+			if !slices.Contains(now, int32(id)) {
+				p.AddingReplicas = append(p.AddingReplicas, int32(id))
+			}
+		}
+		for _, id := range now {
+			if !slices.Contains(r.list, ident.Broker(id)) {
+				p.Replicas, p.RemovingReplicas = append(p.Replicas, id), append(p.RemovingReplicas, id)
+			}
+		}
 		n := len(resp.Topics)
 		if n == 0 || resp.Topics[n-1].Topic != t.Name {
 			out := kmsg.NewListPartitionReassignmentsResponseTopic()

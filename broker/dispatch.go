@@ -46,6 +46,7 @@ var handlers = [...]handler{
 	29:     describeACLs,
 	32:     describeConfigs,
 	33:     alterConfigs,
+	34:     alterReplicaLogDirs,
 	35:     describeLogDirs,
 	37:     createPartitions,
 	42:     deleteGroups,

@@ -89,7 +89,7 @@ func TestLeave(t *testing.T) {
 	load.end(t)
 	cs[0].start()
 	load.check(t, cs[1], "kept")
-	if _, err := cs[1].b.createTopic(t.Context(), "more", 3, 1, nil); err != nil {
+	if _, err := cs[1].b.createTopic(t.Context(), &plannedTopic{name: "more", partitions: 3, replication: 1}); err != nil {
 		t.Fatal(err)
 	}
 	again := startLoad(t, cs[1], "more", 3)

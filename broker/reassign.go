@@ -18,6 +18,8 @@ import (
 const (
 	// reassignFor is how long a reassignment is tried before it is given up.
 	reassignFor = 10 * time.Minute
+	// reassignStep is how long one partition may keep the others waiting.
+	reassignStep = 15 * time.Second
 	// reassignPause is how long it waits after a step that failed, at first and at most.
 	reassignPause    = 50 * time.Millisecond
 	reassignPauseMax = 2 * time.Second
@@ -28,15 +30,17 @@ type reassignment struct {
 	id    ident.Partition
 	topic string
 	to    ident.Broker
+	list  []ident.Broker // the replicas that were asked for; the first is where it goes
+	from  ident.Broker   // the owner when it was asked for
 
+	ctx    context.Context // ends when it is cancelled, takes too long, or the broker ends
 	cancel context.CancelFunc
-	done   chan struct{}
 }
 
 // reassignments are those that were asked for at this broker and are not done.
 type reassignments struct {
 	work sync.WaitGroup
-	step sync.Mutex // one partition at a time is moved
+	step sync.Mutex // one partition at a time is moved; nothing that was cancelled is touched by whoever has it
 
 	mu sync.Mutex
 	by map[ident.Partition]*reassignment
@@ -56,67 +60,53 @@ func (r *reassignments) list() []*reassignment {
 	return out
 }
 
-// cancel ends the reassignment of a partition: it stays where it is.
-func (r *reassignments) cancel(p ident.Partition) error {
+// take ends the reassignment of a partition, nil if there is none.
+func (r *reassignments) take(p ident.Partition) *reassignment {
 	r.mu.Lock()
 	e := r.by[p]
 	delete(r.by, p)
 	r.mu.Unlock()
-	if e == nil {
-		return refuseCode(protocol.CodeNoReassignmentInProgress)
+	if e != nil {
+		e.cancel()
 	}
-	e.cancel()
-	return nil
+	return e
 }
 
 // add makes a reassignment known, in the place of an older one of the partition.
-func (r *reassignments) add(life context.Context, e *reassignment) context.Context {
+func (r *reassignments) add(life context.Context, e *reassignment) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if old := r.by[e.id]; old != nil {
 		old.cancel()
 	}
-	ctx, cancel := context.WithTimeout(life, reassignFor)
-	e.cancel, e.done = cancel, make(chan struct{})
+	e.ctx, e.cancel = context.WithTimeout(life, reassignFor)
 	if r.by == nil {
 		r.by = make(map[ident.Partition]*reassignment)
 	}
 	r.by[e.id] = e
-	return ctx
 }
 
 func (r *reassignments) end(e *reassignment) {
 	e.cancel()
 	r.mu.Lock()
+	defer r.mu.Unlock()
 	if r.by[e.id] == e {
 		delete(r.by, e.id)
 	}
-	r.mu.Unlock()
-	close(e.done)
 }
 
 // reassign begins reassignments, waits a while for them, and leaves the rest to go on.
-func (b *Broker) reassign(ctx context.Context, begun []reassignment) {
+func (b *Broker) reassign(ctx context.Context, begun []*reassignment) {
 	if len(begun) == 0 {
 		return
 	}
-	type job struct {
-		ctx context.Context
-		e   *reassignment
-	}
-	jobs := make([]job, len(begun))
-	for i := range begun {
-		jobs[i] = job{b.reassigns.add(b.life, &begun[i]), &begun[i]}
+	for _, e := range begun {
+		b.reassigns.add(b.life, e)
 	}
 	all := make(chan struct{})
 	b.reassigns.work.Go(func() {
 		defer close(all)
-		for _, j := range jobs {
-			if err := b.reassignOne(j.ctx, j.e); err != nil && !errors.Is(err, context.Canceled) {
-				b.log.Warn("reassign partition", "topic", j.e.topic, "partition", j.e.id.Index, "broker", j.e.to, "error", err)
-			}
-			b.reassigns.end(j.e)
-		}
+		b.reassignAll(begun)
 	})
 	patience := time.NewTimer(reassignPatience)
 	defer patience.Stop()
@@ -128,22 +118,119 @@ func (b *Broker) reassign(ctx context.Context, begun []reassignment) {
 	b.awaitPeers(ctx, b.store.Map().Revision())
 }
 
-// reassignOne takes a partition to its broker, step by step, each on the newest map.
-func (b *Broker) reassignOne(ctx context.Context, r *reassignment) error {
+// reassignAll takes partitions to their brokers, round after round: one that cannot go now does not keep the others.
+func (b *Broker) reassignAll(left []*reassignment) {
 	for pause := reassignPause; ; pause = min(2*pause, reassignPauseMax) {
-		b.reassigns.step.Lock()
-		err := b.bring(ctx, r)
-		b.reassigns.step.Unlock()
-		if err == nil || ctx.Err() != nil || errors.Is(err, queuemapper.ErrNotFound) {
-			return err
+		left = b.reassignRound(left)
+		if len(left) == 0 {
+			return
 		}
-		b.log.Info("reassignment is tried again", "topic", r.topic, "partition", r.id.Index, "broker", r.to, "error", err)
 		select {
 		case <-time.After(pause):
-		case <-ctx.Done():
-			return context.Cause(ctx)
+		case <-b.life.Done():
 		}
 	}
+}
+
+// reassignRound tries each once, and returns those to be tried again.
+func (b *Broker) reassignRound(todo []*reassignment) (again []*reassignment) {
+	var there []*reassignment
+	record := func() {
+		again = append(again, b.assign(there)...)
+		there = nil
+	}
+	for _, r := range todo {
+		err := b.reassignOne(r)
+		switch {
+		case err == nil:
+			if there = append(there, r); len(there) == assignBatch {
+				record()
+			}
+		case r.ctx.Err() != nil || errors.Is(err, queuemapper.ErrNotFound):
+			if !errors.Is(context.Cause(r.ctx), context.Canceled) {
+				b.log.Warn("reassign partition", "topic", r.topic, "partition", r.id.Index, "broker", r.to, "error", err)
+			}
+			b.reassigns.end(r)
+		default:
+			b.log.Info("reassignment is tried again", "topic", r.topic, "partition", r.id.Index, "broker", r.to, "error", err)
+			again = append(again, r)
+		}
+	}
+	record()
+	return again
+}
+
+// assignBatch is how many replica lists are written at a time.
+const assignBatch = 500
+
+// assign records the replica lists of partitions that arrived, and returns those for which that failed.
+func (b *Broker) assign(there []*reassignment) (again []*reassignment) {
+	b.reassigns.step.Lock()
+	defer b.reassigns.step.Unlock()
+	lists := make(map[ident.Topic]map[int32][]ident.Broker)
+	for _, r := range there {
+		if r.ctx.Err() == nil {
+			if lists[r.id.Topic] == nil {
+				lists[r.id.Topic] = make(map[int32][]ident.Broker)
+			}
+			lists[r.id.Topic][r.id.Index] = r.list
+		}
+	}
+	failed := make(map[ident.Topic]bool)
+	for topic, of := range lists {
+		ctx, cancel := context.WithTimeout(b.life, reassignStep)
+		err := b.store.Assign(ctx, topic, of)
+		cancel()
+		if err != nil && !errors.Is(err, queuemapper.ErrNotFound) {
+			b.log.Info("record replicas", "topic", topic, "partitions", len(of), "error", err)
+			failed[topic] = true
+		}
+	}
+	for _, r := range there {
+		if failed[r.id.Topic] && r.ctx.Err() == nil {
+			again = append(again, r)
+		} else {
+			b.reassigns.end(r)
+		}
+	}
+	return again
+}
+
+// reassignOne takes a partition to its broker, by the newest map.
+func (b *Broker) reassignOne(r *reassignment) error {
+	b.reassigns.step.Lock()
+	defer b.reassigns.step.Unlock()
+	if r.ctx.Err() != nil {
+		return context.Cause(r.ctx)
+	}
+	ctx, cancel := context.WithTimeout(r.ctx, reassignStep)
+	defer cancel()
+	return b.bring(ctx, r)
+}
+
+// cancelReassignment ends the reassignment of a partition: it stays where it was, or goes back there.
+func (b *Broker) cancelReassignment(ctx context.Context, p ident.Partition) error {
+	r := b.reassigns.take(p)
+	if r == nil {
+		return refuseCode(protocol.CodeNoReassignmentInProgress)
+	}
+	b.reassigns.step.Lock() // its step has ended
+	defer b.reassigns.step.Unlock()
+	m := b.store.Map()
+	run, log, ok := m.Owner(m.TopicByID(p.Topic), p.Index)
+	if !ok || log == nil || log.Host != r.to || r.from == r.to {
+		return nil
+	}
+	back, ok := openLogOf(m, r.from)
+	if !ok {
+		return refuse(protocol.CodeUnknownServerError, "The partition has arrived, and broker %d takes none back.", r.from)
+	}
+	if pin, pinned := m.Pin(run.Generation.Group); pinned && pin.Broker == r.to {
+		if err := b.store.UnpinGroup(ctx, run.Generation.Group); err != nil {
+			return err
+		}
+	}
+	return b.askMove(ctx, m, run.Generation.Group, back)
 }
 
 // bring moves one partition to a broker. The partition moves with its group when the group has no other, or all of it
@@ -159,7 +246,7 @@ func (b *Broker) bring(ctx context.Context, r *reassignment) error {
 	case !ok || log == nil:
 		return errors.New("the partition has no owner")
 	case log.Host == r.to:
-		return nil
+		return b.pin(ctx, run.Generation.Group, r.to)
 	}
 	target, ok := openLogOf(m, r.to)
 	if !ok {
@@ -179,7 +266,16 @@ func (b *Broker) bring(ctx context.Context, r *reassignment) error {
 	if err := b.askMove(ctx, b.store.Map(), group, target); err != nil {
 		return err
 	}
-	return b.store.PinGroup(ctx, group, queuemapper.Pin{Broker: r.to})
+	return b.pin(ctx, group, r.to)
+}
+
+// pin keeps a group where somebody wants it.
+func (b *Broker) pin(ctx context.Context, group ident.Group, to ident.Broker) error {
+	want := queuemapper.Pin{Broker: to}
+	if pin, ok := b.store.Map().Pin(group); ok && pin == want {
+		return nil
+	}
+	return b.store.PinGroup(ctx, group, want)
 }
 
 // wholeGroup reports whether all partitions of a group are on their way to a broker.

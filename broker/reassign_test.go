@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"slices"
 	"testing"
 	"time"
 
@@ -71,9 +72,111 @@ func TestReassign(t *testing.T) {
 					t.Errorf("partition %d is at broker %d, want %d", i, after[i], want)
 				}
 			}
+			for i, want := range [][]int32{{2, 1, 3}, {2}} {
+				if p := c.placed("t", i); !slices.Equal(p.Replicas, want) || !slices.Equal(p.ISR, want) || p.Leader != 2 {
+					t.Errorf("partition %d: leader %d, replicas %v, in sync %v, want %v", i, p.Leader, p.Replicas, p.ISR, want)
+				}
+			}
 			h.produce(t, b, 10)
 			h.check(t, b, func(int) int { return 0 })
 		})
+	}
+}
+
+// placed is what Metadata says of a partition.
+func (c *cluster) placed(topic string, index int) kmsg.MetadataResponseTopicPartition {
+	return c.dial().ask(metadataRequest(topic)).(*kmsg.MetadataResponse).Topics[0].Partitions[index]
+}
+
+// TestAssignedTopic: a topic is created and widened with an assignment, its leaders are the first of each list, and when they are
+// elsewhere each is brought back for itself.
+func TestAssignedTopic(t *testing.T) {
+	cs := startBrokers(t, 3, 1, Config{})
+	a, b, c := cs[0], cs[1], cs[2]
+	moveAcross(t, a, b, 5)
+	moveAcross(t, a, c, 4)
+	create := kmsg.NewPtrCreateTopicsRequest()
+	create.SetVersion(5)
+	ct := kmsg.NewCreateTopicsRequestTopic()
+	ct.Topic, ct.NumPartitions, ct.ReplicationFactor = "t", -1, -1
+	want := [][]int32{{3, 1, 2}, {1, 2, 3}, {2, 3, 1}, {3, 2, 1}}
+	for i, list := range want[:3] {
+		ct.ReplicaAssignment = append(ct.ReplicaAssignment, kmsg.CreateTopicsRequestTopicReplicaAssignment{Partition: int32(i), Replicas: list})
+	}
+	create.Topics = append(create.Topics, ct)
+	if r := b.dial().ask(create).(*kmsg.CreateTopicsResponse).Topics[0]; r.ErrorCode != 0 || r.ReplicationFactor != 3 {
+		t.Fatalf("create: code %d, factor %d", r.ErrorCode, r.ReplicationFactor)
+	}
+	widen := kmsg.NewPtrCreatePartitionsRequest()
+	wt := kmsg.NewCreatePartitionsRequestTopic()
+	wt.Topic, wt.Count, wt.Assignment = "t", 4, []kmsg.CreatePartitionsRequestTopicAssignment{{Replicas: want[3]}}
+	widen.Topics = append(widen.Topics, wt)
+	if r := b.dial().ask(widen).(*kmsg.CreatePartitionsResponse).Topics[0]; r.ErrorCode != 0 {
+		t.Fatalf("widen: code %d", r.ErrorCode)
+	}
+	for i := range want {
+		if p := a.placed("t", i); p.Leader != want[i][0] || !slices.Equal(p.Replicas, want[i]) {
+			t.Errorf("partition %d: leader %d, replicas %v, want %v", i, p.Leader, p.Replicas, want[i])
+		}
+	}
+	moveTopic(t, c, a, "t")
+	if p := a.placed("t", 0); p.Leader != 1 || !slices.Equal(p.Replicas, want[0]) {
+		t.Errorf("after a move: leader %d, replicas %v", p.Leader, p.Replicas)
+	}
+	req := elect(electPreferred, map[string][]int32{"t": {0}})(nil)
+	req.SetVersion(2)
+	if p := b.dial().ask(req).(*kmsg.ElectLeadersResponse).Topics[0].Partitions[0]; p.ErrorCode != 0 || a.placed("t", 0).Leader != 3 {
+		t.Errorf("elect: code %d, leader %d, want 3", p.ErrorCode, a.placed("t", 0).Leader)
+	}
+}
+
+// TestReplicasOfTheDead: who is away stays in the lists, and is not in sync; who was drained is the last to be in one.
+func TestReplicasOfTheDead(t *testing.T) {
+	cs := startBrokers(t, 3, 1, Config{})
+	a, b, c := cs[0], cs[1], cs[2]
+	nt := plannedTopic{name: "t", partitions: 1, replication: 3}
+	if _, err := a.b.createTopic(t.Context(), &nt); err != nil {
+		t.Fatal(err)
+	}
+	check := func(replicas, inSync, offline []int32) {
+		t.Helper()
+		if p := a.placed("t", 0); !slices.Equal(p.Replicas, replicas) || !slices.Equal(p.ISR, inSync) || !slices.Equal(p.OfflineReplicas, offline) {
+			t.Errorf("replicas %v, in sync %v, offline %v; want %v, %v, %v", p.Replicas, p.ISR, p.OfflineReplicas, replicas, inSync, offline)
+		}
+	}
+	check([]int32{1, 2, 3}, []int32{1, 2, 3}, nil)
+	if err := b.b.store.UnregisterBroker(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	a.await(func(m *queuemapper.Map) bool { return m.Broker(2) == nil })
+	check([]int32{1, 2, 3}, []int32{1, 3}, []int32{2})
+	if err := c.b.store.DrainBroker(t.Context(), 2, true); err != nil {
+		t.Fatal(err)
+	}
+	a.await(func(m *queuemapper.Map) bool { return m.Drained(2) })
+	check([]int32{1, 3, 2}, []int32{1, 3}, []int32{2})
+}
+
+// TestReassignUndone: a partition that had arrived when its reassignment was cancelled goes back.
+func TestReassignUndone(t *testing.T) {
+	cs := startBrokers(t, 2, 1, Config{})
+	a, b := cs[0], cs[1]
+	a.topic("t", 1, nil)
+	b.await(func(m *queuemapper.Map) bool { return m.Topic("t") != nil })
+	r := &reassignment{id: ident.Partition{Topic: a.b.topic("t").id}, topic: "t", to: 2, from: 1, list: []ident.Broker{2, 1}}
+	a.b.reassigns.add(t.Context(), r)
+	if err := a.b.reassignOne(r); err != nil || a.owners("t")[0] != 2 {
+		t.Fatalf("step: %v, owner %d", err, a.owners("t")[0])
+	}
+	group := a.b.store.Map().Topic("t").Partitions[0][0].Group
+	if err := a.b.cancelReassignment(t.Context(), r.id); err != nil {
+		t.Fatal(err)
+	}
+	if pin, ok := a.b.store.Map().Pin(group); ok || a.owners("t")[0] != 1 {
+		t.Errorf("after it was cancelled the owner is %d, pin %v %v", a.owners("t")[0], pin, ok)
+	}
+	if again := a.b.reassignRound([]*reassignment{r}); len(again) != 0 || a.owners("t")[0] != 1 || len(a.placed("t", 0).Replicas) != 1 {
+		t.Errorf("it goes on: %v, owner %d", again, a.owners("t")[0])
 	}
 }
 

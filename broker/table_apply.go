@@ -245,17 +245,37 @@ func (b *Broker) awaitWritable(ctx context.Context, id ident.Topic) (*topic, err
 }
 
 // createTopic writes a new topic to the map and returns it when every partition of this broker's takes writes, as clients
-// produce the moment CreateTopics has answered; the caller waits for the other brokers (awaitPeers). partitions is at least 1; the name and the configs have been checked.
-func (b *Broker) createTopic(ctx context.Context, name string, partitions int32, replication int16, configs map[string]string) (*topic, error) {
+// produce the moment CreateTopics has answered; the caller waits for the other brokers (awaitPeers). There is at least one
+// partition; the name, the configs and the assignment have been checked.
+func (b *Broker) createTopic(ctx context.Context, p *plannedTopic) (*topic, error) {
 	nt := queuemapper.NewTopic{
-		Name: name, ID: newTopicID(), ReplicationFactor: replication, Configs: configs,
+		Name: p.name, ID: newTopicID(), ReplicationFactor: p.replication, Configs: p.configs,
 	}
-	nt.Placements = b.store.Map().PlaceNew(nt.ID, 0, partitions)
+	m := b.store.Map()
+	if len(p.assigned) == 0 {
+		nt.Placements = m.PlaceNew(nt.ID, 0, p.partitions)
+	} else {
+		var hosts []ident.Broker
+		hosts, nt.Assigned = assignments(0, p.assigned)
+		nt.Placements = m.PlaceAt(nt.ID, 0, hosts)
+	}
 	rec, err := b.store.CreateTopic(ctx, nt)
 	if err != nil {
 		return nil, err
 	}
 	return b.awaitWritable(ctx, rec.ID)
+}
+
+// assignments are the brokers that new partitions shall go to, and their replica lists; first is the index of the first.
+func assignments(first int32, lists [][]int32) (hosts []ident.Broker, assigned map[int32][]ident.Broker) {
+	assigned = make(map[int32][]ident.Broker, len(lists))
+	for i, list := range lists {
+		hosts = append(hosts, ident.Broker(list[0]))
+		for _, id := range list {
+			assigned[first+int32(i)] = append(assigned[first+int32(i)], ident.Broker(id))
+		}
+	}
+	return hosts, assigned
 }
 
 // forget marks topics that the map has no more, and has their data dropped.

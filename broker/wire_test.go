@@ -103,7 +103,7 @@ func (w *wire) closed() {
 // topic creates a topic.
 func (c *cluster) topic(name string, partitions int32, configs map[string]string) *topic {
 	c.t.Helper()
-	t, err := c.b.createTopic(c.t.Context(), name, partitions, 1, configs)
+	t, err := c.b.createTopic(c.t.Context(), &plannedTopic{name: name, partitions: partitions, replication: 1, configs: configs})
 	if err != nil {
 		c.t.Fatal(err)
 	}

@@ -2,6 +2,7 @@ package queuemapper
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
 	"time"
@@ -46,6 +47,32 @@ func (s *Store) PinGroup(ctx context.Context, group ident.Group, p Pin) error {
 		return c, nil
 	})
 }
+
+// UnpinEmpty gives the groups back to the balancer in which nothing lives any more: what was pinned has been deleted, or went
+// elsewhere, and what comes next was not meant.
+func (s *Store) UnpinEmpty(ctx context.Context) error {
+	var empty []ident.Group
+	m := s.Map()
+	for name := range m.DynamicNames(kindPin) {
+		if id, err := strconv.Atoi(name); err == nil && m.Partitions(ident.Group(id)) == 0 {
+			empty = append(empty, ident.Group(id))
+		}
+	}
+	for _, group := range empty {
+		err := s.SetDynamic(ctx, kindPin, strconv.Itoa(int(group)), func(map[string]string) (map[string]string, error) {
+			if s.Map().Partitions(group) > 0 {
+				return nil, errPinWanted
+			}
+			return nil, nil
+		})
+		if err != nil && !errors.Is(err, errPinWanted) {
+			return err
+		}
+	}
+	return nil
+}
+
+var errPinWanted = errors.New("the group is not empty any more")
 
 // UnpinGroup gives a group back to the balancer.
 func (s *Store) UnpinGroup(ctx context.Context, group ident.Group) error {

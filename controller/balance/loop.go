@@ -104,6 +104,9 @@ func (l *Loop) Run(ctx context.Context) {
 		l.metrics.held.Set(0)
 	}()
 	for ctx.Err() == nil {
+		if err := l.cfg.Store.UnpinEmpty(ctx); err != nil && ctx.Err() == nil {
+			l.log.Info("empty groups stay pinned for now", "error", err)
+		}
 		changed, m := l.cfg.Sessions.Changed(), l.cfg.Store.Map()
 		plan := l.plan()
 		l.report(&plan)

@@ -281,10 +281,10 @@ func newBoard(in Input) *board {
 	return b
 }
 
-// pinned returns a pin that is in force.
+// pinned returns a pin that is in force. A group in which nothing lives is about to lose its pin.
 func pinned(in Input, g ident.Group) (queuemapper.Pin, bool) {
 	pin, ok := in.Map.Pin(g)
-	return pin, ok && (pin.Until.IsZero() || in.Now.Before(pin.Until))
+	return pin, ok && in.Map.Partitions(g) > 0 && (pin.Until.IsZero() || in.Now.Before(pin.Until))
 }
 
 func (b *board) takes(id ident.Broker) bool {

@@ -127,7 +127,7 @@ var brokerGroupDefs = []Def{
 		Doc: "Codec of the offsets topic, by its number."},
 	{Name: "offsets.topic.num.partitions", Type: Int, Default: "50", check: atLeast(1), Effect: Partly, Note: "the topic is shown with 50 partitions whatever is set here",
 		Doc: "Partitions of the offsets topic, over which group coordinators spread."},
-	{Name: "offsets.topic.replication.factor", Type: Short, Default: "3", check: atLeast(1), Effect: Stored, Note: noteSelf,
+	{Name: "offsets.topic.replication.factor", Type: Short, Default: "3", check: atLeast(1), Effect: Partly, Note: "so many brokers are shown as replicas; the state itself is replicated to every broker",
 		Doc: "Replication factor of the offsets topic."},
 	{Name: "offsets.topic.segment.bytes", Type: Int, Default: "104857600", check: atLeast(1), Effect: Stored, Note: noteSelf,
 		Doc: "Size of a file of the offsets topic."},

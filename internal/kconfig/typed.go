@@ -104,6 +104,7 @@ type BrokerConfig struct {
 	GroupMaxSize               int32
 
 	OffsetMetadataMaxBytes        int32
+	OffsetsReplicationFactor      int16 // shown of __consumer_offsets
 	OffsetsCommitTimeout          time.Duration
 	OffsetsRetention              time.Duration
 	OffsetsRetentionCheckInterval time.Duration
@@ -131,6 +132,7 @@ func (l Layers) BrokerConfig() BrokerConfig {
 		RetentionCheckInterval:        r.duration("log.retention.check.interval.ms"),
 		ProducerIDExpiration:          r.duration("producer.id.expiration.ms"),
 		TransactionMaxTimeout:         r.duration("transaction.max.timeout.ms"),
+		OffsetsReplicationFactor:      int16(r.long("offsets.topic.replication.factor")),
 		GroupInitialRebalanceDelay:    max(r.duration("group.initial.rebalance.delay.ms"), 0),
 		GroupMinSessionTimeout:        r.duration("group.min.session.timeout.ms"),
 		GroupMaxSessionTimeout:        r.duration("group.max.session.timeout.ms"),
