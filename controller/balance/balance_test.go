@@ -169,6 +169,35 @@ func TestShares(t *testing.T) {
 	}
 }
 
+// TestGrowTwice: what was moved when the cluster formed is moved again when it grows a minute later.
+func TestGrowTwice(t *testing.T) {
+	c := newCluster(t, 1, 64, 200)
+	p := NewPlanner(Limits{})
+	for id := ident.Broker(2); id <= 5; id++ {
+		c.join(id)
+		c.now = c.now.Add(time.Minute)
+		c.apply(p, p.Plan(c.input(nil)))
+		for b, n := range c.counts() {
+			if want := 64 / int(id); n < want || n > want+1 {
+				t.Errorf("of %d brokers, %d has %d groups", id, b, n)
+			}
+		}
+		partitions := make(map[ident.Broker]int)
+		m := c.store.Map()
+		for g := range m.Groups() {
+			partitions[m.Log(g.Current().Log).Host] += m.Partitions(g.ID)
+		}
+		for b, n := range partitions {
+			if want := 200.0 / float64(id); float64(n) < 0.9*want || float64(n) > 1.1*want {
+				t.Errorf("of %d brokers, %d has %d partitions of 200", id, b, n)
+			}
+		}
+		if plan := p.Plan(c.input(nil)); len(plan.Moves) > 0 {
+			t.Errorf("it is even, and %+v", plan.Moves)
+		}
+	}
+}
+
 func TestDrain(t *testing.T) {
 	c := newCluster(t, 3, 64, 200)
 	p := NewPlanner(Limits{})

@@ -17,7 +17,8 @@ type Limits struct {
 	Over, Good float64
 	// For is how long it must have been too much; default 30 s.
 	For time.Duration
-	// Rest is how long a group that was moved stays where it is, unless its broker drains or dies; default 10 min.
+	// Rest is how long a group that was moved stays where it is, unless its broker drains or dies, or it was not moved for
+	// its load and another broker has come; default 10 min.
 	// Return is how long it does not go back to a log that it left for its load; default 1 h.
 	Rest, Return time.Duration
 	// PerMinute bounds the moves for load; default 4.
@@ -223,10 +224,16 @@ func (p *Planner) Moved(m Move, now time.Time) {
 // Resume is the operator's word that brokers which vanished will not come back.
 func (p *Planner) Resume() { p.watch.resume() }
 
-// rests says whether a group was moved so recently that it stays.
+// rests says whether a group was moved so recently that it stays where it is, whatever the loads.
 func (p *Planner) rests(g ident.Group, now time.Time) bool {
 	m, ok := p.moved[g]
 	return ok && now.Sub(m.at) < p.limits.Rest && !p.nothing
+}
+
+// settles says whether a group was moved for its load so recently that it is not moved for the number of groups. What was
+// moved for that may move again: another broker has come or gone since.
+func (p *Planner) settles(g ident.Group, now time.Time) bool {
+	return p.rests(g, now) && p.moved[g].cause == CauseLoad
 }
 
 func newBoard(in Input) *board {

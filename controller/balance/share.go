@@ -55,7 +55,7 @@ func (p *Planner) surplus(b *board, sh *shelf, mean float64) []*item {
 	}
 	movable := make([]*item, 0, len(sh.groups))
 	for _, it := range sh.groups {
-		if !it.pinned && !it.planned && !p.rests(it.group, b.in.Now) {
+		if !it.pinned && !it.planned && !p.settles(it.group, b.in.Now) {
 			movable = append(movable, it)
 		}
 	}
