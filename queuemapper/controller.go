@@ -61,13 +61,19 @@ func (s *Store) RemoveBroker(ctx context.Context, id ident.Broker, incarnation i
 			return fmt.Errorf("remove broker %d: %w", id, err)
 		}
 		if len(resp.Kvs) == 0 {
-			return nil
+			if s.Map().Broker(id) == nil {
+				return nil
+			}
+			return s.reload(ctx) // no revision says when it went
 		}
 		there, err := decodeBroker(id, resp.Kvs[0].Value)
 		if err != nil {
 			return fmt.Errorf("remove broker %d: %w", id, err)
 		}
 		if there.Incarnation > incarnation {
+			if err := s.caughtUp(ctx, resp.Kvs[0].ModRevision); err != nil { // the snapshot has what won, as after every conflict
+				return fmt.Errorf("remove broker %d: %w", id, err)
+			}
 			return fmt.Errorf("remove broker %d: %w: incarnation %d is there, %d was to go", id, ErrConflict, there.Incarnation, incarnation)
 		}
 		done, _, err := s.settle(ctx, "remove_broker", []clientv3.Cmp{s.unchanged(key, resp.Kvs[0].ModRevision)},
