@@ -60,7 +60,13 @@ func (b *broker) openStore() (*queuemapper.Store, error) {
 	}, b.w.truth.Map().Cluster().ID)
 }
 
-func (b *broker) pause(_ context.Context, d time.Duration) error { b.w.e.sleep(d); return nil }
+func (b *broker) pause(ctx context.Context, d time.Duration) error {
+	b.w.e.sleep(left(ctx, d))
+	if p, ok := ctx.Value(patienceKey{}).(patience); ok {
+		return p.Err()
+	}
+	return nil
+}
 
 // now is the wall clock of the node: it may be wrong, and may jump.
 func (b *broker) now() time.Time { return time.Unix(1e9, 0).Add(b.w.e.now + b.node.clock) }

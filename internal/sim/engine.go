@@ -1,12 +1,9 @@
 package sim
 
 import (
-	"container/heap"
 	"errors"
 	"fmt"
-	"iter"
 	"math/rand/v2"
-	"runtime/debug"
 	"time"
 )
 
@@ -35,38 +32,6 @@ func newEngine(seed uint64) *engine {
 	}
 }
 
-// event resumes a coroutine that has not parked again since, or calls a function.
-type event struct {
-	at     time.Duration
-	lot    uint32
-	number uint64
-	proc   *proc
-	ticket uint64
-	call   func()
-}
-
-type eventQueue []event
-
-func (q eventQueue) Len() int { return len(q) }
-func (q eventQueue) Less(i, j int) bool {
-	a, b := &q[i], &q[j]
-	if a.at != b.at {
-		return a.at < b.at
-	}
-	if a.lot != b.lot {
-		return a.lot < b.lot
-	}
-	return a.number < b.number
-}
-func (q eventQueue) Swap(i, j int) { q[i], q[j] = q[j], q[i] }
-func (q *eventQueue) Push(x any)   { *q = append(*q, x.(event)) }
-func (q *eventQueue) Pop() any {
-	old := *q
-	last := old[len(old)-1]
-	*q = old[:len(old)-1]
-	return last
-}
-
 // proc is a coroutine. Those of a process end with it, wherever they are.
 type proc struct {
 	e      *engine
@@ -74,9 +39,7 @@ type proc struct {
 	id     uint64
 	name   string
 	ticket uint64 // of its newest park
-	next   func() (struct{}, bool)
-	stop   func()
-	yield  func(struct{}) bool
+	w      *worker
 	ended  bool
 }
 
@@ -100,7 +63,7 @@ func (e *engine) at(d time.Duration, call func()) {
 func (e *engine) push(ev event) {
 	ev.lot, ev.number = e.rng.Uint32(), e.count
 	e.count++
-	heap.Push(&e.queue, ev)
+	e.queue.push(ev)
 }
 
 // start begins a coroutine of a process after d. With no process it is the world's.
@@ -113,18 +76,7 @@ func (e *engine) start(host *process, name string, d time.Duration, body func())
 		p.ended = true
 		return p
 	}
-	p.next, p.stop = iter.Pull(func(yield func(struct{}) bool) {
-		defer func() {
-			p.ended = true
-			if r := recover(); r != nil {
-				if _, ok := r.(killed); !ok && e.fail == nil {
-					e.fail = fmt.Errorf("panic: %v\n%s", r, debug.Stack())
-				}
-			}
-		}()
-		p.yield = yield
-		body()
-	})
+	p.w = hire(p, body)
 	if !host.known {
 		host.known = true
 		e.all = append(e.all, host)
@@ -137,9 +89,7 @@ func (e *engine) start(host *process, name string, d time.Duration, body func())
 // park gives control back until somebody wakes this park, and returns the ticket that was woken.
 func (p *proc) park() {
 	p.checkAlive()
-	if !p.yield(struct{}{}) {
-		panic(killed{})
-	}
+	p.w.yield(struct{}{})
 	p.checkAlive()
 }
 
@@ -183,8 +133,7 @@ func (e *engine) kill(h *process) {
 			continue
 		}
 		e.cur = p
-		p.stop()
-		p.ended = true
+		p.run() // unwinds
 	}
 	e.cur = was
 	h.procs = nil
@@ -200,7 +149,7 @@ func (e *engine) run(until time.Duration, maxEvents uint64) error {
 			e.now = until
 			return nil
 		}
-		ev := heap.Pop(&e.queue).(event)
+		ev := e.queue.pop()
 		e.now = ev.at
 		if ev.proc != nil && !e.resume(ev) {
 			continue
@@ -237,7 +186,7 @@ func (e *engine) resume(ev event) bool {
 	e.note(p.id)
 	p.ticket++
 	e.cur = p
-	p.next()
+	p.run()
 	e.cur = nil
 	if p.ended && !p.host.dead {
 		p.host.forget(p)

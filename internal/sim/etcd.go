@@ -269,8 +269,68 @@ func (c *etcdClient) client() *clientv3.Client {
 
 var errNoAnswer = errors.New("sim: etcd does not answer")
 
+// patience is a context that ends in virtual time.
+type patience struct {
+	context.Context
+	e     *engine
+	until time.Duration
+}
+
+type patienceKey struct{}
+
+// within makes a context that ends after d.
+func (e *engine) within(d time.Duration) context.Context {
+	return patience{context.Background(), e, e.now + d}
+}
+
+// Err implements context.Context. Done is nil: nothing here selects.
+func (p patience) Err() error {
+	if p.e.now >= p.until {
+		return context.DeadlineExceeded
+	}
+	return nil
+}
+
+// Value implements context.Context: those that are made of this one find it.
+func (p patience) Value(key any) any {
+	if key == (patienceKey{}) {
+		return p
+	}
+	return nil
+}
+
+// left is how long a context lasts, at most d.
+func left(ctx context.Context, d time.Duration) time.Duration {
+	if p, ok := ctx.Value(patienceKey{}).(patience); ok {
+		d = max(min(d, p.until-p.e.now), time.Microsecond)
+	}
+	return d
+}
+
+// held is a write that sits on its way: a packet that is sent again and again, a proxy that was swapped out.
+type held struct {
+	prefix string // of a key that it puts
+	by     time.Duration
+	then   func(r *etcdserverpb.TxnRequest) // what goes wrong meanwhile
+}
+
+// hold returns what holds a transaction up, nil if nothing does.
+func (c *etcdClient) hold(r *etcdserverpb.TxnRequest) *held {
+	if c.node == nil || c.node.hold == nil {
+		return nil
+	}
+	for _, op := range r.Success {
+		if p := op.GetRequestPut(); p != nil && strings.HasPrefix(string(p.Key), c.node.hold.prefix) {
+			h := c.node.hold
+			c.node.hold = nil
+			return h
+		}
+	}
+	return nil
+}
+
 // exchange carries one request to etcd and its answer back.
-func exchange[T any](c *etcdClient, label string, write bool, apply func() (T, error)) (T, error) {
+func exchange[T any](ctx context.Context, c *etcdClient, label string, write bool, h *held, apply func() (T, error)) (T, error) {
 	if c.ideal {
 		return apply()
 	}
@@ -285,7 +345,11 @@ func exchange[T any](c *etcdClient, label string, write bool, apply func() (T, e
 	if write && (e.chance(c.faults.late) || lossy && e.chance(200)) { // the client gives it up; etcd may still see it
 		delay, timeout = timeout+e.between(0, max(c.faults.lateBy, time.Second)), timeout/2
 	}
-	if !e.chance(c.faults.lostAsk) && !away() {
+	if h != nil {
+		delay = h.by
+	}
+	timeout = left(ctx, timeout)
+	if h != nil || !e.chance(c.faults.lostAsk) && !away() {
 		e.at(delay, func() {
 			if c.s.down {
 				return
@@ -310,16 +374,21 @@ func exchange[T any](c *etcdClient, label string, write bool, apply func() (T, e
 	return v, err
 }
 
-func (c *etcdClient) Range(_ context.Context, r *etcdserverpb.RangeRequest, _ ...grpc.CallOption) (*etcdserverpb.RangeResponse, error) {
-	return exchange(c, "a read", false, func() (*etcdserverpb.RangeResponse, error) { return c.s.rangeOf(r) })
+func (c *etcdClient) Range(ctx context.Context, r *etcdserverpb.RangeRequest, _ ...grpc.CallOption) (*etcdserverpb.RangeResponse, error) {
+	return exchange(ctx, c, "a read", false, nil, func() (*etcdserverpb.RangeResponse, error) { return c.s.rangeOf(r) })
 }
 
-func (c *etcdClient) Txn(_ context.Context, r *etcdserverpb.TxnRequest, _ ...grpc.CallOption) (*etcdserverpb.TxnResponse, error) {
+func (c *etcdClient) Txn(ctx context.Context, r *etcdserverpb.TxnRequest, _ ...grpc.CallOption) (*etcdserverpb.TxnResponse, error) {
 	label := "a transaction"
 	if c.s.e.trace != nil {
 		label = describe(r)
 	}
-	return exchange(c, label, true, func() (*etcdserverpb.TxnResponse, error) {
+	h := c.hold(r)
+	if h != nil {
+		c.s.e.logf("%s is held for %v", label, h.by)
+		c.s.e.at(0, func() { h.then(r) })
+	}
+	return exchange(ctx, c, label, true, h, func() (*etcdserverpb.TxnResponse, error) {
 		resp, err := c.s.txn(r)
 		if err == nil {
 			if c.s.e.trace != nil {
@@ -331,8 +400,8 @@ func (c *etcdClient) Txn(_ context.Context, r *etcdserverpb.TxnRequest, _ ...grp
 	})
 }
 
-func (c *etcdClient) LeaseGrant(_ context.Context, r *etcdserverpb.LeaseGrantRequest, _ ...grpc.CallOption) (*etcdserverpb.LeaseGrantResponse, error) {
-	return exchange(c, "a lease", true, func() (*etcdserverpb.LeaseGrantResponse, error) {
+func (c *etcdClient) LeaseGrant(ctx context.Context, r *etcdserverpb.LeaseGrantRequest, _ ...grpc.CallOption) (*etcdserverpb.LeaseGrantResponse, error) {
+	return exchange(ctx, c, "a lease", true, nil, func() (*etcdserverpb.LeaseGrantResponse, error) {
 		c.s.lease++
 		c.s.leases[c.s.lease] = true
 		return &etcdserverpb.LeaseGrantResponse{Header: c.s.header(), ID: c.s.lease, TTL: r.TTL}, nil

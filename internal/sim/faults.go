@@ -13,26 +13,28 @@ type FaultKind int8
 
 // Kinds of faults.
 const (
-	FaultCrash      FaultKind = iota // power cut or kill -9 of a broker, and its return
-	FaultPause                       // a broker takes no step, then goes on
-	FaultCut                         // one way of one connection
-	FaultIsolate                     // a broker reaches nobody, or nobody reaches it, etcd included
-	FaultEtcd                        // etcd answers nobody
-	FaultNoEtcd                      // one broker cannot reach etcd
-	FaultSlowDisk                    // writes of one broker take long
-	FaultSuspect                     // a controller takes a live broker for dead
-	FaultController                  // the controllers of one broker end in the middle of what they do
-	FaultMove                        // an owner is asked to move groups; no fault, but trouble
-	FaultWitnesses                   // an owner is asked to change its witness set
-	FaultClock                       // the wall clock of a broker jumps
-	FaultCrashAll                    // all brokers at once
-	FaultLossy                       // writes of one broker to etcd are often late or without an answer
-	FaultAtWrite                     // something goes wrong right when the next write of one broker to etcd is applied
+	FaultCrash       FaultKind = iota // power cut or kill -9 of a broker, and its return
+	FaultPause                        // a broker takes no step, then goes on
+	FaultCut                          // one way of one connection
+	FaultIsolate                      // a broker reaches nobody, or nobody reaches it, etcd included
+	FaultEtcd                         // etcd answers nobody
+	FaultNoEtcd                       // one broker cannot reach etcd
+	FaultSlowDisk                     // writes of one broker take long
+	FaultSuspect                      // a controller takes a live broker for dead
+	FaultController                   // the controllers of one broker end in the middle of what they do
+	FaultMove                         // an owner is asked to move groups; no fault, but trouble
+	FaultWitnesses                    // an owner is asked to change its witness set
+	FaultClock                        // the wall clock of a broker jumps
+	FaultCrashAll                     // all brokers at once
+	FaultLossy                        // writes of one broker to etcd are often late or without an answer
+	FaultAtWrite                      // something goes wrong right when the next write of one broker to etcd is applied
+	FaultHeldPublish                  // a publication sits on its way while its writer, its source or its target goes wrong
+	FaultHeldSwap                     // a write of a log's record sits on its way while its writer or a witness goes wrong
 	faultKinds
 )
 
 var faultNames = [faultKinds]string{
-	"crash", "pause", "cut", "isolate", "etcd away", "no etcd", "slow disk", "suspect", "controllers end", "move", "new witnesses", "clock jumps", "crash all", "etcd lossy", "at a write",
+	"crash", "pause", "cut", "isolate", "etcd away", "no etcd", "slow disk", "suspect", "controllers end", "move", "new witnesses", "clock jumps", "crash all", "etcd lossy", "at a write", "publication held", "swap held",
 }
 
 func (k FaultKind) String() string { return faultNames[k] }
@@ -51,10 +53,56 @@ func (f Fault) String() string {
 	return fmt.Sprintf("%v at %v of %d (%d) for %v", f.Kind, f.At.Round(time.Millisecond), f.Broker, f.Other, f.For.Round(time.Millisecond))
 }
 
-// weights say how often each kind of fault comes.
-var weights = [faultKinds]int{
-	FaultCrash: 24, FaultPause: 14, FaultCut: 8, FaultIsolate: 6, FaultEtcd: 3, FaultNoEtcd: 6, FaultSlowDisk: 3,
-	FaultSuspect: 14, FaultController: 5, FaultMove: 18, FaultWitnesses: 10, FaultClock: 2, FaultCrashAll: 2, FaultLossy: 10, FaultAtWrite: 14,
+// theme is what a run's faults are like: how often each kind comes. What is rare in one is common in another.
+type theme struct {
+	name    string
+	share   int
+	weights [faultKinds]int
+	company []FaultKind
+}
+
+// themes are the kinds of runs.
+var themes = []theme{
+	{"everything", 8, [faultKinds]int{
+		FaultCrash: 24, FaultPause: 14, FaultCut: 8, FaultIsolate: 6, FaultEtcd: 3, FaultNoEtcd: 6, FaultSlowDisk: 3,
+		FaultSuspect: 14, FaultController: 5, FaultMove: 18, FaultWitnesses: 10, FaultClock: 2, FaultCrashAll: 2, FaultLossy: 10, FaultAtWrite: 14,
+		FaultHeldPublish: 4, FaultHeldSwap: 4,
+	}, []FaultKind{FaultCrash, FaultPause, FaultSuspect, FaultMove, FaultController, FaultNoEtcd, FaultWitnesses, FaultLossy, FaultAtWrite}},
+	{"late publications", 2, [faultKinds]int{
+		FaultHeldPublish: 30, FaultMove: 20, FaultSuspect: 14, FaultCrash: 14, FaultLossy: 6, FaultPause: 4,
+	}, []FaultKind{FaultHeldPublish, FaultMove, FaultSuspect}},
+	{"late swaps", 2, [faultKinds]int{
+		FaultHeldSwap: 30, FaultWitnesses: 20, FaultSuspect: 10, FaultCrash: 14, FaultPause: 14, FaultLossy: 6, FaultCut: 6,
+	}, []FaultKind{FaultWitnesses, FaultCrash, FaultSuspect, FaultHeldSwap}},
+}
+
+func (t *theme) draw(r *rand.Rand) FaultKind {
+	total := 0
+	for _, w := range t.weights {
+		total += w
+	}
+	lot := r.IntN(total)
+	kind := FaultKind(0)
+	for lot >= t.weights[kind] {
+		lot -= t.weights[kind]
+		kind++
+	}
+	return kind
+}
+
+// drawTheme chooses a run's theme.
+func drawTheme(r *rand.Rand) *theme {
+	total := 0
+	for i := range themes {
+		total += themes[i].share
+	}
+	lot := r.IntN(total)
+	i := 0
+	for lot >= themes[i].share {
+		lot -= themes[i].share
+		i++
+	}
+	return &themes[i]
 }
 
 // Draw makes the run of a seed.
@@ -78,17 +126,10 @@ func Draw(seed uint64) Config {
 		c.LateWatch = r.IntN(100)
 		c.Net.lost, c.Net.twice, c.Net.late, c.Net.lateBy = r.IntN(30), r.IntN(60), r.IntN(100), time.Second
 	}
-	total := 0
-	for _, w := range weights {
-		total += w
-	}
+	th := drawTheme(r)
+	c.Theme = th.name
 	for range 1 + r.IntN(8) {
-		lot := r.IntN(total)
-		kind := FaultKind(0)
-		for lot >= weights[kind] {
-			lot -= weights[kind]
-			kind++
-		}
+		kind := th.draw(r)
 		f := Fault{
 			Kind: kind, At: time.Duration(r.Int64N(int64(c.Trouble))), Broker: 1 + r.IntN(c.Brokers), Other: 1 + r.IntN(c.Brokers),
 			For: time.Duration(r.Int64N(int64(1500 * time.Millisecond))), Lot: r.Uint32(),
@@ -99,7 +140,7 @@ func Draw(seed uint64) Config {
 			next := f
 			next.At += time.Duration(r.Int64N(int64(40 * time.Millisecond)))
 			next.Broker, next.Other, next.Lot = 1+r.IntN(c.Brokers), 1+r.IntN(c.Brokers), r.Uint32()
-			next.Kind = []FaultKind{FaultCrash, FaultPause, FaultSuspect, FaultMove, FaultController, FaultNoEtcd, FaultWitnesses, FaultLossy, FaultAtWrite}[r.IntN(9)]
+			next.Kind = th.company[r.IntN(len(th.company))]
 			c.Faults = append(c.Faults, next)
 		}
 	}
@@ -179,6 +220,10 @@ func (w *world) fault(f Fault) {
 				w.fault(next)
 			}
 		}
+	case FaultHeldPublish:
+		w.holdPublish(n, f)
+	case FaultHeldSwap:
+		w.holdSwap(n, f)
 	case FaultClock:
 		n.clock += f.For * time.Duration(int32(f.Lot)%1000)
 	}

@@ -78,7 +78,7 @@ func (w *world) story() {
 	w.etcd.down = false
 	clear(w.net.broken)
 	for _, n := range w.nodes {
-		n.slow, n.trip = 0, nil
+		n.slow, n.trip, n.hold = 0, nil, nil
 		w.boot(n)
 	}
 	if !w.await("I14", 60*time.Second, w.settled) {

@@ -149,6 +149,9 @@ func (o *owner) machine(key witness.Key) {
 // memberTimeout is how long a member may hold up commits.
 const memberTimeout = 300 * time.Millisecond
 
+// mapTimeout is how long a swap or its settling may take, at most.
+const mapTimeout = time.Second
+
 func (o *owner) candidates(list []queuemapper.Witness) {
 	c := make([]witness.Candidate, len(list))
 	for i, w := range list {
@@ -236,7 +239,7 @@ func (o *owner) act(a *witness.Action) {
 		later("swap", func() { o.swap(m, set) })
 	case witness.ActSettle:
 		later("settle", func() {
-			rec, err := o.b.store.SettleLog(background, o.key.Log)
+			rec, err := o.b.store.SettleLog(e.within(mapTimeout), o.key.Log)
 			if err != nil {
 				m.SettleFailed(o.monotonic())
 				return
@@ -265,7 +268,7 @@ func (o *owner) swap(m *witness.Owner, set []queuemapper.Witness) {
 		m.SwapLost(o.monotonic(), recordOf(now))
 		return
 	}
-	rec, err := o.b.store.SwapWitnesses(background, now, set)
+	rec, err := o.b.store.SwapWitnesses(o.b.w.e.within(o.b.w.e.between(mapTimeout/8, mapTimeout)), now, set)
 	o.b.w.e.logf("witnesses of log %s: %v: %v", short(o.key.Log), set, err)
 	switch {
 	case err == nil:

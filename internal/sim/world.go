@@ -12,6 +12,7 @@ import (
 // Config is what a run is made of; Draw makes one from a seed.
 type Config struct {
 	Seed       uint64
+	Theme      string
 	Brokers    int
 	Groups     int
 	Partitions int
@@ -53,6 +54,7 @@ type node struct {
 	slow    time.Duration // of each write, on top
 	lossy   int           // faults that lose answers of etcd to it now
 	trip    func()        // goes wrong at its next write to etcd
+	hold    *held         // holds up one of its next writes to etcd
 	clock   time.Duration // its wall clock is ahead by this
 }
 
