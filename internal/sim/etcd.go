@@ -311,6 +311,7 @@ func left(ctx context.Context, d time.Duration) time.Duration {
 type held struct {
 	prefix string // of a key that it puts
 	by     time.Duration
+	deaf   bool                             // its answer is lost as well
 	then   func(r *etcdserverpb.TxnRequest) // what goes wrong meanwhile
 }
 
@@ -346,7 +347,7 @@ func exchange[T any](ctx context.Context, c *etcdClient, label string, write boo
 		delay, timeout = timeout+e.between(0, max(c.faults.lateBy, time.Second)), timeout/2
 	}
 	if h != nil {
-		delay = h.by
+		delay, lostAnswer = h.by, lostAnswer || h.deaf
 	}
 	timeout = left(ctx, timeout)
 	if h != nil || !e.chance(c.faults.lostAsk) && !away() {

@@ -29,12 +29,13 @@ const (
 	FaultLossy                        // writes of one broker to etcd are often late or without an answer
 	FaultAtWrite                      // something goes wrong right when the next write of one broker to etcd is applied
 	FaultHeldPublish                  // a publication sits on its way while its writer, its source or its target goes wrong
+	FaultLostPublish                  // a publication lands, its writer does not hear of it, and others go on
 	FaultHeldSwap                     // a write of a log's record sits on its way while its writer or a witness goes wrong
 	faultKinds
 )
 
 var faultNames = [faultKinds]string{
-	"crash", "pause", "cut", "isolate", "etcd away", "no etcd", "slow disk", "suspect", "controllers end", "move", "new witnesses", "clock jumps", "crash all", "etcd lossy", "at a write", "publication held", "swap held",
+	"crash", "pause", "cut", "isolate", "etcd away", "no etcd", "slow disk", "suspect", "controllers end", "move", "new witnesses", "clock jumps", "crash all", "etcd lossy", "at a write", "publication held", "publication unheard", "swap held",
 }
 
 func (k FaultKind) String() string { return faultNames[k] }
@@ -66,11 +67,11 @@ var themes = []theme{
 	{"everything", 8, [faultKinds]int{
 		FaultCrash: 24, FaultPause: 14, FaultCut: 8, FaultIsolate: 6, FaultEtcd: 3, FaultNoEtcd: 6, FaultSlowDisk: 3,
 		FaultSuspect: 14, FaultController: 5, FaultMove: 18, FaultWitnesses: 10, FaultClock: 2, FaultCrashAll: 2, FaultLossy: 10, FaultAtWrite: 14,
-		FaultHeldPublish: 4, FaultHeldSwap: 4,
+		FaultHeldPublish: 4, FaultLostPublish: 4, FaultHeldSwap: 4,
 	}, []FaultKind{FaultCrash, FaultPause, FaultSuspect, FaultMove, FaultController, FaultNoEtcd, FaultWitnesses, FaultLossy, FaultAtWrite}},
 	{"late publications", 2, [faultKinds]int{
-		FaultHeldPublish: 30, FaultMove: 20, FaultSuspect: 14, FaultCrash: 14, FaultLossy: 6, FaultPause: 4,
-	}, []FaultKind{FaultHeldPublish, FaultMove, FaultSuspect}},
+		FaultHeldPublish: 20, FaultLostPublish: 20, FaultMove: 20, FaultSuspect: 14, FaultCrash: 14, FaultLossy: 6, FaultPause: 4,
+	}, []FaultKind{FaultHeldPublish, FaultLostPublish, FaultMove, FaultSuspect}},
 	{"late swaps", 2, [faultKinds]int{
 		FaultHeldSwap: 30, FaultWitnesses: 20, FaultSuspect: 10, FaultCrash: 14, FaultPause: 14, FaultLossy: 6, FaultCut: 6,
 	}, []FaultKind{FaultWitnesses, FaultCrash, FaultSuspect, FaultHeldSwap}},
@@ -222,8 +223,14 @@ func (w *world) fault(f Fault) {
 		}
 	case FaultHeldPublish:
 		w.holdPublish(n, f)
+	case FaultLostPublish:
+		w.losePublish(n, f)
+		w.askMove(n, f.Lot)
 	case FaultHeldSwap:
 		w.holdSwap(n, f)
+		if n.running != nil {
+			n.running.changeWitnesses(f.Lot >> 3)
+		}
 	case FaultClock:
 		n.clock += f.For * time.Duration(int32(f.Lot)%1000)
 	}

@@ -19,7 +19,10 @@ func (w *world) holdPublish(n *node, f Fault) {
 		w.withWriter(n, f)
 		logs := logsIn(r)
 		if len(logs) > 0 && f.Lot>>4&3 != 0 {
-			victim := w.nodes[logs[int(f.Lot>>6)%len(logs)]-1]
+			victim := w.nodes[logs[len(logs)-1]-1] // the target is compared last
+			if f.Lot>>6&3 == 0 {
+				victim = w.nodes[logs[0]-1]
+			}
 			w.e.at(w.e.between(0, f.For/4+time.Millisecond), func() {
 				w.crash(victim, w.e.between(0, f.For/2+time.Millisecond), f.Lot>>8&^1)
 				w.suspect(victim, 0, true)
@@ -28,31 +31,54 @@ func (w *world) holdPublish(n *node, f Fault) {
 	}}
 }
 
-// holdSwap holds up the next write of a log's record by a node.
-func (w *world) holdSwap(n *node, f Fault) {
-	n.hold = &held{prefix: "/skein/logs/", by: 50*time.Millisecond + f.For, then: func(r *etcdserverpb.TxnRequest) {
+// losePublish lets a publication of a node land whose answer it does not get. Before it can settle that, the target is given
+// up, and others go on.
+func (w *world) losePublish(n *node, f Fault) {
+	n.hold = &held{prefix: "/skein/pg/", by: time.Millisecond, deaf: true, then: func(r *etcdserverpb.TxnRequest) {
 		if w.calm {
+			return
+		}
+		w.cut(500*time.Millisecond+f.For, [2]int{etcdEnd, n.id})
+		for _, id := range logsIn(r) {
+			if victim := w.nodes[id-1]; victim != n {
+				w.e.at(w.e.between(2*time.Millisecond, 50*time.Millisecond), func() {
+					if !w.calm {
+						w.crash(victim, f.For, f.Lot)
+						w.suspect(victim, 0, true)
+					}
+				})
+			}
+		}
+	}}
+}
+
+// holdSwap holds up the next change of a log's witness set by its owner. Meanwhile the one who joins is cut off from the owner,
+// who dies after it has landed; the other members are slow to answer then.
+func (w *world) holdSwap(n *node, f Fault) {
+	n.hold = &held{prefix: "/skein/logs/", by: time.Duration(f.Lot>>16%500) * time.Millisecond, then: func(*etcdserverpb.TxnRequest) {
+		b := n.running
+		if w.calm || b == nil || b.owner == nil || b.owner.rec == nil {
 			return
 		}
 		if f.Lot>>2&3 == 0 {
 			w.withWriter(n, f)
 		}
-		// Its writer dies after it has landed; a witness dies or sleeps meanwhile.
-		w.e.at(f.For+w.e.between(40*time.Millisecond, 120*time.Millisecond), func() {
-			if !w.calm {
-				w.crash(n, f.For, f.Lot&^1)
-				w.suspect(n, 0, true)
+		joiners, others := b.owner.joiners()
+		for _, id := range joiners {
+			w.cut(time.Second+f.For, [2]int{n.id, int(id)})
+		}
+		w.e.at(time.Duration(f.Lot>>16%500)*time.Millisecond+w.e.between(40*time.Millisecond, 400*time.Millisecond), func() {
+			if w.calm {
+				return
+			}
+			w.crash(n, f.For, f.Lot&^1)
+			w.suspect(n, 0, true)
+			for _, id := range others {
+				if o := w.nodes[id-1].running; o != nil && f.Lot>>5&1 == 0 {
+					o.proc.asleep = max(o.proc.asleep, w.e.now+f.For)
+				}
 			}
 		})
-		for _, o := range w.nodes {
-			if o != n && w.e.chance(300) {
-				w.e.at(w.e.between(0, f.For), func() {
-					if o.running != nil && !w.calm {
-						o.running.proc.asleep = max(o.running.proc.asleep, w.e.now+w.e.between(0, f.For))
-					}
-				})
-			}
-		}
 	}}
 }
 
@@ -64,7 +90,7 @@ func (w *world) withWriter(n *node, f Fault) {
 	switch f.Lot >> 12 & 7 {
 	case 0, 1:
 		n.running.endControllers()
-	case 2, 3:
+	case 2, 3, 6, 7:
 		w.cut(f.For*2, [2]int{n.id, etcdEnd})
 	case 4:
 		w.crash(n, f.For, f.Lot)

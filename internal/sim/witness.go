@@ -78,8 +78,9 @@ type owner struct {
 	links   map[uint64]*link
 	waiting []waitingBlock
 	ready   gate
-	rec     *queuemapper.Log // as it was written last, by us
-	over    bool             // another machine has taken its place
+	rec     *queuemapper.Log      // as it was written last, by us
+	next    []queuemapper.Witness // the set of the newest swap
+	over    bool                  // another machine has taken its place
 }
 
 // waitingBlock is a block that waits for its commit.
@@ -268,6 +269,7 @@ func (o *owner) swap(m *witness.Owner, set []queuemapper.Witness) {
 		m.SwapLost(o.monotonic(), recordOf(now))
 		return
 	}
+	o.next = set
 	rec, err := o.b.store.SwapWitnesses(o.b.w.e.within(o.b.w.e.between(mapTimeout/8, mapTimeout)), now, set)
 	o.b.w.e.logf("witnesses of log %s: %v: %v", short(o.key.Log), set, err)
 	switch {
@@ -294,18 +296,35 @@ func (o *owner) send(a *witness.Action) {
 	if k == nil || k.broken {
 		return
 	}
-	from, to := o.b.node.id, k.to.id
 	delay := w.e.between(w.net.faults.low, w.net.faults.high)
 	if w.e.chance(w.net.faults.late) {
 		delay += w.e.between(0, w.net.faults.lateBy)
 	}
-	k.arrives = max(k.arrives, w.e.now+delay)
-	if w.e.chance(w.net.faults.lost) {
+	// A stream keeps its order, or breaks. The rules do not lean on that (O5): what is lost, doubled or overtaken is refused.
+	at := max(k.arrives, w.e.now+delay)
+	times := 1
+	switch lot := w.e.rng.IntN(1000); {
+	case lot < w.net.faults.lost:
 		o.breakLink(k)
 		return
+	case lot < 2*w.net.faults.lost:
+		return
+	case lot < 2*w.net.faults.lost+w.net.faults.twice/4:
+		times = 2
+	case lot < 2*w.net.faults.lost+w.net.faults.twice/2:
+		at = w.e.now + delay
 	}
-	msg, m := a.Message, o.m
-	w.e.at(k.arrives-w.e.now, func() {
+	k.arrives = max(k.arrives, at)
+	for range times {
+		o.carry(k, a.Message, at-w.e.now)
+	}
+}
+
+// carry brings a message to the member.
+func (o *owner) carry(k *link, msg witness.Message, after time.Duration) {
+	w, m := o.b.w, o.m
+	from, to := o.b.node.id, k.to.id
+	w.e.at(after, func() {
 		if w.net.cut(from, to) || k.to.running == nil || k.peer != nil && k.to.running != k.peer {
 			o.breakLink(k)
 		}
@@ -367,6 +386,18 @@ func (o *owner) arrive(m *witness.Owner, k *link, p *broker, msg witness.Message
 	case tell:
 		answer(func() { m.Recorded(o.monotonic(), k.id, k.session, recorded) })
 	}
+}
+
+// joiners tells the members of the newest swap that the record does not have, and those that it has.
+func (o *owner) joiners() (joiners, others []ident.Broker) {
+	for _, x := range o.next {
+		if slices.Contains(o.rec.Witnesses, x) {
+			others = append(others, x.Broker)
+		} else {
+			joiners = append(joiners, x.Broker)
+		}
+	}
+	return joiners, others
 }
 
 // breakLink ends a stream; the owner hears of it, sooner or later.
