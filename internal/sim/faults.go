@@ -223,6 +223,7 @@ func (w *world) fault(f Fault) {
 		}
 	case FaultHeldPublish:
 		w.holdPublish(n, f)
+		w.askMove(n, f.Lot)
 	case FaultLostPublish:
 		w.losePublish(n, f)
 		w.askMove(n, f.Lot)
