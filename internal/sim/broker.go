@@ -124,6 +124,7 @@ func (b *broker) take() error {
 	if err := h.TakeAll(background, []host.Source{{Log: l, Witnesses: b.owner}}); err != nil {
 		return err
 	}
+	b.w.ghost.inService(b.node.disk, b.store.Map())
 	b.host = h
 	b.follow()
 	b.w.e.logf("log %s is in service at epoch %d, witnesses %v", short(l.d.id), l.epoch, b.store.Map().Log(l.d.id).Witnesses)

@@ -28,12 +28,9 @@ func (c *belief) ask() {
 		return
 	}
 	m := n.running.store.Map()
-	g := m.Group(c.w.groupOf(c.part))
-	if g == nil || g.Current() == nil || g.Current().Epoch < c.epoch {
-		return
-	}
-	if l := m.Log(g.Current().Log); l != nil {
-		c.owner, c.epoch = int(l.Host), g.Current().Epoch
+	run, l, ok := m.Owner(m.Topic(topicName), c.part.Index)
+	if ok && l != nil && run.Generation.Epoch >= c.epoch {
+		c.owner, c.epoch = int(l.Host), run.Generation.Epoch
 	}
 }
 
@@ -45,12 +42,25 @@ type place struct {
 	owner   bool // it came from somebody who takes himself for the owner
 }
 
-// produce is a produce request at a broker.
-func (b *broker) produce(g ident.Group, p ident.Partition, x batch) (place, error) {
+// owned is the open run of a partition here, as the broker's map has it; nil: it takes itself for nobody's owner.
+func (b *broker) owned(p ident.Partition) *logRun {
 	if !b.serving() {
-		return place{}, errNotLeader
+		return nil
 	}
-	r := b.log.openOf(g)
+	m := b.store.Map()
+	run, _, ok := m.Owner(m.Topic(topicName), p.Index)
+	if !ok || run.Log != b.log.d.id {
+		return nil
+	}
+	if r := b.log.run(run.Generation); r != nil && r.state == runOpen {
+		return r
+	}
+	return nil
+}
+
+// produce is a produce request at a broker.
+func (b *broker) produce(p ident.Partition, x batch) (place, error) {
+	r := b.owned(p)
 	if r == nil {
 		return place{}, errNotLeader
 	}
@@ -58,7 +68,7 @@ func (b *broker) produce(g ident.Group, p ident.Partition, x batch) (place, erro
 		b.w.loose += 16
 		x.content = 1<<63 | b.w.loose
 	}
-	base, err := b.log.append(g, p, x).wait(0)
+	base, err := b.log.append(r, p, x).wait(0)
 	return place{base, r.gen.Epoch, x.content, true}, err
 }
 
@@ -88,7 +98,7 @@ func (w *world) deliver(c *belief, x batch) bool {
 		}
 		n := w.nodes[c.owner-1]
 		at, err := call(&w.net, 0, n, "produce", 2*time.Second, func(b *broker) (place, error) {
-			return b.produce(w.groupOf(c.part), c.part, x)
+			return b.produce(c.part, x)
 		})
 		switch {
 		case err == nil:
@@ -113,14 +123,13 @@ type fetched struct {
 	start ident.Offset
 	epoch ident.Epoch
 	owner bool
+
+	skipTo ident.Offset // nothing is left of what lies below; 0: nothing is skipped
 }
 
 // fetch is a fetch request at a broker, which reads other brokers' runs for its clients (O21).
-func (b *broker) fetch(g ident.Group, p ident.Partition, from ident.Offset) (fetched, error) {
-	if !b.serving() {
-		return fetched{}, errNotLeader
-	}
-	r := b.log.openOf(g)
+func (b *broker) fetch(p ident.Partition, from ident.Offset) (fetched, error) {
+	r := b.owned(p)
 	if r == nil {
 		return fetched{}, errNotLeader
 	}
@@ -135,43 +144,30 @@ func (b *broker) fetch(g ident.Group, p ident.Partition, from ident.Offset) (fet
 		}
 		return out, nil
 	}
-	run, ok := locate(b.store.Map(), g, p, from)
-	if !ok {
+	m := b.store.Map()
+	run, ok := m.Locate(m.Topic(topicName), p.Index, from)
+	l := m.Log(run.Log)
+	if !ok || run.Open || l == nil { // the map has gone on meanwhile
 		return out, errNotLeader
 	}
-	l := b.store.Map().Log(run.Log)
-	if l == nil {
-		return out, errNotLeader
+	for _, lost := range m.Group(run.Generation.Group).Lost(run.Generation.Epoch, p) {
+		if lost.From <= from && from < lost.To {
+			out.skipTo = min(lost.To, run.End) // a skip that the map records (I4)
+			return out, nil
+		}
 	}
 	var err error
 	out.list, err = call(&b.node.w.net, b.node.id, b.node.w.nodes[l.Host-1], "read", time.Second, func(o *broker) ([]uint64, error) {
 		return o.readRun(run, p, from)
 	})
+	if errors.Is(err, commitlog.ErrOutOfRange) { // the host knows more of what it has lost than this map
+		err = errNotLeader
+	}
 	return out, err
 }
 
 // fetchMax is how many records one fetch brings at most.
 const fetchMax = 8
-
-// locate finds the run of an offset in a map.
-func locate(m *queuemapper.Map, g ident.Group, p ident.Partition, from ident.Offset) (queuemapper.Run, bool) {
-	group := m.Group(g)
-	start := group.Starts[p]
-	for i := range group.Generations {
-		gen := &group.Generations[i]
-		end, moved := gen.Ends[p]
-		if !moved {
-			end = start
-		}
-		if gen.Sealed && from < end {
-			return queuemapper.Run{
-				Generation: ident.Generation{Group: g, Epoch: gen.Epoch, Frame: gen.Frame}, Log: gen.Log, Start: start, End: end,
-			}, true
-		}
-		start = end
-	}
-	return queuemapper.Run{}, false
-}
 
 // readRun serves a sealed run of this broker's log to another broker, and nothing outside it.
 func (b *broker) readRun(run queuemapper.Run, p ident.Partition, from ident.Offset) ([]uint64, error) {
@@ -181,6 +177,9 @@ func (b *broker) readRun(run queuemapper.Run, p ident.Partition, from ident.Offs
 	var out []uint64
 	for o := from; o < run.End && len(out) < fetchMax; o++ {
 		c := b.log.d.at(run.Generation, p, o)
+		if c == 0 && o > from {
+			break
+		}
 		if c == 0 {
 			return nil, commitlog.ErrOutOfRange
 		}
@@ -200,7 +199,7 @@ func (w *world) consumer(part ident.Partition, where *ident.Offset) {
 		}
 		n := w.nodes[c.owner-1]
 		got, err := call(&w.net, 0, n, "fetch", 2*time.Second, func(b *broker) (fetched, error) {
-			return b.fetch(w.groupOf(part), part, *where)
+			return b.fetch(part, *where)
 		})
 		switch {
 		case errors.Is(err, commitlog.ErrOutOfRange) && got.owner && got.epoch >= c.epoch:
@@ -211,7 +210,8 @@ func (w *world) consumer(part ident.Partition, where *ident.Offset) {
 		case err == nil && got.epoch >= c.epoch:
 			c.epoch = got.epoch
 			w.ghost.read(part, *where, got.list)
-			*where += ident.Offset(len(got.list))
+			w.ghost.skipped(part, *where, got.skipTo)
+			*where = max(*where+ident.Offset(len(got.list)), got.skipTo)
 		}
 	}
 }
@@ -227,10 +227,11 @@ func (w *world) trimmer(part ident.Partition) {
 		}
 		to := ident.Offset(w.e.rng.IntN(len(w.ghost.parts[part].history) + 1))
 		_, err := call(&w.net, 0, w.nodes[c.owner-1], "trim", time.Second, func(b *broker) (struct{}, error) {
-			if !b.serving() {
+			r := b.owned(part)
+			if r == nil {
 				return struct{}{}, errNotLeader
 			}
-			return struct{}{}, b.log.moveStart(w.groupOf(part), part, to)
+			return struct{}{}, b.log.moveStart(r, part, to)
 		})
 		w.e.logf("%s: log start to %d: %v", name(part), to, err)
 	}

@@ -49,6 +49,8 @@ type disk struct {
 	writing int // end of the block that is being written
 	index   map[stretch]*contents
 
+	lost map[stretch][][2]ident.Offset // what was durable and is not any more, and nobody's fault but the disk's
+
 	changed func(gen ident.Generation) // something durable went away
 	stored  func(f *frame)             // something became durable
 }
@@ -131,6 +133,43 @@ func (d *disk) cut(landed bool) {
 	}
 	d.frames = d.frames[:d.durable]
 	d.writing = d.durable
+}
+
+// lose makes the disk forget its newest frames, but for a part of what it was given in its last life.
+func (d *disk) lose(part func(n int) int) {
+	first := d.durable
+	for first > 0 && d.frames[first-1].kind != frameEpoch {
+		first--
+	}
+	keep := first + part(d.durable-first)
+	was := d.index
+	d.frames, d.index, d.durable, d.writing = d.frames[:keep], map[stretch]*contents{}, 0, keep
+	stored := d.stored
+	d.stored = nil
+	d.makeDurable(keep)
+	d.stored = stored
+	if d.lost == nil {
+		d.lost = map[stretch][][2]ident.Offset{}
+	}
+	for key, c := range was { // the order does not matter
+		end := c.start
+		if now := d.index[key]; now != nil {
+			end = now.start + ident.Offset(len(now.list))
+		}
+		if to := c.start + ident.Offset(len(c.list)); end < to {
+			d.lost[key] = append(d.lost[key], [2]ident.Offset{end, to})
+		}
+	}
+}
+
+// hasLost says whether an offset was on the disk, and went.
+func (d *disk) hasLost(gen ident.Generation, p ident.Partition, o ident.Offset) bool {
+	for _, r := range d.lost[stretch{gen, p}] {
+		if r[0] <= o && o < r[1] {
+			return true
+		}
+	}
+	return false
 }
 
 // logRun is one generation in a log's memory.

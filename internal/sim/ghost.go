@@ -2,6 +2,7 @@ package sim
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/skeinmq/skein/internal/ident"
 	"github.com/skeinmq/skein/queuemapper"
@@ -30,7 +31,6 @@ type ghost struct {
 
 // past is what clients were told of one partition.
 type past struct {
-	group   ident.Group
 	history []uint64 // content of every offset that was visible
 	where   map[uint64]ident.Offset
 	last    map[int64]int32 // last sequence that is visible, by producer
@@ -111,7 +111,7 @@ func (g *ghost) committed(l *simLog, q *logPart, f *frame) {
 
 // activated is called when an owner begins to serve a generation: everything below its high watermark is offered.
 func (g *ghost) activated(l *simLog, r *logRun) {
-	for id, p := range g.w.partitionsOf(r.gen.Group) {
+	for id, p := range g.w.partitionsOf(r.gen.Group, r.gen.Epoch) {
 		q := r.get(id)
 		high, start := p.before(r.gen.Epoch)
 		if q.high < high {
@@ -170,36 +170,87 @@ func (g *ghost) read(id ident.Partition, from ident.Offset, list []uint64) {
 	}
 }
 
-// lookUp is what the disk that the map names holds at an offset.
-func (g *ghost) lookUp(id ident.Partition, o ident.Offset) uint64 {
-	group := g.groups[g.parts[id].group]
-	if group == nil {
-		return 0
-	}
-	start := group.Starts[id]
-	for i := range group.Generations {
-		gen := &group.Generations[i]
-		end, moved := gen.Ends[id]
-		if !moved {
-			end = start
+// cameAt is the offset at which a partition came to live in a group.
+func (g *ghost) cameAt(id ident.Partition, group ident.Group, epoch ident.Epoch) ident.Offset {
+	stays := g.w.truth.Map().Topic(topicName).Partitions[id.Index]
+	for i, s := range stays {
+		if s.Group == group && s.First <= epoch && (i == len(stays)-1 || epoch <= s.Last) {
+			return s.From
 		}
-		if !gen.Sealed || o < end {
-			d := g.w.disks[gen.Log]
-			return d.at(ident.Generation{Group: group.ID, Epoch: gen.Epoch, Frame: gen.Frame}, id, o)
-		}
-		start = end
 	}
 	return 0
 }
 
-// verify checks I1 and I3 for a group: everything that was acked or seen is at its offset on the disk that the map names.
+// lookUp is what the disk that the map names holds at an offset.
+func (g *ghost) lookUp(id ident.Partition, o ident.Offset) uint64 {
+	for _, r := range g.w.runs(id) {
+		if o >= r.Start && (r.Open || o < r.End) {
+			return g.w.disks[r.Log].at(r.Generation, id, o)
+		}
+	}
+	return 0
+}
+
+// verify checks I1, I3 and I10 for a group: everything that was acked or seen is at its offset on the disk that the map names,
+// unless that disk was made to lose it.
 func (g *ghost) verify(group ident.Group) {
-	for id, p := range g.w.partitionsOf(group) {
-		_, start := p.before(1 << 30)
-		for o := start; int(o) < len(p.history); o++ {
-			if c := g.lookUp(id, o); c != p.history[o] {
-				g.fail("I1", "%s offset %d was acked or seen as %s; the disk that the map names holds %s", name(id), o, say(p.history[o]), say(c))
-				return
+	t := g.w.truth.Map().Topic(topicName)
+	for i := range g.w.cfg.Partitions {
+		id := g.w.part(i)
+		p := g.parts[id]
+		if !slices.ContainsFunc(t.Partitions[i], func(s queuemapper.Residence) bool { return s.Group == group }) {
+			continue
+		}
+		_, o := p.before(1 << 30)
+		for _, r := range g.w.runs(id) {
+			end := ident.Offset(len(p.history))
+			if !r.Open {
+				end = min(end, r.End)
+			}
+			d := g.w.disks[r.Log]
+			for ; o >= r.Start && o < end; o++ {
+				if c := d.at(r.Generation, id, o); c != p.history[o] && (c != 0 || !d.hasLost(r.Generation, id, o)) {
+					g.fail("I1", "%s offset %d was acked or seen as %s; the disk that the map names holds %s", name(id), o, say(p.history[o]), say(c))
+					return
+				}
+			}
+		}
+		if int(o) < len(p.history) {
+			g.fail("I5", "%s offset %d is in no run", name(id), o)
+			return
+		}
+	}
+}
+
+// skipped is called when a consumer is told that nothing is left up to an offset.
+func (g *ghost) skipped(id ident.Partition, from, to ident.Offset) {
+	for o := from; o < to; o++ {
+		if g.lookUp(id, o) != 0 {
+			g.fail("I4", "%s offset %d is skipped as lost, it is there", name(id), o)
+			return
+		}
+	}
+}
+
+// inService checks a log that was just taken into service: its sealed runs hold nothing beyond their ends (I10), and exactly
+// what the disk has lost is marked in the map.
+func (g *ghost) inService(d *disk, m *queuemapper.Map) {
+	for i := range g.w.cfg.Partitions {
+		id := g.w.part(i)
+		for _, r := range m.Runs(m.Topic(topicName), id.Index) {
+			if r.Log != d.id || r.Open {
+				continue
+			}
+			if end := d.end(r.Generation, id, r.Start); end > r.End {
+				g.fail("I10", "%s: generation %s ends at %d, its disk serves it up to %d", name(id), r.Generation, r.End, end)
+			}
+			marks := m.Group(r.Generation.Group).Lost(r.Generation.Epoch, id)
+			for o := r.Start; o < r.End; o++ {
+				marked := slices.ContainsFunc(marks, func(k queuemapper.Range) bool { return k.From <= o && o < k.To })
+				if lost := d.hasLost(r.Generation, id, o); lost != marked {
+					g.fail("I4", "%s offset %d of generation %s: lost %v, marked as lost %v", name(id), o, r.Generation, lost, marked)
+					return
+				}
 			}
 		}
 	}
@@ -258,13 +309,8 @@ func (g *ghost) sealed(group *queuemapper.Group, i int) {
 	gen := &group.Generations[i]
 	named := ident.Generation{Group: group.ID, Epoch: gen.Epoch, Frame: gen.Frame}
 	d := g.w.disks[gen.Log]
-	for id, p := range g.w.partitionsOf(group.ID) {
-		start := group.Starts[id]
-		for j := range i {
-			if end, ok := group.Generations[j].Ends[id]; ok {
-				start = end
-			}
-		}
+	for id, p := range g.w.partitionsOf(group.ID, gen.Epoch) {
+		start := max(group.Start(id, i), g.cameAt(id, group.ID, gen.Epoch))
 		end, ok := gen.Ends[id]
 		if !ok {
 			end = start

@@ -504,15 +504,14 @@ func (l *simLog) Seal(_ context.Context, gens ...commitlog.MapGeneration) error 
 }
 
 // append gives a batch its place. The future has the first offset once it is committed.
-func (l *simLog) append(g ident.Group, p ident.Partition, b batch) *future[ident.Offset] {
+func (l *simLog) append(r *logRun, p ident.Partition, b batch) *future[ident.Offset] {
 	out := newFuture[ident.Offset](l.e)
 	fail := func(err error) *future[ident.Offset] { out.resolve(-1, err); return out }
 	if l.dead != nil {
 		return fail(l.dead)
 	}
-	r := l.openOf(g)
 	switch {
-	case r == nil || !l.begun:
+	case r.state != runOpen || !l.begun:
 		return fail(commitlog.ErrNotOpen)
 	case r.frozen:
 		return fail(commitlog.ErrFrozen)
@@ -534,13 +533,12 @@ func (l *simLog) append(g ident.Group, p ident.Partition, b batch) *future[ident
 }
 
 // moveStart moves a log start; it parks until that is committed.
-func (l *simLog) moveStart(g ident.Group, p ident.Partition, to ident.Offset) error {
+func (l *simLog) moveStart(r *logRun, p ident.Partition, to ident.Offset) error {
 	if l.dead != nil {
 		return l.dead
 	}
-	r := l.openOf(g)
 	switch {
-	case r == nil || !l.begun:
+	case r.state != runOpen || !l.begun:
 		return commitlog.ErrNotOpen
 	case r.frozen:
 		return commitlog.ErrFrozen

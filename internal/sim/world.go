@@ -27,16 +27,15 @@ type Config struct {
 
 // world is one cluster with its clients and its faults.
 type world struct {
-	e       *engine
-	cfg     Config
-	etcd    *etcd
-	net     network
-	nodes   []*node
-	disks   map[ident.Log]*disk
-	truth   *queuemapper.Store // what etcd holds
-	ghost   *ghost
-	topic   ident.Topic
-	byGroup [][]ident.Partition
+	e     *engine
+	cfg   Config
+	etcd  *etcd
+	net   network
+	nodes []*node
+	disks map[ident.Log]*disk
+	truth *queuemapper.Store // what etcd holds
+	ghost *ghost
+	topic ident.Topic
 
 	stopped bool   // producers end
 	calm    bool   // faults are over
@@ -67,11 +66,8 @@ func newWorld(cfg Config) *world {
 		logs: map[ident.Log]*queuemapper.Log{}, toVerify: map[ident.Group]bool{},
 	}
 	e.check = w.ghost.after
-	w.byGroup = make([][]ident.Partition, cfg.Groups)
 	for i := range cfg.Partitions {
-		p, g := ident.Partition{Topic: w.topic, Index: int32(i)}, i%cfg.Groups
-		w.byGroup[g] = append(w.byGroup[g], p)
-		w.ghost.parts[p] = &past{group: ident.Group(g), where: map[uint64]ident.Offset{}, last: map[int64]int32{}}
+		w.ghost.parts[w.part(i)] = &past{where: map[uint64]ident.Offset{}, last: map[int64]int32{}}
 	}
 	for i := range cfg.Brokers {
 		d := newDisk(ident.Log{15: byte(i + 1)})
@@ -82,17 +78,35 @@ func newWorld(cfg Config) *world {
 	return w
 }
 
-func (w *world) groupOf(p ident.Partition) ident.Group { return w.ghost.parts[p].group }
+// topicName is the one topic's.
+const topicName = "t"
 
-// partitionsOf iterates what clients were told of a group's partitions, in order.
-func (w *world) partitionsOf(g ident.Group) iter.Seq2[ident.Partition, *past] {
+// partitionsOf iterates what clients were told of the partitions that live in a group at an epoch, as etcd has it, in order.
+func (w *world) partitionsOf(g ident.Group, epoch ident.Epoch) iter.Seq2[ident.Partition, *past] {
 	return func(yield func(ident.Partition, *past) bool) {
-		for _, p := range w.byGroup[g] {
-			if !yield(p, w.ghost.parts[p]) {
+		t := w.truth.Map().Topic(topicName)
+		for i := range w.cfg.Partitions {
+			if stayed(t.Partitions[i], g, epoch) && !yield(w.part(i), w.ghost.parts[w.part(i)]) {
 				return
 			}
 		}
 	}
+}
+
+// stayed says whether a placement has a stay in a group at an epoch.
+func stayed(stays queuemapper.Placement, g ident.Group, epoch ident.Epoch) bool {
+	for i, s := range stays {
+		if s.Group == g && s.First <= epoch && (i == len(stays)-1 || epoch <= s.Last) {
+			return true
+		}
+	}
+	return false
+}
+
+// runs are the runs of a partition, as etcd has them.
+func (w *world) runs(id ident.Partition) []queuemapper.Run {
+	m := w.truth.Map()
+	return m.Runs(m.Topic(topicName), id.Index)
 }
 
 // watchEtcd lets the ghost see every write, and wakes the brokers' watches.
@@ -133,7 +147,7 @@ func (w *world) form() error {
 	for i := range placements {
 		placements[i] = ident.Group(i % w.cfg.Groups)
 	}
-	if _, err := w.truth.CreateTopic(background, queuemapper.NewTopic{Name: "t", ID: w.topic, ReplicationFactor: 3, Placements: placements}); err != nil {
+	if _, err := w.truth.CreateTopic(background, queuemapper.NewTopic{Name: topicName, ID: w.topic, ReplicationFactor: 3, Placements: placements}); err != nil {
 		return err
 	}
 	w.watchEtcd()
