@@ -100,7 +100,7 @@ func (b *broker) boot() {
 	b.w.e.start(b.proc, "watch", 0, b.watch)
 	b.again("take the log into service", b.take)
 	b.finished = true
-	b.w.e.start(b.control, "sweep", 0, b.sweep)
+	b.controllers(0)
 }
 
 // take takes the log into service. What a try that failed has left of it in memory is thrown away.
@@ -317,6 +317,7 @@ func (b *broker) failLogs(given ident.Broker, logs []ident.Log) {
 	}
 	b.w.e.logf("fails over broker %d", given)
 	report := f.FailOver(background, logs...)
+	b.w.did["group failed over"] += report.Groups
 	if b.w.e.trace != nil {
 		for _, r := range report.Results {
 			b.w.e.logf("failover of log %s at epoch %d: %s, %d groups left, %v", short(r.Log), r.Epoch, r.Outcome, r.Open, r.Err)
@@ -360,7 +361,15 @@ func (b *broker) endControllers() {
 	}
 	b.resetControl()
 	if b.finished {
-		b.w.e.start(b.control, "sweep", 100*time.Millisecond, b.sweep)
+		b.controllers(100 * time.Millisecond)
+	}
+}
+
+// controllers starts what a broker does as the active controller.
+func (b *broker) controllers(after time.Duration) {
+	b.w.e.start(b.control, "sweep", after, b.sweep)
+	if b.w.cfg.Balance {
+		b.w.e.start(b.control, "balance", after, b.balance)
 	}
 }
 
@@ -382,6 +391,7 @@ func (w *world) askMove(n *node, lot uint32) {
 	}
 	w.e.start(b.proc, "move", 0, func() {
 		for _, m := range b.host.Move(background, groups, to) {
+			w.count("move", m.Err)
 			w.e.logf("group %d moved to log %s: %v", m.Group, short(m.To), m.Err)
 		}
 	})

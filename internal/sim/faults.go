@@ -31,11 +31,15 @@ const (
 	FaultHeldPublish                  // a publication sits on its way while its writer, its source or its target goes wrong
 	FaultLostPublish                  // a publication lands, its writer does not hear of it, and others go on
 	FaultHeldSwap                     // a write of a log's record sits on its way while its writer or a witness goes wrong
+	FaultDisk                         // a broker comes back with less than the sealed ends on its disk
+	FaultDrain                        // an operator drains a broker, for a while; no fault
+	FaultLeave                        // a broker ends as on SIGTERM; no fault
+	FaultSplit                        // a partition gets another group; no fault
 	faultKinds
 )
 
 var faultNames = [faultKinds]string{
-	"crash", "pause", "cut", "isolate", "etcd away", "no etcd", "slow disk", "suspect", "controllers end", "move", "new witnesses", "clock jumps", "crash all", "etcd lossy", "at a write", "publication held", "publication unheard", "swap held",
+	"crash", "pause", "cut", "isolate", "etcd away", "no etcd", "slow disk", "suspect", "controllers end", "move", "new witnesses", "clock jumps", "crash all", "etcd lossy", "at a write", "publication held", "publication unheard", "swap held", "disk lost", "drain", "leave", "split",
 }
 
 func (k FaultKind) String() string { return faultNames[k] }
@@ -68,7 +72,12 @@ var themes = []theme{
 		FaultCrash: 24, FaultPause: 14, FaultCut: 8, FaultIsolate: 6, FaultEtcd: 3, FaultNoEtcd: 6, FaultSlowDisk: 3,
 		FaultSuspect: 14, FaultController: 5, FaultMove: 18, FaultWitnesses: 10, FaultClock: 2, FaultCrashAll: 2, FaultLossy: 10, FaultAtWrite: 14,
 		FaultHeldPublish: 4, FaultLostPublish: 4, FaultHeldSwap: 4,
+		FaultDisk: 6, FaultDrain: 4, FaultLeave: 4, FaultSplit: 6,
 	}, []FaultKind{FaultCrash, FaultPause, FaultSuspect, FaultMove, FaultController, FaultNoEtcd, FaultWitnesses, FaultLossy, FaultAtWrite}},
+	{"splits and returns", 2, [faultKinds]int{
+		FaultSplit: 30, FaultMove: 10, FaultDisk: 14, FaultDrain: 10, FaultLeave: 10, FaultCrash: 14, FaultSuspect: 10, FaultLossy: 6, FaultAtWrite: 10,
+		FaultHeldPublish: 6, FaultLostPublish: 6, FaultCrashAll: 4,
+	}, []FaultKind{FaultSplit, FaultMove, FaultCrash, FaultSuspect, FaultDisk, FaultLossy, FaultHeldPublish}},
 	{"late publications", 2, [faultKinds]int{
 		FaultHeldPublish: 20, FaultLostPublish: 20, FaultMove: 20, FaultSuspect: 14, FaultCrash: 14, FaultLossy: 6, FaultPause: 4,
 	}, []FaultKind{FaultHeldPublish, FaultLostPublish, FaultMove, FaultSuspect}},
@@ -116,6 +125,7 @@ func Draw(seed uint64) Config {
 		Etcd:    etcdFaults{low: 300 * time.Microsecond, high: 3 * time.Millisecond},
 		Net:     netFaults{low: 50 * time.Microsecond, high: time.Millisecond},
 	}
+	c.Balance = r.IntN(2) == 0
 	if r.IntN(4) == 0 {
 		c.Brokers = 4 + r.IntN(2)
 	}
@@ -232,6 +242,14 @@ func (w *world) fault(f Fault) {
 		if n.running != nil {
 			n.running.changeWitnesses(f.Lot >> 3)
 		}
+	case FaultDisk:
+		w.loseDisk(n, f)
+	case FaultDrain:
+		w.drain(n, f)
+	case FaultLeave:
+		w.leave(n, f)
+	case FaultSplit:
+		w.split(f)
 	case FaultClock:
 		n.clock += f.For * time.Duration(int32(f.Lot)%1000)
 	}

@@ -224,6 +224,9 @@ func (g *ghost) verify(group ident.Group) {
 
 // skipped is called when a consumer is told that nothing is left up to an offset.
 func (g *ghost) skipped(id ident.Partition, from, to ident.Offset) {
+	if to > from {
+		g.w.count("skip over what is lost", nil)
+	}
 	for o := from; o < to; o++ {
 		if g.lookUp(id, o) != 0 {
 			g.fail("I4", "%s offset %d is skipped as lost, it is there", name(id), o)
@@ -247,6 +250,9 @@ func (g *ghost) inService(d *disk, m *queuemapper.Map) {
 			marks := m.Group(r.Generation.Group).Lost(r.Generation.Epoch, id)
 			for o := r.Start; o < r.End; o++ {
 				marked := slices.ContainsFunc(marks, func(k queuemapper.Range) bool { return k.From <= o && o < k.To })
+				if marked {
+					g.w.count("record marked as lost", nil)
+				}
 				if lost := d.hasLost(r.Generation, id, o); lost != marked {
 					g.fail("I4", "%s offset %d of generation %s: lost %v, marked as lost %v", name(id), o, r.Generation, lost, marked)
 					return
@@ -341,9 +347,22 @@ func (g *ghost) changedLog(old, fresh *queuemapper.Log) {
 	case fresh.Epoch == old.Epoch:
 		ok = old.State == queuemapper.LogOpen || fresh.State == queuemapper.LogSealed && sameWitnesses(old.Witnesses, fresh.Witnesses)
 	}
+	if fresh.State == queuemapper.LogSealed && old.State == queuemapper.LogOpen {
+		g.oneIsOpen(fresh)
+	}
 	if !ok {
 		g.fail("I5", "log %s went from epoch %d state %d to epoch %d state %d", short(fresh.ID), old.Epoch, old.State, fresh.Epoch, fresh.State)
 	}
+}
+
+// oneIsOpen checks O19 when a log was sealed.
+func (g *ghost) oneIsOpen(fresh *queuemapper.Log) {
+	for l := range g.w.truth.Map().Logs() {
+		if l.State == queuemapper.LogOpen {
+			return
+		}
+	}
+	g.fail("O19", "log %s was sealed at epoch %d, no other one is open", short(fresh.ID), fresh.Epoch)
 }
 
 func sameWitnesses(a, b []queuemapper.Witness) bool {

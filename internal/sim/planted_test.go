@@ -43,6 +43,7 @@ var mistakes = []struct {
 	{"O16", "ends taken from the disk, not from the map's table", host.Plant, "diskEnds", "", 3000},
 	{"O18", "an unknown move is settled by a read", queuemapper.Plant, "touchReads", "late publications", 3000},
 	{"O18", "a move that landed and was followed by others counts as not applied: its old owner goes on", host.Plant, "thawAnyway", "late publications", 3000},
+	{"O19", "two controllers seal each other's last open log", queuemapper.Plant, "sealLast", "", 3000},
 	{"I5", "an epoch is used again", func(name string) func() {
 		a, b := failover.Plant(name), queuemapper.Plant("sameEpoch")
 		return func() { a(); b() }

@@ -14,9 +14,10 @@ type Result struct {
 	Err       error // a *Violation, or what else went wrong
 	Hash      uint64
 	Events    uint64
-	Took      time.Duration // of virtual time
-	Acked     int           // records
-	Published int           // generations that were sealed
+	Took      time.Duration  // of virtual time
+	Acked     int            // records
+	Published int            // generations that were sealed
+	Did       map[string]int // what came about: splits, moves, marked losses and so on
 	Trace     []string
 }
 
@@ -40,6 +41,7 @@ func Run(cfg Config, trace bool) Result {
 		err = nil
 	}
 	out.Err, out.Hash, out.Events, out.Took = err, w.e.hash, w.e.done, w.e.now
+	out.Did = w.did
 	out.Acked, out.Published = w.ghost.acked, w.ghost.published
 	return out
 }

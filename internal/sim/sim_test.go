@@ -56,6 +56,25 @@ func TestSeeds(t *testing.T) {
 		float64(n)/took.Minutes(), events.Load(), acked.Load(), published.Load())
 }
 
+// TestTrouble: what the simulation is for comes about in it.
+func TestTrouble(t *testing.T) {
+	did := map[string]int{}
+	for seed := range uint64(150) {
+		for what, n := range Run(Draw(seed), false).Did {
+			did[what] += n
+		}
+	}
+	for _, what := range []string{
+		"split", "move", "move asked for by others", "drain of itself", "balance for drain", "balance for share", "balance for load",
+		"record marked as lost", "skip over what is lost", "group failed over", "swap of witnesses", "settling of a swap",
+	} {
+		if did[what] < 3 {
+			t.Errorf("%d times in 150 runs: %s", did[what], what)
+		}
+	}
+	t.Log(did)
+}
+
 // TestReplay: a seed always gives the same run.
 func TestReplay(t *testing.T) {
 	for seed := range uint64(100) {

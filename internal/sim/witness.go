@@ -240,6 +240,7 @@ func (o *owner) act(a *witness.Action) {
 		later("swap", func() { o.swap(m, set) })
 	case witness.ActSettle:
 		later("settle", func() {
+			o.b.w.count("settling of a swap", nil)
 			rec, err := o.b.store.SettleLog(e.within(mapTimeout), o.key.Log)
 			if err != nil {
 				m.SettleFailed(o.monotonic())
@@ -274,6 +275,7 @@ func (o *owner) swap(m *witness.Owner, set []queuemapper.Witness) {
 	o.b.w.e.logf("witnesses of log %s: %v: %v", short(o.key.Log), set, err)
 	switch {
 	case err == nil:
+		o.b.w.count("swap of witnesses", nil)
 		o.rec = rec
 		m.SwapWon(o.monotonic())
 	case errors.Is(err, queuemapper.ErrConflict):

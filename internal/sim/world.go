@@ -23,6 +23,7 @@ type Config struct {
 	Net        netFaults
 	LateWatch  int  // of 1000 changes of the map come late
 	Trim       bool // clients move log starts
+	Balance    bool // the balancer is on
 }
 
 // world is one cluster with its clients and its faults.
@@ -41,6 +42,7 @@ type world struct {
 	calm    bool   // faults are over
 	loose   uint64 // contents of producers that do not deduplicate
 	reads   []ident.Offset
+	did     map[string]int // what came about, for who asks whether it does
 }
 
 // node is a machine: its disk survives what runs on it.
@@ -59,7 +61,7 @@ type node struct {
 
 func newWorld(cfg Config) *world {
 	e := newEngine(cfg.Seed)
-	w := &world{e: e, cfg: cfg, etcd: newEtcd(e), disks: map[ident.Log]*disk{}, topic: ident.Topic{15: 1}}
+	w := &world{e: e, cfg: cfg, etcd: newEtcd(e), disks: map[ident.Log]*disk{}, topic: ident.Topic{15: 1}, did: map[string]int{}}
 	w.net = network{e: e, faults: cfg.Net, broken: map[[2]int]int{}}
 	w.ghost = &ghost{
 		w: w, parts: map[ident.Partition]*past{}, groups: map[ident.Group]*queuemapper.Group{},
