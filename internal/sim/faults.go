@@ -213,6 +213,14 @@ func (w *world) fault(f Fault) {
 		if n.running != nil {
 			n.running.endControllers()
 		}
+	default:
+		w.trouble(n, f)
+	}
+}
+
+// trouble is what goes wrong between a broker and etcd, and what is no fault but asks for one.
+func (w *world) trouble(n *node, f Fault) {
+	switch f.Kind {
 	case FaultMove:
 		w.askMove(n, f.Lot)
 	case FaultWitnesses:
