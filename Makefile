@@ -25,11 +25,11 @@ cluster-long: ## clusters broken for 15 minutes each
 
 test: ## every Go test, with the race detector
 	CGO_ENABLED=$(if $(RACE),1,0) go test $(RACE) -shuffle=on ./...
-	go test -tags skeinplant -run TestPlanted ./queuemapper ./commitlog # planted mistakes that the tests must catch
+	go test -tags skeinplant -run TestPlanted ./queuemapper ./commitlog ./controller/failover ./internal/witness # planted mistakes that the tests must catch
 
 SEEDS ?= 20000
 sim: ## SEEDS seeds of the simulated cluster; the mistakes that it must catch
-	go test ./internal/sim -count=1 -run 'TestSeeds|TestReplay' -seeds $(SEEDS) -v
+	go test ./internal/sim -count=1 -run 'TestSeeds|TestReplay' -seeds $(SEEDS) -timeout 0 -v
 	go test -tags skeinplant -count=1 ./internal/sim -run TestPlanted -v
 
 lint: ## gofmt, vet, staticcheck, govulncheck (where its database can be reached)
