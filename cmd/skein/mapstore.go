@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
@@ -115,8 +116,9 @@ func (n *node) openStore(ctx context.Context, cfg queuemapper.Config) (*queuemap
 		}
 		if time.Since(said) > stillWaiting {
 			said = time.Now()
-			n.waiting.Store("waiting for the map")
-			n.logger.Warn("waiting for the map", "broker", n.settings.nodeID, "at", n.client.Endpoints(), "error", err)
+			why := n.askEndpoints(ctx)
+			n.waiting.Store("waiting for the map: " + why)
+			n.logger.Warn("waiting for the map", "broker", n.settings.nodeID, "at", n.client.Endpoints(), "error", err, "why", why)
 			if found := n.findMembers(ctx); !n.external && n.member.Load() == nil && len(found) > 0 { // they moved
 				n.client.SetEndpoints(found...)
 			}
@@ -315,12 +317,44 @@ func (n *node) openExternal(urls []string) error {
 		if cfg.TLS, err = info.ClientConfig(); err != nil {
 			return usageError{fmt.Errorf("etcd TLS: %w", err)}
 		}
+		n.etcdTLS = cfg.TLS
 	}
 	var err error
 	if n.client, err = clientv3.New(cfg); err != nil {
 		return fmt.Errorf("etcd %s: %w", strings.Join(urls, ","), err)
 	}
 	return nil
+}
+
+// askEndpoints asks each endpoint of an external etcd by itself and tells what each says: etcd's client keeps to itself
+// why it does not get through.
+func (n *node) askEndpoints(ctx context.Context) string {
+	if !n.external {
+		return "no answer from " + strings.Join(n.client.Endpoints(), ", ")
+	}
+	client := http.Client{Transport: &http.Transport{TLSClientConfig: n.etcdTLS, DisableKeepAlives: true}, Timeout: helloTimeout}
+	endpoints := n.client.Endpoints()
+	said := make([]string, len(endpoints))
+	var wg sync.WaitGroup
+	for i, e := range endpoints {
+		wg.Go(func() {
+			rq, err := http.NewRequestWithContext(ctx, http.MethodGet, e+"/health", nil)
+			if err != nil {
+				said[i] = err.Error()
+				return
+			}
+			rs, err := client.Do(rq)
+			if err != nil {
+				said[i] = err.Error() // it names the URL
+				return
+			}
+			defer rs.Body.Close()
+			text, _ := io.ReadAll(io.LimitReader(rs.Body, 200))
+			said[i] = fmt.Sprintf("%s says %s", e, strings.TrimSpace(string(text)))
+		})
+	}
+	wg.Wait()
+	return strings.Join(said, "; ")
 }
 
 // checkNodeID refuses to be a broker that another process is. A registration alone proves nothing: its lease outlives

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -46,6 +47,7 @@ type node struct {
 	member   atomic.Pointer[embedded.Server] // nil: the map is elsewhere
 	client   *clientv3.Client                // set before mapOpen is closed, as are external and store
 	external bool                            // the map is in an etcd that is none of the brokers'
+	etcdTLS  *tls.Config                     // to that; nil: none
 	store    *queuemapper.Store
 	mapOpen  chan struct{}
 

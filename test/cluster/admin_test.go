@@ -102,6 +102,12 @@ func (c *Skein) ops(t *testing.T, by int, args ...string) (string, error) {
 	return string(out), err
 }
 
+// quietly is ops for what is asked again and again.
+func (c *Skein) quietly(by int, args ...string) (string, error) {
+	out, err := exec.Command(c.Bin, append(args, "--http", c.HTTP(by))...).CombinedOutput()
+	return string(out), err
+}
+
 // must runs an operator's command that has to work.
 func (c *Skein) must(t *testing.T, by int, args ...string) string {
 	t.Helper()

@@ -45,6 +45,7 @@ type Skein struct {
 	Voters int
 	Args   []string         // of every broker
 	Join   func(int) []int  // through whom a broker joins; nil: the voters
+	More   func(int) More   // what one broker has beside Args; nil: nothing
 	Place  func(int) *Place // where broker ID runs; nil: on loopback
 
 	members []*member
@@ -55,6 +56,11 @@ type Place struct {
 	Kafka, Internal, HTTP string
 	Prefix                []string
 	Data                  string // default: Dir/ID
+}
+
+// More is what one broker is started with.
+type More struct {
+	Args, Env []string
 }
 
 type member struct {
@@ -157,8 +163,12 @@ func (c *Skein) spawn(m *member) error {
 	} else {
 		args = append(args, "--join", strings.Join(join, ","))
 	}
+	var more More
+	if c.More != nil {
+		more = c.More(m.id)
+	}
 	b := process.Broker{Bin: c.Bin, Data: []string{m.place.Data}, Listen: m.place.Kafka, HTTP: m.place.HTTP,
-		Args: append(args, c.Args...), Prefix: m.place.Prefix}
+		Args: append(append(args, c.Args...), more.Args...), Env: more.Env, Prefix: m.place.Prefix}
 	p, err := b.Spawn()
 	if err != nil {
 		return fmt.Errorf("broker %d: %w", m.id, err)

@@ -121,7 +121,7 @@ func (b Broker) Spawn() (*Process, error) {
 	own := func(kv string) bool { return strings.HasPrefix(kv, "SKEIN_") } // ours, not the broker's
 	p.cmd.Env = append(slices.DeleteFunc(os.Environ(), own), b.Env...)
 	p.cmd.Stderr = p
-	p.cmd.SysProcAttr = tied()
+	p.cmd.SysProcAttr = Tied()
 	out, err := p.cmd.StdoutPipe()
 	if err != nil {
 		return nil, err

@@ -2,5 +2,5 @@ package process
 
 import "syscall"
 
-// tied has the kernel kill the broker when the test's process ends, however that ends.
-func tied() *syscall.SysProcAttr { return &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} }
+// Tied has the kernel kill a child when the test's process ends, however that ends.
+func Tied() *syscall.SysProcAttr { return &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} }

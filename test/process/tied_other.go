@@ -4,4 +4,5 @@ package process
 
 import "syscall"
 
-func tied() *syscall.SysProcAttr { return nil }
+// Tied has the kernel do nothing: only Linux can.
+func Tied() *syscall.SysProcAttr { return nil }

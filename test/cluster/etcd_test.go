@@ -1,0 +1,321 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/skeinmq/skein/test/process"
+)
+
+var builtEtcd struct {
+	once sync.Once
+	path string
+	err  error
+}
+
+// etcdOf starts n members of the real etcd, which demand a client's certificate. SKEIN_ETCD_BIN names a binary; otherwise
+// the one of tools/go.mod is built.
+func etcdOf(t *testing.T, n int, args ...string) *Etcd {
+	t.Helper()
+	binary(t) // whose directory is cleared away in the end
+	builtEtcd.once.Do(func() {
+		if builtEtcd.path = os.Getenv("SKEIN_ETCD_BIN"); builtEtcd.path == "" {
+			builtEtcd.path, builtEtcd.err = BuildEtcd(built.dir)
+		}
+	})
+	if builtEtcd.err != nil {
+		t.Fatal(builtEtcd.err)
+	}
+	a, err := NewAuthority(filepath.Join(t.TempDir(), "tls"))
+	if err == nil {
+		err = errors.Join(a.Issue("server", 24*time.Hour), a.Issue("client", 24*time.Hour))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	e, err := NewEtcd(builtEtcd.path, filepath.Join(workDir(t), "etcd"), n, a, args...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(e.Close)
+	if err := e.StartAll(); err != nil {
+		t.Fatal(err)
+	}
+	return e
+}
+
+// skeinOn is a cluster of three whose map is in an etcd of its own; one broker is told so by flags, one by the environment, one by a file.
+func skeinOn(t *testing.T, e *Etcd) *Skein {
+	t.Helper()
+	c := skein(t, 3)
+	file := filepath.Join(t.TempDir(), "skein.yaml")
+	text := fmt.Sprintf("etcd: [%s]\netcd-ca: %s\netcd-cert: %s\netcd-key: %s\n", strings.ReplaceAll(e.URLs(), ",", ", "), e.TLS.File("ca.pem"), e.TLS.File("client.pem"), e.TLS.File("client-key.pem"))
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c.More = func(id int) More {
+		switch id {
+		case 1:
+			return More{Env: []string{"SKEIN_ETCD=" + e.URLs(), "SKEIN_ETCD_CA=" + e.TLS.File("ca.pem"), "SKEIN_ETCD_CERT=" + e.TLS.File("client.pem"), "SKEIN_ETCD_KEY=" + e.TLS.File("client-key.pem")}}
+		case 2:
+			return More{Args: []string{"--config", file}}
+		}
+		return More{Args: []string{"--etcd", e.URLs(), "--etcd-ca", e.TLS.File("ca.pem"), "--etcd-cert", e.TLS.File("client.pem"), "--etcd-key", e.TLS.File("client-key.pem")}}
+	}
+	c.started(t, c.StartAll())
+	return c
+}
+
+// admin is a client for what is asked once.
+func (l *ledger) admin() *kadm.Client { return kadm.NewClient(l.client) }
+
+// create makes a topic, and tells how long that took.
+func (l *ledger) create(name string, patience time.Duration) (time.Duration, error) {
+	ctx, cancel := context.WithTimeout(l.t.Context(), patience)
+	defer cancel()
+	begun := time.Now()
+	r, err := l.admin().CreateTopic(ctx, 4, 3, nil, name)
+	if err == nil {
+		err = r.Err
+	}
+	l.t.Logf("create topic %s: %v after %v", name, err, time.Since(begun).Round(time.Millisecond))
+	return time.Since(begun), err
+}
+
+// commit commits an offset for a group.
+func (l *ledger) commit(group string, at int64) error {
+	l.t.Helper()
+	ctx, cancel := context.WithTimeout(l.t.Context(), 10*time.Second)
+	defer cancel()
+	var offsets kadm.Offsets
+	offsets.AddOffset(ledgerTopic, 0, at, -1)
+	begun := time.Now()
+	err := l.admin().CommitAllOffsets(ctx, group, offsets)
+	l.t.Logf("group %s commits %d: %v after %v", group, at, err, time.Since(begun).Round(time.Millisecond))
+	return err
+}
+
+func (l *ledger) committed(group string) int64 {
+	l.t.Helper()
+	ctx, cancel := context.WithTimeout(l.t.Context(), 10*time.Second)
+	defer cancel()
+	got, err := l.admin().FetchOffsets(ctx, group)
+	if err != nil {
+		l.t.Fatalf("offsets of %s: %v\n%s", group, err, l.c.Logs())
+	}
+	o, _ := got.Lookup(ledgerTopic, 0)
+	return o.At
+}
+
+// withoutMap is what holds while the map cannot be changed: the data path and commits of offsets go on; what needs the map
+// is answered with an error that clients retry.
+func (l *ledger) withoutMap(group string) {
+	l.t.Helper()
+	l.write()
+	if err := l.commit(group, int64(l.n)); err != nil {
+		l.t.Errorf("commit without the map: %v", err)
+	}
+	if got := l.committed(group); got != int64(l.n) {
+		l.t.Errorf("committed %d, want %d", got, l.n)
+	}
+	l.refused(fmt.Sprintf("no%d", l.n))
+	l.write()
+}
+
+// refused is what a topic's creation is while the map cannot be changed.
+func (l *ledger) refused(name string) {
+	l.t.Helper()
+	took, err := l.create(name, 20*time.Second)
+	var code *kerr.Error
+	switch {
+	case err == nil:
+		l.t.Error("a topic was created without the map")
+	case errors.As(err, &code) && !code.Retriable, took > 17*time.Second:
+		l.t.Errorf("refused after %v with %v, which is not to be retried", took, err)
+	}
+}
+
+// recovers waits until the map can be changed again.
+func (l *ledger) recovers(name string) {
+	l.t.Helper()
+	for begun := time.Now(); ; {
+		_, err := l.create(name, 20*time.Second)
+		if err == nil || errors.Is(err, kerr.TopicAlreadyExists) {
+			return
+		}
+		if time.Since(begun) > settlePatience {
+			l.t.Fatalf("the map cannot be changed: %v\n%s", err, l.c.Logs())
+		}
+	}
+}
+
+// TestExternalEtcd runs three brokers on the real etcd, with client certificates: its members restart one by one, its history
+// is compacted while a broker sleeps, it loses its quorum for longer than a lease, and a broker dies meanwhile.
+func TestExternalEtcd(t *testing.T) {
+	e := etcdOf(t, 3)
+	c := skeinOn(t, e)
+	l := newLedger(t, c)
+	l.write()
+	for i := 1; i <= 3; i++ {
+		e.Kill(i)
+		l.write()
+		l.recovers(fmt.Sprintf("restart%d", i))
+		if err := e.StartAll(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	l.write()
+
+	t.Log("a broker sleeps through a compaction")
+	op, err := e.Client()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer op.Close()
+	c.started(t, c.Pause(3))
+	l.recovers("compacted")
+	resp, err := op.Get(t.Context(), "x")
+	if err == nil {
+		_, err = op.Compact(t.Context(), resp.Header.Revision, clientv3.WithCompactPhysical())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.started(t, c.Continue(3))
+	l.write()
+	c.knows(t, 3, "compacted")
+
+	t.Log("etcd has no quorum")
+	incarnations := c.must(t, 1, "broker", "list")
+	e.Kill(2)
+	e.Kill(3)
+	for range 4 { // longer than the lease of a registration
+		l.withoutMap("g")
+		time.Sleep(2 * time.Second)
+	}
+	if err := e.StartAll(); err != nil {
+		t.Fatal(err)
+	}
+	begun := time.Now()
+	l.recovers("recovered")
+	t.Logf("recovered %v after etcd", time.Since(begun).Round(time.Millisecond))
+	l.write()
+	t.Logf("before\n%s", incarnations)
+	c.must(t, 1, "broker", "list")
+
+	t.Log("a broker dies while etcd has no quorum, and comes back")
+	e.Kill(1)
+	e.Kill(3)
+	c.started(t, c.Kill(3))
+	c.started(t, c.spawn(c.member(3)))
+	c.awaitView(t, 3, "it waits for the map", func(v view) bool { return strings.Contains(v.Waiting, "waiting for the map") })
+	if err := e.StartAll(); err != nil {
+		t.Fatal(err)
+	}
+	c.started(t, c.member(3).proc.Await(startPatience))
+	l.write()
+	t.Log("everything dies at once")
+	e.Close()
+	c.started(t, forEach(c, c.Kill))
+	if err := e.StartAll(); err != nil {
+		t.Fatal(err)
+	}
+	c.started(t, c.StartAll())
+	l.write()
+	if got := l.committed("g"); got == 0 {
+		t.Error("the group's offsets are gone")
+	}
+	l.check()
+}
+
+// knows waits until a broker's own map has a topic.
+func (c *Skein) knows(t *testing.T, id int, topic string) {
+	t.Helper()
+	for end := time.Now().Add(settlePatience); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
+		if out, err := c.quietly(id, "map", "show", topic); err == nil && strings.Contains(out, topic) {
+			return
+		}
+	}
+	t.Fatalf("broker %d does not know topic %s\n%s", id, topic, c.Logs())
+}
+
+// TestEtcdNoSpace fills etcd to its quota: it raises an alarm and takes no writes until it is disarmed. A broker that starts meanwhile waits.
+func TestEtcdNoSpace(t *testing.T) {
+	e := etcdOf(t, 1, "--quota-backend-bytes", "16777216")
+	c := skeinOn(t, e)
+	l := newLedger(t, c)
+	l.write()
+	op, err := e.Client()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer op.Close()
+	big := strings.Repeat("x", 1<<20)
+	for i := 0; ; i++ {
+		if _, err := op.Put(t.Context(), fmt.Sprintf("fill%d", i), big); err != nil {
+			t.Logf("after %d MiB: %v", i, err)
+			break
+		}
+		if i > 100 {
+			t.Fatal("etcd has no quota")
+		}
+	}
+	for range 4 {
+		l.withoutMap("g")
+		time.Sleep(2 * time.Second)
+	}
+	resp, err := op.Delete(t.Context(), "fill", clientv3.WithPrefix())
+	if err == nil {
+		_, err = op.Compact(t.Context(), resp.Header.Revision, clientv3.WithCompactPhysical())
+	}
+	if err == nil {
+		_, err = op.Defragment(t.Context(), op.Endpoints()[0])
+	}
+	if err == nil {
+		_, err = op.AlarmDisarm(t.Context(), &clientv3.AlarmMember{})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.recovers("disarmed")
+	l.write()
+	l.check()
+}
+
+// TestEtcdWithoutCertificate: a broker without etcd's client certificate says what is wrong.
+func TestEtcdWithoutCertificate(t *testing.T) {
+	e := etcdOf(t, 1)
+	addrs, err := process.Ports(3)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range [][]string{{}, {"--etcd-ca", e.TLS.File("ca.pem")}} {
+		b := process.Broker{Bin: clusterBinary(t), Data: []string{t.TempDir()}, Listen: addrs[0], HTTP: addrs[1], Args: append([]string{"--etcd", e.URLs(), "--internal", addrs[2]}, args...)}
+		p, err := b.Spawn()
+		if err != nil {
+			t.Fatal(err)
+		}
+		select {
+		case <-p.Served():
+			t.Error("it serves")
+		case <-p.Done():
+		case <-time.After(12 * time.Second):
+		}
+		_ = p.Kill()
+		t.Logf("%q: %v\n%s", args, p.Err(), p.Log())
+		if !strings.Contains(p.Log(), "certificate") {
+			t.Errorf("%q: nothing is said of certificates:\n%s", args, p.Log())
+		}
+	}
+}
