@@ -25,6 +25,8 @@ const (
 	membershipCheck = 2 * time.Second
 	// leaderless is how long a member has no active controller until it asks others whether it is one still.
 	leaderless = 2 * time.Second
+	// sayAgain is how often a broker logs that nobody leads.
+	sayAgain = 30 * time.Second
 	// votesPatience bounds a change of etcd's members.
 	votesPatience = 15 * time.Second
 )
@@ -47,7 +49,7 @@ func (n *node) joinCluster(ctx context.Context) error {
 		}
 		if time.Since(said) > stillWaiting {
 			said = time.Now()
-			n.waiting.Store("waiting to join at " + strings.Join(n.settings.join, ", "))
+			n.waiting.Store(fmt.Sprintf("waiting to join at %s: %v", strings.Join(n.settings.join, ", "), last))
 			n.logger.Warn("waiting to join a cluster", "broker", n.settings.nodeID, "at", n.settings.join, "error", last)
 		}
 		select {
@@ -99,7 +101,7 @@ func (n *node) joined(reply *peerpb.JoinReply) error {
 func (n *node) keepMembership(ctx context.Context) error {
 	poll := time.NewTicker(joinPause)
 	defer poll.Stop()
-	led := time.Now()
+	led, said := time.Now(), time.Time{}
 	for known := false; ; {
 		select {
 		case <-ctx.Done():
@@ -109,8 +111,13 @@ func (n *node) keepMembership(ctx context.Context) error {
 		members := n.ctl.Members()
 		if _, _, ok := n.ctl.Leader(); ok {
 			led = time.Now()
+			if said != (time.Time{}) {
+				said = time.Time{}
+				n.waiting.Store("")
+			}
 		} else if known && time.Since(led) > leaderless {
 			// Nobody leads, or nobody that leads knows this broker: it was removed while it was away.
+			said = n.sayLeaderless(ctx, said)
 			n.announceMember(ctx)
 			continue
 		}
@@ -139,6 +146,41 @@ func (n *node) keepMembership(ctx context.Context) error {
 			n.logger.Error("node file not written", "broker", n.settings.nodeID, "error", err)
 		}
 	}
+}
+
+// sayLeaderless tells what this broker can do without an active controller, and whom it waits for; said is when it was
+// logged last, zero for never.
+func (n *node) sayLeaderless(ctx context.Context, said time.Time) time.Time {
+	text := n.net.missing(ctx, n.voting())
+	if text == "" {
+		text = "waiting for an election"
+	}
+	if n.external {
+		text += "; without a majority of voters there is no failover, no rebalancing and no group commit"
+	} else {
+		text += "; without a majority of voters there is no failover, no move, no group commit and no change of topics"
+	}
+	text += "; partitions of this broker are written as long as the witnesses that the map records for it live"
+	if ctx.Err() != nil {
+		return said
+	}
+	n.waiting.Store(text)
+	if time.Since(said) > sayAgain {
+		said = time.Now()
+		n.logger.Warn("no active controller", "broker", n.settings.nodeID, "state", text)
+	}
+	return said
+}
+
+// voting are the voters as the controller has them.
+func (n *node) voting() map[ident.Broker]string {
+	out := make(map[ident.Broker]string)
+	for _, m := range n.ctl.Members() {
+		if m.Voter {
+			out[m.Broker] = m.Address
+		}
+	}
+	return out
 }
 
 // announceMember asks whoever is there to make this broker a member, or to note its address.
@@ -270,9 +312,9 @@ func (n *node) votesChange(ctx context.Context, verb string, m controller.Member
 
 // votersAway are the voters that do not answer.
 func (n *node) votersAway(ctx context.Context) (away []ident.Broker) {
-	for _, m := range n.ctl.Members() {
-		if m.Voter && m.Broker != n.settings.nodeID && !n.net.answers(ctx, m.Broker) {
-			away = append(away, m.Broker)
+	for _, g := range n.net.helloAll(ctx, n.voting()) {
+		if g.err != nil {
+			away = append(away, g.id)
 		}
 	}
 	return away

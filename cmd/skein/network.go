@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/skeinmq/skein/controller"
@@ -243,18 +244,30 @@ func (nw *network) sayWaiting(ctx context.Context, who map[ident.Broker]string) 
 			return
 		case <-time.After(stillWaiting):
 		}
-		var missing []string
-		for _, g := range nw.helloAll(ctx, who) {
-			if g.err != nil {
-				missing = append(missing, fmt.Sprintf("%d@%s", g.id, g.addr))
-			}
-		}
-		if ctx.Err() == nil && len(missing) > 0 {
-			text := "waiting for brokers " + strings.Join(missing, ", ")
+		text := nw.missing(ctx, who)
+		if ctx.Err() == nil && text != "" {
 			nw.n.waiting.Store(text)
 			nw.n.logger.Warn(text, "broker", nw.n.settings.nodeID)
 		}
 	}
+}
+
+// missing names those of the brokers that do not answer, and why, if it is not that nobody is there; "" if all do.
+func (nw *network) missing(ctx context.Context, who map[ident.Broker]string) string {
+	var missing []string
+	for _, g := range nw.helloAll(ctx, who) {
+		switch {
+		case g.err == nil || g.id == nw.n.settings.nodeID:
+		case errors.Is(g.err, syscall.ECONNREFUSED) || errors.Is(g.err, context.DeadlineExceeded) || strings.Contains(g.err.Error(), "connection refused"):
+			missing = append(missing, fmt.Sprintf("%d@%s", g.id, g.addr))
+		default:
+			missing = append(missing, fmt.Sprintf("%d@%s (%v)", g.id, g.addr, g.err))
+		}
+	}
+	if len(missing) == 0 {
+		return ""
+	}
+	return "waiting for brokers " + strings.Join(missing, ", ")
 }
 
 // greeter answers peerpb.Peer.
