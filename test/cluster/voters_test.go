@@ -78,7 +78,7 @@ func TestChangeVoters(t *testing.T) {
 	l.write()
 	c.must(t, 5, "cluster", "voters", "add", fmt.Sprint(leads))
 	c.must(t, 5, "cluster", "voters", "add", "5")
-	v = c.awaitView(t, 5, "five vote", func(v view) bool { return v.votes() == "1 2 3 4 5" && len(v.Etcd) == 5 })
+	c.awaitView(t, 5, "five vote", func(v view) bool { return v.votes() == "1 2 3 4 5" && len(v.Etcd) == 5 })
 	l.write()
 	c.started(t, errors.Join(c.Kill(1), c.Kill(2)))
 	l.write()
