@@ -182,19 +182,33 @@ func (l *Log) setPoison(err error) {
 	l.inbox.poke()
 }
 
-// watchWrites poisons the log when a write takes too long. It returns when stop is closed.
+// stuckTicks is in how many parts the time is measured after which a write is stuck.
+const stuckTicks = 8
+
+// watchWrites poisons the log when a write takes too long. It returns when stop is closed. Time is counted in ticks: one
+// that a stopped process sleeps through, or that a clock jumps over, is no time that the disk had.
 func (l *Log) watchWrites(stop <-chan struct{}) {
-	tick := time.NewTicker(max(l.cfg.StuckWrite/8, time.Millisecond))
+	tick := time.NewTicker(max(l.cfg.StuckWrite/stuckTicks, time.Millisecond))
 	defer tick.Stop()
+	type seen struct {
+		at    int64 // when the write began: which one it is
+		ticks int
+	}
+	writes := make(map[*block]seen)
 	for {
 		select {
 		case <-stop:
 			return
 		case now := <-tick.C:
 			for _, b := range l.blocks.all() {
-				at := b.started.Load()
-				if at != 0 && now.UnixNano()-at > int64(l.cfg.StuckWrite) {
-					l.setPoison(fmt.Errorf("write of block is stuck since %v", now.Sub(time.Unix(0, at))))
+				w := writes[b]
+				if at := b.started.Load(); at != w.at {
+					w = seen{at: at}
+				}
+				w.ticks++
+				writes[b] = w
+				if w.at != 0 && w.ticks > stuckTicks {
+					l.setPoison(fmt.Errorf("write of block is stuck since %v", now.Sub(time.Unix(0, w.at))))
 					return
 				}
 			}

@@ -28,16 +28,45 @@ func (s *logStore) write(what string, do func() error) error {
 	if err := s.poisoned(); err != nil {
 		return err
 	}
-	watchdog := time.AfterFunc(s.stuck, func() {
-		s.fail(fmt.Errorf("%s: %w", what, errStuck))
-	})
+	stop := s.watch(what)
 	err := do()
-	watchdog.Stop()
+	stop()
 	if err != nil {
 		s.fail(fmt.Errorf("%s: %w", what, err))
 	}
 	// A write that came back after it was given up is not believed either.
 	return s.poisoned()
+}
+
+// stuckTicks is in how many parts the time is measured after which a write hangs.
+const stuckTicks = 8
+
+// watch gives the write up that takes longer than stuck, until it is stopped. Time is counted in ticks: what a stopped
+// process sleeps through is one tick, not time that the disk had.
+func (s *logStore) watch(what string) (stop func()) {
+	var mu sync.Mutex
+	over, ticks := false, 0
+	var timer *time.Timer
+	mu.Lock()
+	defer mu.Unlock()
+	timer = time.AfterFunc(s.stuck/stuckTicks, func() {
+		mu.Lock()
+		defer mu.Unlock()
+		if over {
+			return
+		}
+		if ticks++; ticks < stuckTicks {
+			timer.Reset(s.stuck / stuckTicks)
+			return
+		}
+		s.fail(fmt.Errorf("%s: %w", what, errStuck))
+	})
+	return func() {
+		mu.Lock()
+		defer mu.Unlock()
+		over = true
+		timer.Stop()
+	}
 }
 
 func (s *logStore) fail(err error) {

@@ -106,6 +106,51 @@ func TestHandover(t *testing.T) {
 	})
 }
 
+// lateStore takes a second for each write.
+type lateStore struct{ *fakeStore }
+
+func (s lateStore) Write(ctx context.Context, b *controller.Batch) error {
+	time.Sleep(time.Second)
+	return s.fakeStore.Write(ctx, b)
+}
+
+// TestSlept: a coordinator that slept through its replacement finds that its members' sessions are over. It tells nobody,
+// also before it hears that it was replaced: at the new one they live.
+func TestSlept(t *testing.T) {
+	who := group.Commit{Group: "g", Generation: 1, Member: "m1"}
+	for name, ask := range map[string]func(context.Context, *Coordinator) error{
+		"heartbeat": func(ctx context.Context, a *Coordinator) error { return a.Heartbeat(ctx, "g", 1, "m1", "") },
+		"commit": func(ctx context.Context, a *Coordinator) error {
+			return a.Commit(ctx, who, []controller.PartitionOffset{at(topic1, 0, 1)})
+		},
+		"join": func(ctx context.Context, a *Coordinator) error { return a.Join(ctx, joinRequest("g", "m1", "m1")).Err },
+		"sync": func(ctx context.Context, a *Coordinator) error {
+			return a.Sync(ctx, &group.SyncRequest{Group: "g", Member: "m1", Generation: 1}).Err
+		},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			store := newFakeStore()
+			a, stopA := start(t, testConfig(lateStore{store}))
+			defer stopA()
+			b, stopB := starting(t, testConfig(store))
+			defer stopB()
+			stable(t, a, "g", "m1")
+			b.Assign(everything(2))
+			time.Sleep(5 * time.Second)
+			if err := b.Heartbeat(t.Context(), "g", 1, "m1", ""); err != nil {
+				t.Fatalf("heartbeat at the new one: %v", err)
+			}
+			time.Sleep(5*time.Second + 500*time.Millisecond) // a removes its member, and writes that
+			if err := ask(t.Context(), a); !errors.Is(err, group.ErrNotCoordinator) {
+				t.Errorf("%s at the one that slept: %v", name, err)
+			}
+			if err := b.Heartbeat(t.Context(), "g", 1, "m1", ""); err != nil {
+				t.Errorf("heartbeat at the new one, later: %v", err)
+			}
+		})
+	}
+}
+
 // TestHandoverInRebalance: members that wait are sent on at once, and the rebalance happens at the new coordinator, with
 // the members that there were.
 func TestHandoverInRebalance(t *testing.T) {

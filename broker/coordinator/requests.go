@@ -19,14 +19,40 @@ func (c *Coordinator) Join(ctx context.Context, rq *group.JoinRequest) group.Joi
 	}
 	s := c.shard(rq.Group)
 	rq.Ticket = c.ticket()
-	r, err := do(ctx, c, s, func(now time.Time, reply func(group.JoinReply, error)) {
-		s.joins[rq.Ticket] = func(r group.JoinReply) { reply(r, nil) }
+	type answer struct {
+		group.JoinReply
+		by controller.Epoch
+	}
+	r, err := do(ctx, c, s, func(now time.Time, reply func(answer, error)) {
+		s.joins[rq.Ticket] = func(r group.JoinReply) { reply(answer{r, s.epoch}, nil) }
 		s.machine.Join(now, rq)
 	})
-	if err != nil {
+	if err == nil {
+		err = c.sure(ctx, s, r.by, r.Err)
+	}
+	if err != r.Err {
 		return group.JoinReply{Member: rq.Member, Err: err, Generation: -1}
 	}
-	return r
+	return r.JoinReply
+}
+
+// sure lets a refusal that makes a member join anew pass only if the coordinator that gave it is still the newest one: one
+// that slept through its replacement finds that its members' sessions are over, which the new one knows better.
+func (c *Coordinator) sure(ctx context.Context, s *shard, by controller.Epoch, refusal error) error {
+	switch {
+	case errors.Is(refusal, group.ErrUnknownMember), errors.Is(refusal, group.ErrIllegalGeneration),
+		errors.Is(refusal, group.ErrFencedInstance), errors.Is(refusal, group.ErrRebalanceInProgress):
+	default:
+		return refusal
+	}
+	err := c.cfg.Store.Confirm(ctx, s.partition, by)
+	if err == nil {
+		return refusal
+	}
+	if errors.Is(err, controller.ErrFenced) {
+		s.doubt(by)
+	}
+	return group.ErrNotCoordinator
 }
 
 // Sync serves a SyncGroup; it returns when the assignment is durable. rq.Ticket is chosen here.
@@ -36,14 +62,21 @@ func (c *Coordinator) Sync(ctx context.Context, rq *group.SyncRequest) group.Syn
 	}
 	s := c.shard(rq.Group)
 	rq.Ticket = c.ticket()
-	r, err := do(ctx, c, s, func(now time.Time, reply func(group.SyncReply, error)) {
-		s.syncs[rq.Ticket] = func(r group.SyncReply) { reply(r, nil) }
+	type answer struct {
+		group.SyncReply
+		by controller.Epoch
+	}
+	r, err := do(ctx, c, s, func(now time.Time, reply func(answer, error)) {
+		s.syncs[rq.Ticket] = func(r group.SyncReply) { reply(answer{r, s.epoch}, nil) }
 		s.machine.Sync(now, rq)
 	})
-	if err != nil {
+	if err == nil {
+		err = c.sure(ctx, s, r.by, r.Err)
+	}
+	if err != r.Err {
 		return group.SyncReply{Err: err}
 	}
-	return r
+	return r.SyncReply
 }
 
 // Heartbeat serves a Heartbeat. While the coordinator loads it is taken for a good one, as
@@ -53,13 +86,13 @@ func (c *Coordinator) Heartbeat(ctx context.Context, name string, generation int
 		return group.ErrInvalidGroup
 	}
 	s := c.shard(name)
-	_, err := do(ctx, c, s, func(now time.Time, reply func(struct{}, error)) {
-		reply(struct{}{}, s.machine.Heartbeat(now, name, generation, member, instance))
+	by, err := do(ctx, c, s, func(now time.Time, reply func(controller.Epoch, error)) {
+		reply(s.epoch, s.machine.Heartbeat(now, name, generation, member, instance))
 	})
 	if errors.Is(err, ErrLoading) {
 		return nil
 	}
-	return err
+	return c.sure(ctx, s, by, err)
 }
 
 // Leave serves a LeaveGroup: one result per leaver, or one error for all.
@@ -90,23 +123,23 @@ func (c *Coordinator) Commit(ctx context.Context, who group.Commit, offsets []co
 		return ErrCommitSize
 	}
 	s := c.shard(who.Group)
-	_, err := do(ctx, c, s, func(now time.Time, reply func(struct{}, error)) {
+	by, err := do(ctx, c, s, func(now time.Time, reply func(controller.Epoch, error)) {
 		if err := s.machine.CheckCommit(now, who); err != nil {
-			reply(struct{}{}, err)
+			reply(s.epoch, err)
 			return
 		}
 		if len(offsets) == 0 {
-			reply(struct{}{}, nil)
+			reply(s.epoch, nil)
 			return
 		}
-		u.done = func(err error) { reply(struct{}{}, err) }
+		u.done = func(err error) { reply(s.epoch, err) }
 		u.ops = []controller.Op{{Kind: controller.PutOffsets, Group: who.Group, Offsets: offsets}}
 		s.enqueue(u)
 	})
 	if err == nil {
 		c.metrics.commits.Add(float64(len(offsets)))
 	}
-	return err
+	return c.sure(ctx, s, by, err)
 }
 
 // readable waits until reads of the group's committed offsets can be answered: everything that any coordinator has

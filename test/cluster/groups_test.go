@@ -14,6 +14,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"github.com/skeinmq/skein/test/history"
 	"github.com/skeinmq/skein/test/load"
 )
 
@@ -306,7 +307,7 @@ func (r *run) settleGroups(fault string, all []*groupWatch, since time.Time) {
 	}
 }
 
-// TestGroups: groups whose coordinator is killed, stopped, paused or moved keep members, generation and offsets; nobody
+// TestGroups: groups whose coordinator is killed, stopped or paused keep members, generation and offsets; nobody
 // is made to rebalance.
 func TestGroups(t *testing.T) {
 	c := clusterOf(t, 3)
@@ -318,6 +319,7 @@ func TestGroups(t *testing.T) {
 		wg.Go(func() { g.live(ctx) })
 	}
 	r.settleGroups("start", groups, time.Now())
+	ids := r.producerIDs(ctx, &wg)
 	for round := range 2 {
 		for _, id := range c.IDs() {
 			owned := 0
@@ -326,16 +328,7 @@ func TestGroups(t *testing.T) {
 					owned++
 				}
 			}
-			kill := (round+id)%2 == 0
-			at := r.note("end broker %d, kill %v, which coordinates %d of %d groups", id, kill, owned, len(groups))
-			if kill {
-				r.must(c.Kill(id))
-			} else {
-				_, err := c.Stop(id)
-				r.must(err)
-			}
-			r.settleGroups(map[bool]string{true: "kill", false: "stop"}[kill], groups, at)
-			r.must(c.Start(id))
+			r.endCoordinator(groups, []string{"kill", "stop", "pause"}[(round+id)%3], id, owned)
 			r.settleGroups("start", groups, time.Now())
 			r.awaitCoordinators(groups, id)
 		}
@@ -343,6 +336,7 @@ func TestGroups(t *testing.T) {
 	r.listed(groups)
 	cancel()
 	wg.Wait()
+	t.Logf("%d producer ids, no two alike", ids.Load())
 	var odd, beats, commits, silence int64
 	for _, g := range groups {
 		odd, beats, commits, silence = odd+g.odd.Load(), beats+g.beats.Load(), commits+g.commits.Load(), max(silence, g.silence.Load())
@@ -352,6 +346,57 @@ func TestGroups(t *testing.T) {
 	}
 	t.Logf("%d heartbeats, %d commits, %d other refusals, no group without an answer for longer than %v", beats, commits, odd, time.Duration(silence))
 	r.finish()
+}
+
+// endCoordinator takes a broker away and back; meanwhile others must coordinate its groups.
+func (r *run) endCoordinator(groups []*groupWatch, how string, id, owned int) {
+	r.t.Helper()
+	at := r.note("%s broker %d, which coordinates %d of %d groups", how, id, owned, len(groups))
+	switch how {
+	case "kill":
+		r.must(r.c.Kill(id))
+	case "stop":
+		_, err := r.c.Stop(id)
+		r.must(err)
+	case "pause": // past its session: it sleeps through its replacement
+		r.load.H.Tolerate(history.Stale, history.Early)
+		r.must(r.c.Pause(id))
+	}
+	r.settleGroups(how, groups, at)
+	if how != "pause" {
+		r.must(r.c.Start(id))
+		return
+	}
+	r.pause(1000)
+	r.note("broker %d goes on", id)
+	r.must(r.c.Continue(id))
+}
+
+// producerIDs asks all brokers for producer ids until ctx ends, and fails the test if one comes twice.
+func (r *run) producerIDs(ctx context.Context, wg *sync.WaitGroup) *atomic.Int64 {
+	count := new(atomic.Int64)
+	cl, err := (&load.Load{Seeds: r.c.Seeds()}).Client()
+	r.must(err)
+	r.t.Cleanup(cl.Close)
+	wg.Go(func() {
+		seen := make(map[int64]bool)
+		for n := 0; ctx.Err() == nil; n++ {
+			rq := kmsg.NewPtrInitProducerIDRequest()
+			rq.ProducerID, rq.ProducerEpoch = -1, -1
+			ask, done := context.WithTimeout(ctx, 300*time.Millisecond)
+			resp, err := rq.RequestWith(ask, cl.Broker(1+n%len(r.c.IDs())))
+			done()
+			if err == nil && resp.ErrorCode == 0 {
+				if seen[resp.ProducerID] {
+					r.t.Errorf("producer id %d was given twice", resp.ProducerID)
+				}
+				seen[resp.ProducerID] = true
+				count.Add(1)
+			}
+			pauseFor(ctx, 2*time.Millisecond)
+		}
+	})
+	return count
 }
 
 // awaitCoordinators waits until a broker that came back coordinates something again.
