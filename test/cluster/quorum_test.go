@@ -47,13 +47,13 @@ func TestQuorumLost(t *testing.T) {
 	l.write()
 	_, err := c.Stop(4)
 	c.started(t, errors.Join(err, c.Start(4))) // now that the others are there, it has 5 and 1 as its witnesses
-	leaders := l.owning(1, 4, 5)
+	l.owning(1, 4, 5)
 	v := c.awaitView(t, 4, "4 is witnessed by 1 and 5", func(v view) bool { return slices.Equal(v.witnesses(4), []int{1, 5}) && v.Controller != nil })
 	if err := l.commit("g", 1); err != nil {
 		t.Error(err)
 	}
 	l.write()
-	leaders = l.leaders()
+	leaders := l.leaders()
 	t.Logf("witnesses: 1 %v, 4 %v, 5 %v", v.witnesses(1), v.witnesses(4), v.witnesses(5))
 	c.started(t, errors.Join(c.Kill(2), c.Kill(3)))
 	time.Sleep(time.Second)
