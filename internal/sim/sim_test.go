@@ -2,6 +2,8 @@ package sim
 
 import (
 	"flag"
+	"os"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -15,6 +17,12 @@ var (
 	show  = flag.Bool("story", false, "TestSeeds prints what happens, of the first seed")
 	procs = flag.Int("procs", 2, "how many runs at the same time")
 )
+
+// TestMain collects garbage seldom: a run has little that lives, and makes much that does not.
+func TestMain(m *testing.M) {
+	debug.SetGCPercent(1000)
+	os.Exit(m.Run())
+}
 
 // TestSeeds runs clusters, one per seed, and checks DESIGN section 10 after every event. A failing seed is replayed by
 //
