@@ -4,19 +4,21 @@ package host
 
 // plants are mistakes that the tests must catch; the simulation switches them on one by one.
 var plants struct {
-	serveFirst bool // O15: a log serves what its disk says, without asking its record
-	mapFirst   bool // O15: the map is read before the reopening
-	thawAnyway bool // O18: a group whose move was not applied goes on without a look at the map
-	diskEnds   bool // O16: a sealed run keeps what the disk has beyond its end
+	serveFirst   bool // O15: a log serves what its disk says, without asking its record
+	mapFirst     bool // O15: the map is read before the reopening
+	thawAnyway   bool // O18: a group whose move was not applied goes on without a look at the map
+	lossUnmarked bool // I4: what the disk has lost is not marked in the map
+	diskEnds     bool // O16: a sealed run keeps what the disk has beyond its end
 }
 
 // Plant makes one of the mistakes, named as its field is, until the function that it returns is called: for internal/sim.
 func Plant(name string) (undo func()) {
 	p := map[string]*bool{
-		"serveFirst": &plants.serveFirst,
-		"mapFirst":   &plants.mapFirst,
-		"diskEnds":   &plants.diskEnds,
-		"thawAnyway": &plants.thawAnyway,
+		"serveFirst":   &plants.serveFirst,
+		"mapFirst":     &plants.mapFirst,
+		"lossUnmarked": &plants.lossUnmarked,
+		"diskEnds":     &plants.diskEnds,
+		"thawAnyway":   &plants.thawAnyway,
 	}[name]
 	*p = true
 	return func() { *p = false }

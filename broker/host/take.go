@@ -179,7 +179,7 @@ func (h *Host) markLost(ctx context.Context, found commitlog.Recovered) error {
 				continue
 			}
 			lost := missing(m, g, i, ends[generationOf(g.ID, &gen)])
-			if len(lost) == 0 {
+			if len(lost) == 0 || plants.lossUnmarked {
 				continue
 			}
 			for p, r := range lost {

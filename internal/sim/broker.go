@@ -118,7 +118,7 @@ func (b *broker) take() error {
 	b.takes++
 	l.witness = b.owner
 	h := host.New(background, host.Config{
-		ID: b.id(), Incarnation: b.incarnation, Store: b.store, Targets: targets{b}, Now: b.now, Pause: b.pause, Logger: quiet, Changed: func(...ident.Group) { b.follow() },
+		ID: b.id(), Incarnation: b.incarnation, Store: b.store, Reserve: b.w.cfg.Reserve, Targets: targets{b}, Now: b.now, Pause: b.pause, Logger: quiet, Changed: func(...ident.Group) { b.follow() },
 	})
 	b.log = l
 	if err := h.TakeAll(background, []host.Source{{Log: l, Witnesses: b.owner}}); err != nil {
@@ -129,7 +129,20 @@ func (b *broker) take() error {
 	b.follow()
 	b.w.e.logf("log %s is in service at epoch %d, witnesses %v", short(l.d.id), l.epoch, b.store.Map().Log(l.d.id).Witnesses)
 	b.w.e.start(b.proc, "rejoin", 0, func() { b.rejoin(l) })
+	b.w.e.start(b.proc, "ceilings", 0, func() { b.keepCeilings(h, l) })
 	return nil
+}
+
+// keepCeilings raises ceilings before they are reached.
+func (b *broker) keepCeilings(h *host.Host, l *simLog) {
+	for l.dead == nil {
+		if len(l.lows) == 0 {
+			l.asked.wait(0)
+			continue
+		}
+		h.RaiseLow(background, h.Hosted(l.d.id))
+		b.w.count("look at ceilings", l.dead)
+	}
 }
 
 // rejoin waits until the log is dead, then starts the broker anew: it has been fenced, or its disk has failed.

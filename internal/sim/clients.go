@@ -216,6 +216,38 @@ func (w *world) consumer(part ident.Partition, where *ident.Offset) {
 	}
 }
 
+// trimGenerations takes generations of which nothing is left to read out of the map, as a broker does for the groups that it owns.
+func (b *broker) trimGenerations() {
+	if !b.serving() {
+		return
+	}
+	m := b.store.Map()
+	t := m.Topic(topicName)
+	oldest := map[ident.Group]ident.Epoch{}
+	for i := range t.Partitions {
+		start := ident.Offset(0)
+		p := b.w.part(i)
+		if r := b.owned(p); r != nil {
+			start = r.get(p).logStart
+		}
+		for _, run := range m.Runs(t, int32(i)) {
+			g := run.Generation
+			if e, ok := oldest[g.Group]; (run.Open || run.End > start) && (!ok || g.Epoch < e) {
+				oldest[g.Group] = g.Epoch
+			}
+		}
+	}
+	for g := range m.Groups() {
+		keep, needed := oldest[g.ID]
+		if b.host.OpenIn(g) == nil || b.host.Moving(g.ID) || !needed || g.Generations[0].Epoch >= keep {
+			continue
+		}
+		_, err := b.store.TrimGenerations(background, g, keep)
+		b.w.count("trim of generations", err)
+		b.w.e.logf("generations of group %d below %d trimmed: %v", g.ID, keep, err)
+	}
+}
+
 // trimmer deletes records now and then.
 func (w *world) trimmer(part ident.Partition) {
 	c := belief{w: w, part: part}
@@ -234,5 +266,9 @@ func (w *world) trimmer(part ident.Partition) {
 			return struct{}{}, b.log.moveStart(r, part, to)
 		})
 		w.e.logf("%s: log start to %d: %v", name(part), to, err)
+		_, err = call(&w.net, 0, w.nodes[c.owner-1], "trim the map", time.Second, func(b *broker) (struct{}, error) {
+			b.trimGenerations()
+			return struct{}{}, nil
+		})
 	}
 }

@@ -178,6 +178,7 @@ type logRun struct {
 	state  runState
 	frozen bool
 	limit  ident.Offset // ceiling, 0: none
+	soft   ident.Offset // beyond it more is asked for
 	parts  []*logPart   // sorted
 }
 
@@ -211,6 +212,15 @@ func (r *logRun) get(p ident.Partition) *logPart {
 		r.parts = slices.Insert(r.parts, i, &logPart{run: r, part: p})
 	}
 	return r.parts[i]
+}
+
+// bound sets the ceiling. More is asked for when half of what is left is used up.
+func (r *logRun) bound(at ident.Offset) {
+	top := ident.Offset(0)
+	for _, q := range r.parts {
+		top = max(top, q.next)
+	}
+	r.limit, r.soft = at, top+max(at-top, 0)/2
 }
 
 // set loads what a generation starts from.

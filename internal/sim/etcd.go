@@ -311,6 +311,7 @@ func left(ctx context.Context, d time.Duration) time.Duration {
 type held struct {
 	prefix string // of a key that it puts
 	by     time.Duration
+	when   func() bool                      // nil: the next one
 	deaf   bool                             // its answer is lost as well
 	then   func(r *etcdserverpb.TxnRequest) // what goes wrong meanwhile
 }
@@ -321,7 +322,7 @@ func (c *etcdClient) hold(r *etcdserverpb.TxnRequest) *held {
 		return nil
 	}
 	for _, op := range r.Success {
-		if p := op.GetRequestPut(); p != nil && strings.HasPrefix(string(p.Key), c.node.hold.prefix) {
+		if p := op.GetRequestPut(); p != nil && (c.node.hold.when == nil || c.node.hold.when()) && strings.HasPrefix(string(p.Key), c.node.hold.prefix) {
 			h := c.node.hold
 			c.node.hold = nil
 			return h

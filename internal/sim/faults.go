@@ -72,10 +72,10 @@ var themes = []theme{
 		FaultCrash: 24, FaultPause: 14, FaultCut: 8, FaultIsolate: 6, FaultEtcd: 3, FaultNoEtcd: 6, FaultSlowDisk: 3,
 		FaultSuspect: 14, FaultController: 5, FaultMove: 18, FaultWitnesses: 10, FaultClock: 2, FaultCrashAll: 2, FaultLossy: 10, FaultAtWrite: 14,
 		FaultHeldPublish: 4, FaultLostPublish: 4, FaultHeldSwap: 4,
-		FaultDisk: 6, FaultDrain: 4, FaultLeave: 4, FaultSplit: 6,
+		FaultDisk: 6, FaultDrain: 6, FaultLeave: 4, FaultSplit: 6,
 	}, []FaultKind{FaultCrash, FaultPause, FaultSuspect, FaultMove, FaultController, FaultNoEtcd, FaultWitnesses, FaultLossy, FaultAtWrite}},
-	{"splits and returns", 2, [faultKinds]int{
-		FaultSplit: 30, FaultMove: 10, FaultDisk: 14, FaultDrain: 10, FaultLeave: 10, FaultCrash: 14, FaultSuspect: 10, FaultLossy: 6, FaultAtWrite: 10,
+	{"splits and returns", 3, [faultKinds]int{
+		FaultSplit: 30, FaultMove: 10, FaultDisk: 14, FaultDrain: 20, FaultLeave: 10, FaultCrash: 14, FaultSuspect: 10, FaultLossy: 6, FaultAtWrite: 10,
 		FaultHeldPublish: 6, FaultLostPublish: 6, FaultCrashAll: 4,
 	}, []FaultKind{FaultSplit, FaultMove, FaultCrash, FaultSuspect, FaultDisk, FaultLossy, FaultHeldPublish}},
 	{"late publications", 2, [faultKinds]int{
@@ -126,6 +126,9 @@ func Draw(seed uint64) Config {
 		Net:     netFaults{low: 50 * time.Microsecond, high: time.Millisecond},
 	}
 	c.Balance = r.IntN(2) == 0
+	if r.IntN(3) == 0 {
+		c.Reserve = ident.Offset(4 + r.IntN(40))
+	}
 	if r.IntN(4) == 0 {
 		c.Brokers = 4 + r.IntN(2)
 	}
@@ -247,8 +250,10 @@ func (w *world) trouble(n *node, f Fault) {
 		w.askMove(n, f.Lot)
 	case FaultHeldSwap:
 		w.holdSwap(n, f)
-		if n.running != nil {
+		if o := w.nodes[f.Other-1]; f.Lot>>9&1 == 0 && n.running != nil {
 			n.running.changeWitnesses(f.Lot >> 3)
+		} else if o != n {
+			w.crash(o, f.For/8, f.Lot)
 		}
 	case FaultDisk:
 		w.loseDisk(n, f)

@@ -107,6 +107,9 @@ func (g *ghost) committed(l *simLog, q *logPart, f *frame) {
 	}
 	m := g.parts[q.part].marks(q.run.gen.Epoch)
 	m.high = max(m.high, q.high)
+	if cur := g.groups[q.run.gen.Group].Current(); cur != nil && cur.Frame == q.run.gen.Frame && cur.Epoch == q.run.gen.Epoch && cur.Ceiling > 0 && q.high > cur.Ceiling {
+		g.fail("O22", "%s: generation %s goes on to %d, its ceiling in the map is %d", name(q.part), q.run.gen, q.high, cur.Ceiling)
+	}
 }
 
 // activated is called when an owner begins to serve a generation: everything below its high watermark is offered.

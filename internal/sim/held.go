@@ -55,7 +55,16 @@ func (w *world) losePublish(n *node, f Fault) {
 // holdSwap holds up the next change of a log's witness set by its owner. Meanwhile the one who joins is cut off from the owner,
 // who dies after it has landed; the other members are slow to answer then.
 func (w *world) holdSwap(n *node, f Fault) {
-	n.hold = &held{prefix: "/skein/logs/", by: time.Duration(f.Lot>>16%500) * time.Millisecond, then: func(*etcdserverpb.TxnRequest) {
+	by := 150*time.Millisecond + time.Duration(f.Lot>>16%1000)*time.Millisecond // about as long as an owner waits
+	grows := func() bool {                                                      // a set that only grows has no reason to be changed again when the swap counts as lost
+		b := n.running
+		if b == nil || b.owner == nil || b.owner.rec == nil || f.Lot>>9&1 == 0 {
+			return true
+		}
+		joiners, others := b.owner.joiners()
+		return len(joiners) > 0 && len(others) == len(b.owner.rec.Witnesses)
+	}
+	n.hold = &held{prefix: "/skein/logs/", by: by, when: grows, then: func(*etcdserverpb.TxnRequest) {
 		b := n.running
 		if w.calm || b == nil || b.owner == nil || b.owner.rec == nil {
 			return
@@ -65,9 +74,9 @@ func (w *world) holdSwap(n *node, f Fault) {
 		}
 		joiners, others := b.owner.joiners()
 		for _, id := range joiners {
-			w.cut(time.Second+f.For, [2]int{n.id, int(id)})
+			w.cut(by+500*time.Millisecond+f.For, [2]int{n.id, int(id)})
 		}
-		w.e.at(time.Duration(f.Lot>>16%500)*time.Millisecond+w.e.between(40*time.Millisecond, 400*time.Millisecond), func() {
+		w.e.at(by+w.e.between(40*time.Millisecond, 400*time.Millisecond), func() {
 			if w.calm {
 				return
 			}

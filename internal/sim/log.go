@@ -32,6 +32,9 @@ type simLog struct {
 	blocks    []*block // durable or under way, not committed, in order
 	committed int      // frames
 
+	lows  []commitlog.LowCeiling
+	asked gate // somebody needs a higher ceiling
+
 	low, high time.Duration       // of one write
 	slow      *time.Duration      // on top
 	witness   commitlog.Registrar // never nil; see Active
@@ -66,7 +69,7 @@ type block struct {
 // openLog recovers a log. It serves nothing before Begin.
 func openLog(e *engine, d *disk, host *process, seen logObserver) *simLog {
 	l := &simLog{e: e, d: d, host: host, poisoned: make(chan struct{}), seen: seen, low: 200 * time.Microsecond, high: 3 * time.Millisecond}
-	l.work.e = e
+	l.work.e, l.asked.e = e, e
 	l.runs, l.epoch = d.recovered()
 	l.committed = d.durable
 	l.found = commitlog.Recovered{ID: d.id, Epoch: l.epoch, Fresh: l.epoch == 0, End: position(d.durable)}
@@ -115,6 +118,7 @@ func (l *simLog) poison(cause error) {
 	}
 	l.blocks, l.acts, l.entries = nil, nil, nil
 	l.work.open()
+	l.asked.open()
 }
 
 func (l *simLog) run(gen ident.Generation) *logRun {
@@ -311,13 +315,39 @@ func (l *simLog) tableNow() (commitlog.Table, error) {
 	return l.Table(background)
 }
 
-// RaiseCeiling, TakeLowCeilings and Sealed are of no interest here: no run comes near a ceiling, and no disk is absent.
-func (l *simLog) RaiseCeiling(ident.Generation, ident.Offset) error { return nil }
+// RaiseCeiling lets a generation give offsets up to a ceiling that the map has already.
+func (l *simLog) RaiseCeiling(gen ident.Generation, to ident.Offset) error {
+	r := l.run(gen)
+	if l.dead != nil || r == nil || r.state == runSealed {
+		return fmt.Errorf("raise ceiling of %s: %w", gen, errors.Join(commitlog.ErrNotOpen, l.dead))
+	}
+	if to > r.limit {
+		r.bound(to)
+	}
+	return nil
+}
 
-// TakeLowCeilings: see RaiseCeiling.
-func (l *simLog) TakeLowCeilings() []commitlog.LowCeiling { return nil }
+// TakeLowCeilings returns the generations that need their ceilings raised.
+func (l *simLog) TakeLowCeilings() []commitlog.LowCeiling {
+	out := l.lows
+	l.lows = nil
+	return out
+}
 
-// Sealed: see RaiseCeiling.
+// pass says whether a batch that ends at end may be taken, and asks for more once.
+func (l *simLog) pass(r *logRun, end ident.Offset) bool {
+	if r.limit == 0 || end <= r.soft {
+		return true
+	}
+	if r.soft < r.limit || end > r.limit {
+		l.lows = append(l.lows, commitlog.LowCeiling{Generation: r.gen, End: end})
+		r.soft = r.limit
+		l.asked.open()
+	}
+	return end <= r.limit || planted.noCeiling
+}
+
+// Sealed is for disks that are absent; none is here.
 func (l *simLog) Sealed(ident.Generation, ident.Partition) (*commitlog.Queue, bool) {
 	return nil, false
 }
@@ -366,7 +396,7 @@ func (l *simLog) Begin(_ context.Context, epoch ident.LogEpoch, named []commitlo
 		switch {
 		case r == nil:
 		case m.Open:
-			r.limit = m.Ceiling
+			r.bound(m.Ceiling)
 			l.open(r)
 		default:
 			r.seal(m.Ends)
@@ -395,10 +425,11 @@ func (l *simLog) Prepare(_ context.Context, openings []commitlog.Opening) ([]ide
 		states := slices.Clone(o.State)
 		l.put(frame{kind: frameOpened, gen: gen, states: states})
 		out[i] = gen.Frame
-		r := &logRun{gen: gen, limit: o.Ceiling}
+		r := &logRun{gen: gen}
 		for j := range states {
 			r.get(states[j].Partition).set(&states[j])
 		}
+		r.bound(o.Ceiling)
 		l.runs = append(l.runs, r)
 	}
 	if err := l.drain(); err != nil {
@@ -522,7 +553,7 @@ func (l *simLog) append(r *logRun, p ident.Partition, b batch) *future[ident.Off
 		return fail(err)
 	}
 	if !duplicate {
-		if first = q.next; r.limit > 0 && first+ident.Offset(b.records) > r.limit {
+		if first = q.next; !l.pass(r, first+ident.Offset(b.records)) {
 			return fail(commitlog.ErrFrozen)
 		}
 		l.entries = append(l.entries, entry{q, l.put(frame{kind: frameData, gen: r.gen, part: p, base: first, batch: b})})

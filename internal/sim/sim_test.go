@@ -75,6 +75,7 @@ func TestTrouble(t *testing.T) {
 	for _, what := range []string{
 		"split", "move", "move asked for by others", "drain of itself", "balance for drain", "balance for share", "balance for load",
 		"record marked as lost", "skip over what is lost", "group failed over", "swap of witnesses", "settling of a swap",
+		"look at ceilings", "trim of generations",
 	} {
 		if did[what] < 3 {
 			t.Errorf("%d times in 150 runs: %s", did[what], what)

@@ -21,9 +21,10 @@ type Config struct {
 	Faults     []Fault
 	Etcd       etcdFaults
 	Net        netFaults
-	LateWatch  int  // of 1000 changes of the map come late
-	Trim       bool // clients move log starts
-	Balance    bool // the balancer is on
+	LateWatch  int          // of 1000 changes of the map come late
+	Trim       bool         // clients move log starts
+	Balance    bool         // the balancer is on
+	Reserve    ident.Offset // offsets reserved at a time; 0: so many that nobody comes near
 }
 
 // world is one cluster with its clients and its faults.
