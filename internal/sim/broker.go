@@ -329,8 +329,13 @@ func (b *broker) failLogs(given ident.Broker, logs []ident.Log) {
 		return
 	}
 	b.w.e.logf("fails over broker %d", given)
+	reg := b.store.Map().Broker(given)
 	report := f.FailOver(background, logs...)
 	b.w.did["group failed over"] += report.Groups
+	if reg != nil && report.Outcome() == failover.Done { // as the loop of the active controller does
+		err := b.store.RemoveBroker(b.w.e.within(2*time.Second), given, reg.Incarnation)
+		b.w.e.logf("broker %d incarnation %d removed: %v", given, reg.Incarnation, err)
+	}
 	if b.w.e.trace != nil {
 		for _, r := range report.Results {
 			b.w.e.logf("failover of log %s at epoch %d: %s, %d groups left, %v", short(r.Log), r.Epoch, r.Outcome, r.Open, r.Err)
