@@ -48,6 +48,9 @@ func describe(key string, kv *mvccpb.KeyValue) (any, error) {
 	case keyCluster:
 		c, err := decodeCluster(kv.Value)
 		return dumped[Cluster]{kv.ModRevision, c}, err
+	case keyLevel:
+		l, err := decodeLevel(kv.Value)
+		return dumped[Level]{kv.ModRevision, l}, err
 	case keyController:
 		c, err := decodeController(kv.Value)
 		return dumped[Controller]{kv.ModRevision, c}, err

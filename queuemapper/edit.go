@@ -16,6 +16,7 @@ import (
 const (
 	keyCluster    = "/cluster"
 	keyController = "/controller"
+	keyLevel      = "/level"
 	keyTopics     = "/topics/"
 	keyGroups     = "/pg/"
 	keyLogs       = "/logs/"
@@ -88,6 +89,11 @@ func (e *edit) put(key string, value []byte, revision int64) error {
 		}
 	case keyController:
 		e.m.controller, err = decodeController(value)
+	case keyLevel:
+		e.m.level, err = decodeLevel(value)
+		if err == nil {
+			err = e.m.level.Check()
+		}
 	case keyTopics:
 		err = e.putTopic(name, value, revision)
 	case keyGroups:
@@ -219,6 +225,8 @@ func (e *edit) del(key string) error {
 		e.delTopic(name)
 	case keyController:
 		e.m.controller = Controller{}
+	case keyLevel:
+		e.m.level = 0
 	case keyLogs:
 		if id, err := ident.ParseLog(name); err == nil {
 			e.m.logs = e.m.logs.without(id)

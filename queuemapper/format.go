@@ -33,6 +33,7 @@ const (
 	kindController = 'K'
 
 	kindIncarnation = 'I'
+	kindLevel       = 'F'
 
 	formatVersion      = 1 // of every kind but
 	groupFormatVersion = 2 // of groups: 2 brought ceilings and gaps
@@ -94,6 +95,15 @@ func decodeCluster(v []byte) (c Cluster, err error) {
 	r := open(kindCluster, v)
 	c = Cluster{ID: r.str(), Format: int(r.num(math.MaxInt32)), Groups: int(r.num(maxGroups))}
 	return c, r.done()
+}
+
+// encodeLevel: uvarint level.
+func encodeLevel(l Level) []byte { return finish(binary.AppendUvarint(begin(kindLevel), uint64(l))) }
+
+func decodeLevel(v []byte) (Level, error) {
+	r := open(kindLevel, v)
+	l := Level(r.num(math.MaxInt32))
+	return l, r.done()
 }
 
 // encodeController: uvarint term, uvarint broker.

@@ -55,6 +55,7 @@ func samples() map[string][]byte {
 		}, [8]byte{1, 2, 3, 4, 5, 6, 7, 8}),
 		"broker":      encodeBroker(&Broker{Incarnation: 77, Host: "h", Port: 9092, Internal: "h:1", Rack: "r", Roles: []string{"broker", "controller"}}),
 		"controller":  encodeController(Controller{Term: 300, Broker: 2}),
+		"level":       encodeLevel(2),
 		"configs":     encodeConfigs(map[string]string{"a": "1", "b": ""}),
 		"incarnation": encodeIncarnation(),
 	}
@@ -66,6 +67,8 @@ func decode(v []byte) (any, error) {
 		return decodeCluster(v)
 	}
 	switch v[0] {
+	case kindLevel:
+		return decodeLevel(v)
 	case kindController:
 		return decodeController(v)
 	case kindTopic:
@@ -124,6 +127,8 @@ func encode(v any) []byte {
 		return encodeGroup(v)
 	case *Broker:
 		return encodeBroker(v)
+	case Level:
+		return encodeLevel(v)
 	case Controller:
 		return encodeController(v)
 	case incarnationValue:

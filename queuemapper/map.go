@@ -41,6 +41,7 @@ type Map struct {
 	revision   int64
 	cluster    Cluster
 	controller Controller
+	level      Level // 0: none was written yet
 	topics     ordered[string, *Topic]
 	byID       ordered[ident.Topic, *Topic]
 	groups     []*Group // by id

@@ -12,7 +12,7 @@ import (
 
 func clusterCommand() *cobra.Command {
 	var f opsFlags
-	cmd := &cobra.Command{Use: "cluster", Short: "Show the cluster; change who votes", Args: noArgs}
+	cmd := &cobra.Command{Use: "cluster", Short: "Show the cluster; change who votes; raise its feature level", Args: noArgs}
 	f.add(cmd)
 	voters := &cobra.Command{
 		Use:     "voters",
@@ -32,7 +32,7 @@ Ask again if it was interrupted.`),
 		votersVerb(&f, "remove", "Make a broker no member any more", `For a broker that is gone for good: one whose process runs is refused. If it comes back all the same, with its directory, it
 joins again as a plain broker, and what is on its disk can be read.`),
 	)
-	cmd.AddCommand(clusterStatus(&f), voters)
+	cmd.AddCommand(clusterStatus(&f), voters, levelCommand(&f))
 	return cmd
 }
 

@@ -22,6 +22,7 @@ type clusterView struct {
 	Waiting    string        `json:"waiting,omitempty"` // for whom
 	Controller *ident.Broker `json:"controller"`        // the active one; null: nobody, as far as this broker knows
 	Term       uint64        `json:"term"`
+	Level      int           `json:"level"` // feature level
 	Brokers    []brokerState `json:"brokers"`
 	Etcd       []memberState `json:"etcd"` // members in brokers, or the URLs of an external etcd
 	Logs       []logState    `json:"logs"`
@@ -80,7 +81,7 @@ func (n *node) viewCluster() clusterView {
 	}
 	select {
 	case <-n.mapOpen:
-		v.Logs = viewLogs(n.store.Map())
+		v.Logs, v.Level = viewLogs(n.store.Map()), int(n.store.Map().Level())
 		for r := range n.store.Map().Brokers() {
 			b := at(r.ID)
 			b.Registered, b.Internal, b.Rack, b.Incarnation = true, r.Internal, r.Rack, r.Incarnation

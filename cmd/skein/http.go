@@ -49,6 +49,8 @@ func (n *node) serveHTTP(ctx context.Context) error {
 	})
 	mux.HandleFunc("GET /v1/cluster", n.serveCluster)
 	mux.HandleFunc("POST /v1/cluster/voters", n.serveVoters)
+	mux.HandleFunc("GET /v1/cluster/level", n.serveLevel)
+	mux.HandleFunc("POST /v1/cluster/level", n.serveLevel)
 	mux.HandleFunc("GET /v1/balance", n.serveBalance)
 	mux.HandleFunc("POST /v1/balance", n.changeBalance)
 	mux.HandleFunc("/v1/", func(w http.ResponseWriter, r *http.Request) {

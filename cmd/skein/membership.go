@@ -16,6 +16,7 @@ import (
 	"github.com/skeinmq/skein/internal/ident"
 	"github.com/skeinmq/skein/internal/peer"
 	"github.com/skeinmq/skein/internal/peer/peerpb"
+	"github.com/skeinmq/skein/queuemapper"
 	"github.com/skeinmq/skein/queuemapper/embedded"
 )
 
@@ -83,6 +84,7 @@ func (nw *network) askJoin(ctx context.Context, addr string) (*peerpb.JoinReply,
 	defer conn.Close()
 	return peerpb.NewControllerClient(conn).Join(ctx, &peerpb.JoinRequest{
 		Broker: int32(nw.n.settings.nodeID), Address: nw.addr, Cluster: nw.n.claim.cluster(), Version: version,
+		NewestLevel: int32(queuemapper.NewestLevel()),
 	})
 }
 
@@ -137,6 +139,7 @@ func (n *node) keepMembership(ctx context.Context) error {
 			for _, m := range members {
 				f.Members = append(f.Members, nodeMember{m.Broker, m.Address, m.Voter})
 			}
+			f.Level = n.store.Map().Level()
 			slices.SortFunc(f.Members, func(a, b nodeMember) int { return int(a.Broker - b.Broker) })
 			if n.member.Load() == nil && len(f.Etcd) > 0 && !strings.Contains(f.Etcd[0], "://") {
 				f.Etcd = nil // the voters among the members have it
@@ -238,6 +241,9 @@ func addressOf(url string) string {
 // admit refuses a broker that another process is, and a voter that lost its directory.
 func (n *node) admit(ctx context.Context, rq *peerpb.JoinRequest) error {
 	b := ident.Broker(rq.Broker)
+	if level := n.store.Map().Level(); queuemapper.Level(max(rq.NewestLevel, 1)) < level {
+		return fmt.Errorf("broker %d runs build %s, which knows feature levels up to %d; the cluster's is %d", b, rq.Version, max(rq.NewestLevel, 1), level)
+	}
 	var at []string
 	if r := n.store.Map().Broker(b); r != nil && r.Internal != "" {
 		at = append(at, r.Internal)

@@ -17,6 +17,7 @@ import (
 	"github.com/skeinmq/skein/internal/ident"
 	"github.com/skeinmq/skein/internal/peer"
 	"github.com/skeinmq/skein/internal/peer/peerpb"
+	"github.com/skeinmq/skein/queuemapper"
 )
 
 const (
@@ -129,7 +130,7 @@ func (nw *network) save(change func(*nodeFile)) error {
 	change(&fresh)
 	fresh.Node, fresh.Internal, fresh.Version = nw.n.settings.nodeID, nw.addr, nodeFileVersion
 	if fresh.Node == nw.file.Node && fresh.Internal == nw.file.Internal && nw.file.Version == fresh.Version &&
-		slices.Equal(fresh.Members, nw.file.Members) && slices.Equal(fresh.Etcd, nw.file.Etcd) {
+		fresh.Level == nw.file.Level && slices.Equal(fresh.Members, nw.file.Members) && slices.Equal(fresh.Etcd, nw.file.Etcd) {
 		return nil
 	}
 	if err := fresh.write(nw.n.settings.data[0]); err != nil { // once per change of the membership, by one goroutine
@@ -197,6 +198,8 @@ func (nw *network) greet(ctx context.Context) error {
 		case errors.Is(g.err, peer.ErrRefused):
 			problems = append(problems, fmt.Errorf("broker %d at %s: %w", g.id, g.addr, g.err))
 		case g.err != nil:
+		case g.reply.ClusterLevel != 0 && queuemapper.Level(g.reply.ClusterLevel).Check() != nil:
+			problems = append(problems, fmt.Errorf("broker %d at %s: %w", g.id, g.addr, queuemapper.Level(g.reply.ClusterLevel).Check()))
 		case ident.Broker(g.reply.Broker) != g.id:
 			problems = append(problems, fmt.Errorf("peers: at %s is broker %d, not %d", g.addr, g.reply.Broker, g.id))
 		case g.id == self && string(g.reply.Instance) != string(nw.instance):
@@ -207,10 +210,30 @@ func (nw *network) greet(ctx context.Context) error {
 			}
 		}
 	}
+	problems = append(problems, nw.greetJoin(ctx))
 	if err := errors.Join(problems...); err != nil {
 		return usageError{err}
 	}
 	return nil
+}
+
+// greetJoin refuses addresses of --join that are not all of one cluster, and that of this broker's directory.
+func (nw *network) greetJoin(ctx context.Context) error {
+	clusters := make(map[string]string) // address by id
+	var problems []error
+	for _, addr := range nw.n.settings.join {
+		reply, err := nw.hello(ctx, addr)
+		switch {
+		case errors.Is(err, peer.ErrRefused):
+			problems = append(problems, fmt.Errorf("join %s: %w", addr, err))
+		case err == nil && reply.Cluster != "":
+			clusters[reply.Cluster] = addr
+		}
+	}
+	if len(clusters) > 1 {
+		problems = append(problems, fmt.Errorf("join: the addresses are of different clusters: %v", clusters))
+	}
+	return errors.Join(problems...)
 }
 
 // mayBootstrap refuses to begin a cluster that is there already without this broker, or with another directory of it. In one
@@ -280,7 +303,15 @@ type greeter struct {
 // Hello implements peerpb.PeerServer.
 func (g *greeter) Hello(context.Context, *peerpb.HelloRequest) (*peerpb.HelloReply, error) {
 	n := g.nw.n
-	r := &peerpb.HelloReply{Broker: int32(n.settings.nodeID), Instance: g.nw.instance, Cluster: n.clusterID(), Version: version}
+	r := &peerpb.HelloReply{
+		Broker: int32(n.settings.nodeID), Instance: g.nw.instance, Cluster: n.clusterID(), Version: version,
+		NewestLevel: int32(queuemapper.NewestLevel()),
+	}
+	select {
+	case <-n.mapOpen:
+		r.ClusterLevel = int32(n.store.Map().Level())
+	default:
+	}
 	if m := n.member.Load(); m != nil {
 		for _, m := range m.Members() {
 			r.Members = append(r.Members, &peerpb.EtcdMember{Name: m.Name, Url: m.URL, Id: m.ID, Started: m.Started})

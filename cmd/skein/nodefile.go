@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 
 	"github.com/skeinmq/skein/internal/ident"
+	"github.com/skeinmq/skein/queuemapper"
 )
 
 // nodeFile is what a broker knows of itself and its cluster before it has asked anybody: meta/node.json of the first
@@ -22,6 +23,8 @@ type nodeFile struct {
 	// Etcd are the endpoints of the map's store, for a broker that has no member of it: HOST:PORT are internal listeners
 	// of brokers, URLs an external etcd. Empty: the voters' among Members.
 	Etcd []string `json:"etcd,omitempty"`
+	// Level is the cluster's feature level as it was last seen, 0 if it never was.
+	Level queuemapper.Level `json:"level,omitempty"`
 }
 
 // nodeMember is a broker of the cluster as it was when the file was written.
@@ -50,6 +53,11 @@ func readNodeFile(dir string) (*nodeFile, error) {
 	}
 	if f.Version != nodeFileVersion {
 		return nil, fmt.Errorf("read %s: it has version %d, this build knows %d", nodeFileName(dir), f.Version, nodeFileVersion)
+	}
+	if f.Level > 0 {
+		if err := f.Level.Check(); err != nil {
+			return nil, err
+		}
 	}
 	return &f, nil
 }

@@ -449,6 +449,7 @@ type JoinRequest struct {
 	Address       string                 `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"` // of its internal listener
 	Cluster       string                 `protobuf:"bytes,3,opt,name=cluster,proto3" json:"cluster,omitempty"` // id its directories carry, "" if they are fresh
 	Version       string                 `protobuf:"bytes,4,opt,name=version,proto3" json:"version,omitempty"`
+	NewestLevel   int32                  `protobuf:"varint,5,opt,name=newest_level,json=newestLevel,proto3" json:"newest_level,omitempty"` // feature level that the build knows; 0 is 1
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -509,6 +510,13 @@ func (x *JoinRequest) GetVersion() string {
 		return x.Version
 	}
 	return ""
+}
+
+func (x *JoinRequest) GetNewestLevel() int32 {
+	if x != nil {
+		return x.NewestLevel
+	}
+	return 0
 }
 
 type Member struct {
@@ -769,12 +777,13 @@ const file_controller_proto_rawDesc = "" +
 	"\x06leader\x18\x01 \x01(\x05R\x06leader\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x12\n" +
 	"\x04term\x18\x03 \x01(\x03R\x04term\x12\x18\n" +
-	"\aapplied\x18\x04 \x01(\x04R\aapplied\"s\n" +
+	"\aapplied\x18\x04 \x01(\x04R\aapplied\"\x96\x01\n" +
 	"\vJoinRequest\x12\x16\n" +
 	"\x06broker\x18\x01 \x01(\x05R\x06broker\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x18\n" +
 	"\acluster\x18\x03 \x01(\tR\acluster\x12\x18\n" +
-	"\aversion\x18\x04 \x01(\tR\aversion\"P\n" +
+	"\aversion\x18\x04 \x01(\tR\aversion\x12!\n" +
+	"\fnewest_level\x18\x05 \x01(\x05R\vnewestLevel\"P\n" +
 	"\x06Member\x12\x16\n" +
 	"\x06broker\x18\x01 \x01(\x05R\x06broker\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x14\n" +

@@ -65,6 +65,8 @@ type HelloReply struct {
 	Version  string                 `protobuf:"bytes,4,opt,name=version,proto3" json:"version,omitempty"`   // of the build
 	// members of the map's etcd as this broker's own one knows them; none: it has none, or it starts.
 	Members       []*EtcdMember `protobuf:"bytes,5,rep,name=members,proto3" json:"members,omitempty"`
+	NewestLevel   int32         `protobuf:"varint,6,opt,name=newest_level,json=newestLevel,proto3" json:"newest_level,omitempty"`    // feature level that the build knows; 0 is 1
+	ClusterLevel  int32         `protobuf:"varint,7,opt,name=cluster_level,json=clusterLevel,proto3" json:"cluster_level,omitempty"` // of the cluster; 0: not known
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -132,6 +134,20 @@ func (x *HelloReply) GetMembers() []*EtcdMember {
 		return x.Members
 	}
 	return nil
+}
+
+func (x *HelloReply) GetNewestLevel() int32 {
+	if x != nil {
+		return x.NewestLevel
+	}
+	return 0
+}
+
+func (x *HelloReply) GetClusterLevel() int32 {
+	if x != nil {
+		return x.ClusterLevel
+	}
+	return 0
 }
 
 type StartMemberRequest struct {
@@ -288,14 +304,16 @@ const file_peer_proto_rawDesc = "" +
 	"\n" +
 	"\n" +
 	"peer.proto\x12\rskein.peer.v1\"\x0e\n" +
-	"\fHelloRequest\"\xa9\x01\n" +
+	"\fHelloRequest\"\xf1\x01\n" +
 	"\n" +
 	"HelloReply\x12\x16\n" +
 	"\x06broker\x18\x01 \x01(\x05R\x06broker\x12\x1a\n" +
 	"\binstance\x18\x02 \x01(\fR\binstance\x12\x18\n" +
 	"\acluster\x18\x03 \x01(\tR\acluster\x12\x18\n" +
 	"\aversion\x18\x04 \x01(\tR\aversion\x123\n" +
-	"\amembers\x18\x05 \x03(\v2\x19.skein.peer.v1.EtcdMemberR\amembers\"I\n" +
+	"\amembers\x18\x05 \x03(\v2\x19.skein.peer.v1.EtcdMemberR\amembers\x12!\n" +
+	"\fnewest_level\x18\x06 \x01(\x05R\vnewestLevel\x12#\n" +
+	"\rcluster_level\x18\a \x01(\x05R\fclusterLevel\"I\n" +
 	"\x12StartMemberRequest\x123\n" +
 	"\amembers\x18\x01 \x03(\v2\x19.skein.peer.v1.EtcdMemberR\amembers\"\\\n" +
 	"\n" +

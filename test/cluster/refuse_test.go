@@ -1,0 +1,198 @@
+package cluster
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/skeinmq/skein/test/process"
+)
+
+// refused starts a broker that must end with exit code 2, say why, and write nothing into its directory but its lock.
+func (c *Skein) refused(t *testing.T, what, data, want string, args ...string) {
+	t.Helper()
+	addrs, err := process.Ports(2 + 3*len(c.members))
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := contents(t, data)
+	served := false
+	for _, m := range c.members {
+		served = served || m.proc != nil && m.place.Data == data
+	}
+	b := process.Broker{Bin: c.Bin, Data: []string{data}, Listen: addrs[len(addrs)-1], HTTP: addrs[len(addrs)-2], Args: args}
+	p, err := b.Spawn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-p.Done():
+	case <-time.After(20 * time.Second):
+		_ = p.Kill()
+		t.Errorf("%s: it was not refused\n%s", what, p.Log())
+		return
+	}
+	t.Logf("%s: %v\n%s", what, p.Err(), p.Log())
+	if p.Err() == nil || p.Err().Error() != "exit status 2" || !strings.Contains(p.Log(), want) {
+		t.Errorf("%s: it ended with %v and did not say %q", what, p.Err(), want)
+	}
+	if served { // and written to by another one
+		return
+	}
+	after := contents(t, data)
+	for name, text := range after {
+		if before[name] != text {
+			t.Errorf("%s: %s was written", what, name)
+		}
+	}
+	for name := range before {
+		if _, ok := after[name]; !ok {
+			t.Errorf("%s: %s is gone", what, name)
+		}
+	}
+}
+
+// contents are the files of a directory, without the lock: of the large ones, which are logs, the times and sizes.
+func contents(t *testing.T, dir string) map[string]string {
+	t.Helper()
+	out := make(map[string]string)
+	err := filepath.Walk(dir, func(path string, info os.FileInfo, err error) error {
+		if err != nil || info.IsDir() || info.Name() == "pid" {
+			return nil
+		}
+		out[path] = fmt.Sprintf("%v %d", info.ModTime(), info.Size())
+		if info.Size() < 1<<20 {
+			text, err := os.ReadFile(path)
+			out[path] += string(text)
+			return err
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+// TestRefusals: who may not be in the cluster is told why, before anything is written.
+func TestRefusals(t *testing.T) {
+	c := skein(t, 3)
+	c.started(t, c.StartAll())
+	four, err := c.Add()
+	c.started(t, err)
+	in := func(id int) string { return c.member(id).place.Internal }
+	free := func() string {
+		addrs, err := process.Ports(40)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return addrs[39]
+	}
+	dir := func() string { return filepath.Join(t.TempDir(), "data") }
+
+	c.refused(t, "a voter's id, with a fresh directory", dir(), "broker 2 is a voter", "--node-id", "2", "--internal", free(), "--join", in(1))
+	at := free()
+	c.refused(t, "a founder's id, with a fresh directory", dir(), "with another directory", "--node-id", "2",
+		"--peers", fmt.Sprintf("1@%s,2@%s,3@%s", in(1), at, in(3)))
+	c.refused(t, "a broker's id that runs", dir(), "another process is broker 4", "--node-id", fmt.Sprint(four), "--internal", free(), "--join", in(1))
+	c.refused(t, "a list that has another broker there", dir(), "is broker 3, not 2", "--node-id", "9", "--peers", fmt.Sprintf("9@%s,2@%s", free(), in(3)))
+	c.refused(t, "a founder that the cluster does not have", dir(), "has no voter 9", "--node-id", "9", "--peers", fmt.Sprintf("9@%s,1@%s,2@%s", free(), in(1), in(2)))
+	c.refused(t, "an internal port that another broker has", dir(), "address already in use", "--node-id", "9", "--internal", in(3), "--join", in(1))
+	c.refused(t, "a directory that another process serves", c.member(3).place.Data, "serves it", "--node-id", "3", "--internal", free(), "--join", in(1))
+
+	other := skein(t, 1)
+	other.started(t, other.StartAll())
+	_, err = c.Stop(four)
+	c.started(t, err)
+	c.refused(t, "another broker's directory", c.member(four).place.Data, "it is broker 4's", "--node-id", "9", "--internal", free(), "--join", in(1))
+
+	_, err = other.Stop(1)
+	other.started(t, err)
+	c.refused(t, "another cluster's directory", other.member(1).place.Data, "cluster", "--node-id", "1", "--internal", free(), "--join", in(1))
+	other.started(t, other.StartAll())
+	c.refused(t, "two clusters to join", dir(), "different clusters", "--node-id", "9", "--internal", free(), "--join", in(1)+","+other.member(1).place.Internal)
+	c.refused(t, "another cluster's directory, in a list", c.member(four).place.Data, "is of cluster", "--node-id", fmt.Sprint(four),
+		"--peers", fmt.Sprintf("%d@%s,1@%s", four, in(four), other.member(1).place.Internal))
+	c.started(t, c.Start(four))
+	newLedger(t, c).write()
+}
+
+// buildWith builds skein with a linker's setting: it knows other feature levels.
+func buildWith(t *testing.T, name, flags string) string {
+	t.Helper()
+	binary(t) // whose directory is cleared away in the end
+	out, err := exec.Command("go", "env", "GOMOD").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	bin := filepath.Join(built.dir, name)
+	if built.dir == "" {
+		bin = filepath.Join(t.TempDir(), name)
+	}
+	cmd := exec.Command("go", "build", "-ldflags", flags, "-o", bin, "./cmd/skein")
+	cmd.Dir, cmd.Env = filepath.Dir(strings.TrimSpace(string(out))), append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	return bin
+}
+
+// TestRollingUpgrade replaces the binary of one broker after the other, under writes; both builds work together. The level is
+// raised when all are there; after that the older build is refused, before it writes anything.
+func TestRollingUpgrade(t *testing.T) {
+	old := clusterBinary(t)
+	fresh := buildWith(t, "skein-next", "-X main.version=next -X github.com/skeinmq/skein/queuemapper.newest=2")
+	c := skein(t, 3)
+	c.started(t, c.StartAll())
+	l := newLedger(t, c)
+	l.write()
+	if out, err := c.ops(t, 1, "cluster", "level", "raise", "2"); err == nil {
+		t.Errorf("raised: %s", out)
+	}
+	for id := 1; id <= 3; id++ {
+		if out, err := c.ops(t, id, "cluster", "level", "raise", "2"); err == nil {
+			t.Errorf("raised with %d brokers upgraded: %s", id-1, out)
+		}
+		_, err := c.Stop(id)
+		c.started(t, err)
+		l.write()
+		c.Bin = fresh
+		c.started(t, c.Start(id))
+		c.Bin = old
+		l.write()
+	}
+	c.started(t, c.Kill(3))
+	if out, err := c.ops(t, 1, "cluster", "level", "raise"); err == nil || !strings.Contains(out, "broker 3 does not answer") {
+		t.Errorf("raised without broker 3: %s", out)
+	}
+	c.Bin = fresh
+	c.started(t, c.Start(3))
+	if out := c.must(t, 1, "cluster", "level", "raise"); !strings.Contains(out, "feature level 2") {
+		t.Error("not raised")
+	}
+	l.write()
+	c.must(t, 2, "cluster", "level")
+	for end := time.Now().Add(settlePatience); time.Now().Before(end); time.Sleep(100 * time.Millisecond) { // until each has noted it
+		if text, _ := os.ReadFile(filepath.Join(c.member(3).place.Data, "meta", "node.json")); strings.Contains(string(text), `"level": 2`) {
+			break
+		}
+	}
+
+	c.Bin = old
+	in := c.member(1).place.Internal
+	free, err := process.Ports(30)
+	c.started(t, err)
+	c.refused(t, "an older build that joins", filepath.Join(t.TempDir(), "data"), "knows feature levels up to 1", "--node-id", "9", "--internal", free[29], "--join", in)
+	_, err = c.Stop(3)
+	c.started(t, err)
+	m := c.member(3)
+	c.refused(t, "an older build that comes back", m.place.Data, "feature level is 2, this build knows levels 1 to 1", "--node-id", "3", "--internal", m.place.Internal)
+	c.Bin = fresh
+	c.started(t, c.Start(3))
+	l.write()
+	l.check()
+}
