@@ -266,7 +266,7 @@ func (w *world) trimmer(part ident.Partition) {
 			return struct{}{}, b.log.moveStart(r, part, to)
 		})
 		w.e.logf("%s: log start to %d: %v", name(part), to, err)
-		_, err = call(&w.net, 0, w.nodes[c.owner-1], "trim the map", time.Second, func(b *broker) (struct{}, error) {
+		_, _ = call(&w.net, 0, w.nodes[c.owner-1], "trim the map", time.Second, func(b *broker) (struct{}, error) {
 			b.trimGenerations()
 			return struct{}{}, nil
 		})

@@ -17,9 +17,13 @@ type Result struct {
 	Took      time.Duration  // of virtual time
 	Acked     int            // records
 	Published int            // generations that were sealed
+	Back      time.Duration  // of virtual time from the end of the trouble until every partition took a write
 	Did       map[string]int // what came about: splits, moves, marked losses and so on
 	Trace     []string
 }
+
+// backWithin is how long after the trouble everything must be writable.
+const backWithin = 20 * time.Second
 
 // maxEvents ends a run that does not come to rest.
 const maxEvents = 400_000
@@ -41,7 +45,7 @@ func Run(cfg Config, trace bool) Result {
 		err = nil
 	}
 	out.Err, out.Hash, out.Events, out.Took = err, w.e.hash, w.e.done, w.e.now
-	out.Did = w.did
+	out.Did, out.Back = w.did, w.back
 	out.Acked, out.Published = w.ghost.acked, w.ghost.published
 	return out
 }
@@ -83,12 +87,11 @@ func (w *world) story() {
 		n.slow, n.trip, n.hold = 0, nil, nil
 		w.boot(n)
 	}
-	if !w.await("I14", 60*time.Second, w.settled) {
+	began := w.e.now
+	if !w.await("I14", backWithin, w.settled) || !w.probe() {
 		return
 	}
-	if !w.probe() {
-		return
-	}
+	w.back = w.e.now - began
 	w.stopped = true
 	w.await("I4", 60*time.Second, func() bool {
 		for i := range w.reads {
@@ -189,5 +192,5 @@ func (w *world) probe() bool {
 			}
 		})
 	}
-	return w.await("I14", 30*time.Second, func() bool { return left == 0 })
+	return w.await("I14", backWithin, func() bool { return left == 0 })
 }

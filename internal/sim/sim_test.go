@@ -38,6 +38,8 @@ func TestSeeds(t *testing.T) {
 	}
 	begun := time.Now()
 	var next, events, acked, published, bad atomic.Uint64
+	var mu sync.Mutex
+	var slowest Result // to come back
 	next.Store(*first)
 	var wg sync.WaitGroup
 	for range *procs {
@@ -51,6 +53,11 @@ func TestSeeds(t *testing.T) {
 				events.Add(r.Events)
 				acked.Add(uint64(r.Acked))
 				published.Add(uint64(r.Published))
+				mu.Lock()
+				if r.Back > slowest.Back {
+					slowest = r
+				}
+				mu.Unlock()
 				if r.Err != nil {
 					bad.Add(1)
 					t.Errorf("seed %d: %v\n\treplay: go test ./internal/sim -run TestSeeds -seeds 1 -seed %d -story", seed, r.Err, seed)
@@ -59,9 +66,9 @@ func TestSeeds(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	n, took := next.Load()-*first, time.Since(begun)
-	t.Logf("%d seeds in %v: %.0f a minute; %d events, %d records acked, %d generations sealed", n, took.Round(time.Millisecond),
-		float64(n)/took.Minutes(), events.Load(), acked.Load(), published.Load())
+	n, took := min(next.Load()-*first, *seeds), time.Since(begun)
+	t.Logf("%d seeds in %v: %.0f a minute; %d events, %d records acked, %d generations sealed; slowest to come back: seed %d, %v", n, took.Round(time.Millisecond),
+		float64(n)/took.Minutes(), events.Load(), acked.Load(), published.Load(), slowest.Config.Seed, slowest.Back.Round(time.Millisecond))
 }
 
 // TestTrouble: what the simulation is for comes about in it.

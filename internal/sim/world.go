@@ -43,6 +43,7 @@ type world struct {
 	calm    bool   // faults are over
 	loose   uint64 // contents of producers that do not deduplicate
 	reads   []ident.Offset
+	back    time.Duration  // see Result
 	did     map[string]int // what came about, for who asks whether it does
 }
 
