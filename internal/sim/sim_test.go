@@ -3,6 +3,7 @@ package sim
 import (
 	"flag"
 	"os"
+	"runtime"
 	"runtime/debug"
 	"strings"
 	"sync"
@@ -15,7 +16,7 @@ var (
 	seeds = flag.Uint64("seeds", 300, "how many seeds TestSeeds runs")
 	first = flag.Uint64("seed", 1, "the first of them")
 	show  = flag.Bool("story", false, "TestSeeds prints what happens, of the first seed")
-	procs = flag.Int("procs", 2, "how many runs at the same time")
+	procs = flag.Int("procs", runtime.NumCPU(), "how many runs at the same time")
 )
 
 // TestMain collects garbage seldom: a run has little that lives, and makes much that does not.
@@ -37,7 +38,7 @@ func TestSeeds(t *testing.T) {
 		return
 	}
 	begun := time.Now()
-	var next, events, acked, published, bad atomic.Uint64
+	var next, events, acked, published, bad, hash atomic.Uint64
 	var mu sync.Mutex
 	var slowest Result // to come back
 	next.Store(*first)
@@ -51,6 +52,7 @@ func TestSeeds(t *testing.T) {
 				}
 				r := Run(Draw(seed), false)
 				events.Add(r.Events)
+				hash.Add(r.Hash) // the same seeds give the same sum, in any process
 				acked.Add(uint64(r.Acked))
 				published.Add(uint64(r.Published))
 				mu.Lock()
@@ -67,8 +69,8 @@ func TestSeeds(t *testing.T) {
 	}
 	wg.Wait()
 	n, took := min(next.Load()-*first, *seeds), time.Since(begun)
-	t.Logf("%d seeds in %v: %.0f a minute; %d events, %d records acked, %d generations sealed; slowest to come back: seed %d, %v", n, took.Round(time.Millisecond),
-		float64(n)/took.Minutes(), events.Load(), acked.Load(), published.Load(), slowest.Config.Seed, slowest.Back.Round(time.Millisecond))
+	t.Logf("%d seeds in %v: %.0f a minute; %d events, %d records acked, %d generations sealed; slowest to come back: seed %d, %v; hash %x", n, took.Round(time.Millisecond),
+		float64(n)/took.Minutes(), events.Load(), acked.Load(), published.Load(), slowest.Config.Seed, slowest.Back.Round(time.Millisecond), hash.Load())
 }
 
 // TestTrouble: what the simulation is for comes about in it.
