@@ -8,6 +8,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -256,6 +257,9 @@ func TestAdminRecord(t *testing.T) {
 	writeAnswers(t, kafkaAnswers, s.run(), func(adminCase) bool { return true })
 }
 
+// ownConfig is the topic config that Kafka does not have, as the answers are written down: strings or lists of them.
+var ownConfig = regexp.MustCompile(`"failover\.read=[^"]*",`)
+
 // TestAdminGolden compares Skein's answers with Kafka's, except where they differ on purpose.
 func TestAdminGolden(t *testing.T) {
 	c := startCluster(t, 1, Config{})
@@ -275,8 +279,8 @@ func TestAdminGolden(t *testing.T) {
 				t.Errorf("%s: differs from Kafka no more", c.name)
 			}
 		}
-		if got[c.name] != want {
-			t.Errorf("%s:\n got %s\nwant %s", c.name, got[c.name], want)
+		if got := ownConfig.ReplaceAllString(got[c.name], ""); got != want {
+			t.Errorf("%s:\n got %s\nwant %s", c.name, got, want)
 		}
 	}
 }

@@ -41,29 +41,49 @@ func (b *Broker) readPast(ctx context.Context, p *partition, open *openRun, opt 
 		if !ok {
 			return commitlog.ErrOutOfRange
 		}
-		r, err := b.olderRun(p, run)
-		if err != nil {
+		err := b.readOlder(ctx, p, run, opt, dst)
+		if errors.Is(err, runs.ErrAway) && b.skips(p, run.Log) && opt.From < opt.To {
+			b.metrics.skipped.Inc()
+			opt.From, err = min(run.End, opt.To), nil
+		}
+		if err != nil || opt.From < run.End {
 			return err
 		}
-		if run.Gap {
-			if opt.From, err = skipHole(ctx, r, run, opt.From); err != nil {
-				return err
-			}
-			if opt.From >= run.End {
-				continue
-			}
-		}
-		if opt.From >= opt.To {
-			return nil
-		}
-		older := *opt
-		older.To = min(opt.To, run.End)
-		return r.Read(ctx, older, dst)
 	}
 	if opt.From >= opt.To {
 		return nil
 	}
 	return open.queue.Read(ctx, *opt, dst)
+}
+
+// readOlder reads from one sealed run, after it has moved opt.From past what holds nothing: to the run's end if nothing is
+// left there.
+func (b *Broker) readOlder(ctx context.Context, p *partition, run queuemapper.Run, opt *commitlog.ReadOptions, dst *commitlog.Records) error {
+	r, err := b.olderRun(p, run)
+	if err != nil {
+		return err
+	}
+	if run.Gap {
+		if opt.From, err = skipHole(ctx, r, run, opt.From); err != nil || opt.From >= run.End {
+			return err
+		}
+	}
+	if opt.From >= opt.To {
+		return nil
+	}
+	older := *opt
+	older.To = min(opt.To, run.End)
+	return r.Read(ctx, older, dst)
+}
+
+// skips says whether readers of the partition go on behind what lies in a log that is out of reach (failover.read=skip):
+// not for a broker that restarts or is slow, only for a log that a failover has sealed, or that is gone for good.
+func (b *Broker) skips(p *partition, log ident.Log) bool {
+	if !p.topic.conf.Load().SkipAway {
+		return false
+	}
+	l := b.store.Map().Log(log)
+	return l == nil || l.State == queuemapper.LogSealed
 }
 
 // skipHole is the first offset from o on at which a run that was sealed at its ceiling may have a record; the run's end

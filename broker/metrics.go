@@ -20,6 +20,7 @@ type metrics struct {
 
 	sessionsEvicted prometheus.Counter
 	retained        prometheus.Counter
+	skipped         prometheus.Counter
 }
 
 // class of an outcome, for a label with few values.
@@ -56,6 +57,7 @@ func newMetrics(reg prometheus.Registerer, b *Broker) *metrics {
 		refused:         prometheus.NewCounter(prometheus.CounterOpts{Name: "skein_broker_refused_connections_total", Help: "Connections refused for a limit."}),
 		sessionsEvicted: prometheus.NewCounter(prometheus.CounterOpts{Name: "skein_broker_fetch_sessions_evicted_total", Help: "Fetch sessions ended to make room."}),
 		retained:        prometheus.NewCounter(prometheus.CounterOpts{Name: "skein_broker_retention_moves_total", Help: "Log starts moved by retention."}),
+		skipped:         prometheus.NewCounter(prometheus.CounterOpts{Name: "skein_broker_skipped_reads_total", Help: "Reads that went on behind records out of reach, as failover.read=skip says."}),
 	}
 	latency := prometheus.NewHistogramVec(prometheus.HistogramOpts{
 		Name: "skein_broker_request_seconds", Help: "Time from the end of reading a request to the end of writing its answer.",
@@ -76,7 +78,7 @@ func newMetrics(reg prometheus.Registerer, b *Broker) *metrics {
 	if reg == nil {
 		return m
 	}
-	reg.MustRegister(latency, requests, m.bytesIn, m.bytesOut, m.malformed, m.refused, m.sessionsEvicted, m.retained)
+	reg.MustRegister(latency, requests, m.bytesIn, m.bytesOut, m.malformed, m.refused, m.sessionsEvicted, m.retained, m.skipped)
 	gauge := func(name, help string, f func() float64) {
 		reg.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: name, Help: help, ConstLabels: prometheus.Labels{"node": strconv.Itoa(int(b.cfg.ID))},

@@ -41,7 +41,7 @@ Generated from ` + "`internal/kconfig`" + `; do not edit.
 
 Names, types, defaults, ranges and synonyms are those of Apache Kafka 4.3. *works*: it does what it does in Kafka. *partly*: see the
 reason. *stored*: it is accepted, checked, kept and described, so that tools that set it go on, but changes nothing, for the reason given. A name that is
-not in these tables is refused with INVALID_CONFIG.
+not in these tables is refused with INVALID_CONFIG. Skein's own, which Kafka does not have, are ` + "`failover.read`" + ` and those that begin with ` + "`skein.`" + `.
 
 A topic's value is the first of: set on the topic, dynamic on the broker, dynamic default of the cluster, the broker's own file, flags and
 environment, built-in default. *Where*: "start" in the file, by flag or environment; "broker" also while it runs, for one broker; "cluster" also

@@ -12,7 +12,7 @@ const (
 
 var codecs = oneOf("uncompressed", "zstd", "lz4", "snappy", "gzip", "producer")
 
-// topicDefs is every topic config of Apache Kafka 4.3 that is not internal to it.
+// topicDefs is every topic config of Apache Kafka 4.3 that is not internal to it, and failover.read, which is ours.
 var topicDefs = []Def{
 	{Name: "cleanup.policy", Type: List, Default: "delete", Synonym: "log.cleanup.policy", each: oneOf("compact", "delete"),
 		Doc:    "What happens to old records: delete drops them by age and size, compact keeps the newest of each key, both together do both, and an empty list keeps everything.",
@@ -31,6 +31,8 @@ var topicDefs = []Def{
 	{Name: "delete.retention.ms", Type: Long, Default: "86400000", Synonym: "log.cleaner.delete.retention.ms", check: atLeast(0),
 		Doc:    "Milliseconds for which a compacted topic keeps deletion markers, so that a slow reader still sees them.",
 		Effect: Stored, Note: noteCompact},
+	{Name: "failover.read", Type: String, Default: "wait", check: oneOf("wait", "skip"),
+		Doc: "Skein's own: what a consumer does that reads records which lie on the disk of a broker that was replaced and has not come back. With wait it gets empty answers until the disk is back; with skip it goes on behind them, and does not get them later."},
 	{Name: "file.delete.delay.ms", Type: Long, Default: "60000", Synonym: "log.segment.delete.delay.ms", check: atLeast(0),
 		Doc:    "Milliseconds between the decision to drop a file and its removal.",
 		Effect: Stored, Note: noteOneLog},

@@ -40,6 +40,7 @@ type TopicConfig struct {
 	MinCompactionLagMs   int64
 	MaxCompactionLagMs   int64
 	MinCleanableRatio    float64
+	SkipAway             bool // failover.read=skip
 }
 
 // Topic computes a topic's config from its layers.
@@ -59,6 +60,7 @@ func (l Layers) Topic() TopicConfig {
 		MinCompactionLagMs:   r.long("min.compaction.lag.ms"),
 		MaxCompactionLagMs:   r.long("max.compaction.lag.ms"),
 		MinCleanableRatio:    r.value("min.cleanable.dirty.ratio").Float,
+		SkipAway:             r.value("failover.read").Text == "skip",
 	}
 	for _, p := range r.value("cleanup.policy").List {
 		c.Delete = c.Delete || p == "delete"
