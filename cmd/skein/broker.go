@@ -129,7 +129,18 @@ read is removed: groups and older generations in its logs must be gone (see brok
 		Example: "  skein broker remove 3",
 		Args:    wantArgs(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return f.changeBroker(cmd, args, "DELETE", "", "removed")
+			if err := f.changeBroker(cmd, args, "DELETE", "", "removed"); err != nil {
+				return err
+			}
+			id, err := brokerArg(args)
+			if err != nil {
+				return err
+			}
+			rq := votersRequest{Verb: "remove", Broker: id}
+			if err := f.call(cmd.Context(), "POST", "/v1/cluster/voters", rq, nil); err != nil {
+				fmt.Fprintf(cmd.ErrOrStderr(), "it is a member of the controller still (skein cluster voters remove %d): %v\n", id, err)
+			}
+			return nil
 		},
 	}
 }

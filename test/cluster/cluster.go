@@ -68,6 +68,7 @@ type member struct {
 	place Place
 	proc  *process.Process // nil: it does not run
 	ended []string         // logs of its earlier processes
+	moved bool             // its directory knows the cluster; it is told of nobody
 }
 
 // NewSkein lays a cluster of n brokers out; the greatest of 1, 3 and 5 that n allows vote.
@@ -158,9 +159,11 @@ func (c *Skein) spawn(m *member) error {
 		}
 	}
 	args := []string{"--node-id", strconv.Itoa(m.id), "--internal", m.place.Internal}
-	if m.id <= c.Voters {
+	switch {
+	case m.moved:
+	case m.id <= c.Voters:
 		args = append(args, "--peers", strings.Join(peers, ","))
-	} else {
+	default:
 		args = append(args, "--join", strings.Join(join, ","))
 	}
 	var more More
