@@ -217,7 +217,7 @@ func (j *produceJob) appendAnswer(dst []byte) []byte {
 			batch := &l.append.Batches[k]
 			j.settle(&batch.Result, &l.slots[k])
 			if batch.Result.Err == nil {
-				j.conn.b.loads.appended(batch.Queue.Generation().Group, len(batch.Data))
+				j.conn.b.loads.appended(batch.Queue.Generation().Group, batch.Queue.Partition(), len(batch.Data))
 			}
 		}
 	}

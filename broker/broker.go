@@ -220,9 +220,9 @@ func (b *Broker) Ready() <-chan struct{} { return b.ready }
 // aheadMost bounds what is read ahead in other brokers' logs.
 const aheadMost = 64 << 20
 
-// Owner is what this broker does for others as the host of its logs: prepare, move, act on the map. It may be served
-// from New on.
-func (b *Broker) Owner() peerpb.OwnerServer { return host.NewService(b.host) }
+// Owner is what this broker does for others as the host of its logs: prepare, move, act on the map, say what is hot. It may be
+// served from New on.
+func (b *Broker) Owner() peerpb.OwnerServer { return owner{host.NewService(b.host), b} }
 
 // Reads serves the runs in this broker's logs to the owners of their partitions, once the broker is ready.
 func (b *Broker) Reads() peerpb.ReadsServer { return b.reads }

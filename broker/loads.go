@@ -13,6 +13,8 @@ import (
 // loads counts what this broker does for each group, for the balancer.
 type loads struct {
 	groups []groupCount // by group
+	look   atomic.Pointer[look]
+	looks  sync.Mutex // held while somebody looks at partitions
 
 	mu    sync.Mutex
 	taken time.Time // of was
@@ -38,10 +40,13 @@ func (l *loads) init(groups int, now time.Time) {
 }
 
 // appended counts a batch.
-func (l *loads) appended(g ident.Group, bytes int) {
+func (l *loads) appended(g ident.Group, p ident.Partition, bytes int) {
 	if int(g) < len(l.groups) {
 		l.groups[g].bytes.Add(int64(bytes))
 		l.groups[g].batches.Add(1)
+	}
+	if k := l.look.Load(); k != nil && k.group == g {
+		k.appended(p, bytes)
 	}
 }
 

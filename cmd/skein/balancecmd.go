@@ -15,9 +15,10 @@ func balanceCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "balance",
 		Short: "Show how groups and load are spread, and what the balancer does",
-		Long: `The active controller moves placement groups: away from brokers that drain, to where they are pinned, to brokers that have
-fewer than their share, and, one by one, away from brokers with much more load than the others. LOAD 1.00 is the mean.
-With --dry-run it says what it would move now, and why, also while it is off or waits.`,
+		Long: `The active controller moves placement groups: away from brokers that drain, to where they are pinned, away from disks
+that are nearly full, to brokers that have fewer than their share, and, one by one, away from brokers with much more load than
+the others. LOAD 1.00 is the mean. A group that is too hot to be moved loses a partition to another one (split).
+With --dry-run it says what it would move and split now, and why, also while it is off or waits.`,
 		Example: "  skein balance\n  skein balance --dry-run\n  skein balance off",
 		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -58,9 +59,12 @@ func printBalance(out io.Writer, s *balance.Status, dry bool) error {
 	case !s.Enabled:
 		fmt.Fprintln(out, "the balancer is off")
 	}
-	t := newTable(out, "BROKER", "LOG", "GROUPS", "PARTITIONS", "LOAD", "STATE")
+	for _, n := range s.Notes {
+		fmt.Fprintln(out, n)
+	}
+	t := newTable(out, "BROKER", "LOG", "GROUPS", "PARTITIONS", "LOAD", "DISK", "STATE")
 	for _, l := range s.Logs {
-		t.row(l.Broker, l.Log, l.Groups, l.Partitions, fmt.Sprintf("%.2f", l.Load), map[bool]string{true: "draining"}[l.Draining])
+		t.row(l.Broker, l.Log, l.Groups, l.Partitions, fmt.Sprintf("%.2f", l.Load), fmt.Sprintf("%.0f%%", 100*l.DiskUsed), map[bool]string{true: "draining"}[l.Draining])
 	}
 	if err := t.flush(); err != nil {
 		return err
@@ -82,8 +86,11 @@ func printBalance(out io.Writer, s *balance.Status, dry bool) error {
 			return err
 		}
 	}
+	if !dry {
+		return nil
+	}
 	for _, p := range s.Splits {
-		fmt.Fprintf(out, "would split %s:%d from group %d to %d: %s\n", p.Topic, p.Partition, p.From, p.To, p.Why)
+		fmt.Fprintf(out, "would split %s:%d off group %d into group %d: %s\n", p.Topic, p.Partition, p.From, p.To, p.Why)
 	}
 	return nil
 }

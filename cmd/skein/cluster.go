@@ -26,6 +26,7 @@ func (n *node) openSessions() {
 		Self: n.settings.nodeID, Leadership: n.ctl, Map: n.store, Logger: n.logger, Registerer: n.registry,
 		Heard: func(hb *peerpb.Heartbeat) {
 			now := time.Now()
+			n.balancer.ObserveDisk(ident.Broker(hb.GetBroker()), hb.GetDiskUsed())
 			for _, l := range hb.GetLoads() {
 				n.balancer.Observe(ident.Group(l.GetGroup()), balance.Load{BytesIn: l.GetBytesIn(), BatchesIn: l.GetBatchesIn(), ColdReads: l.GetColdBytesOut()}, now)
 			}

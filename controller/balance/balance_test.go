@@ -271,32 +271,6 @@ func TestVanish(t *testing.T) {
 	step(time.Second, 1, false, "the operator's word")
 }
 
-func TestHotPartition(t *testing.T) {
-	c := newCluster(t, 3, 12, 36)
-	p := NewPlanner(Limits{})
-	loads := make(map[ident.Group]Load)
-	for g := range ident.Group(12) {
-		loads[g] = Load{BytesIn: 1e6, BatchesIn: 100}
-	}
-	loads[0] = Load{BytesIn: 40e6, BatchesIn: 4000}
-	var plan Plan
-	for range 20 {
-		in := c.input(loads)
-		in.Hottest = func(ident.Group) (string, int32) { return "a", 12 }
-		plan = p.Plan(in)
-		c.apply(p, plan)
-		c.now = c.now.Add(10 * time.Second)
-	}
-	if len(plan.Splits) != 1 || plan.Splits[0].From != 0 || plan.Splits[0].Topic != "a" || plan.Splits[0].Partition != 12 || plan.Splits[0].To == 0 {
-		t.Errorf("splits: %+v", plan.Splits)
-	}
-	for g := range c.store.Map().Groups() {
-		if len(g.Generations) > 2 {
-			t.Errorf("group %d moved %d times", g.ID, len(g.Generations)-1)
-		}
-	}
-}
-
 // day plays a day of load on four brokers: each group has its own size and its own morning, bursts come and go, and every
 // report is noise on top. It returns what must not happen.
 func day(t *testing.T, p *Planner, smoothOver time.Duration) (complaints []string) {

@@ -2,7 +2,6 @@ package balance
 
 import (
 	"cmp"
-	"fmt"
 	"math"
 	"slices"
 	"time"
@@ -67,7 +66,10 @@ func weigh(in Input) *weigher {
 
 // load is a group's share of the cluster's load; all sum to 1, or are 0 when there is none to speak of.
 func (w *weigher) load(g ident.Group) float64 {
-	l := w.in.Loads[g]
+	return w.weight(w.in.Loads[g])
+}
+
+func (w *weigher) weight(l Load) float64 {
 	return l.BytesIn*w.factor.BytesIn + l.BatchesIn*w.factor.BatchesIn + l.ColdReads*w.factor.ColdReads
 }
 
@@ -91,10 +93,7 @@ func (p *Planner) loads(b *board) {
 		clear(p.hot)
 		return
 	}
-	mean := 0.0
-	for _, sh := range b.takers {
-		mean += sh.load / float64(len(b.takers))
-	}
+	_, mean := evenly(b.takers, loadOf)
 	limit := mean * (1 + p.limits.Over)
 	if p.nothing {
 		limit = mean
@@ -102,7 +101,7 @@ func (p *Planner) loads(b *board) {
 	hottest := slices.Clone(b.takers)
 	slices.SortStableFunc(hottest, func(x, y *shelf) int { return cmp.Compare(y.load, x.load) })
 	for _, sh := range hottest {
-		id := sh.broker.ID
+		id := sh.log.ID
 		if sh.load <= limit {
 			delete(p.hot, id)
 			continue
@@ -130,7 +129,10 @@ func (p *Planner) cool(b *board, sh *shelf, mean float64) {
 			b.plan.Held = "the limit of moves for load in a minute is reached"
 			return
 		}
-		it, to, swap := p.hotGroup(b, sh, mean, good)
+		it, to, swap := p.hotGroup(b, sh, mean, p.fits)
+		if it == nil {
+			it, to, swap = p.hotGroup(b, sh, mean, p.helps)
+		}
 		if it == nil {
 			p.split(b, sh, mean)
 			return
@@ -153,29 +155,36 @@ func countLoad(moves []Move) (n int) {
 	return n
 }
 
+// fits says whether a load that leaves one log for another makes neither of them the next that is out of line.
+func (p *Planner) fits(sh, to *shelf, load, mean float64) bool {
+	good := p.limits.Good
+	if p.nothing {
+		good = 0
+	}
+	return to.load+load <= mean*(1+good) && load <= sh.load-mean*(1-p.limits.Good)
+}
+
+// helps says whether it at least leaves the fuller of the two with much less: a hot group beside a hot group.
+func (p *Planner) helps(sh, to *shelf, load, mean float64) bool {
+	return math.Max(to.load+load, sh.load-load) <= sh.load-mean*p.limits.Over
+}
+
 // hotGroup chooses the group that takes most off a log, the coldest log that it fits on, and, where that log has its
 // share of groups, a cold one that comes back for it.
-func (p *Planner) hotGroup(b *board, sh *shelf, mean, good float64) (best *item, target *shelf, swap *item) {
+func (p *Planner) hotGroup(b *board, sh *shelf, mean float64, fits func(sh, to *shelf, load, mean float64) bool) (best *item, target *shelf, swap *item) {
 	coldest := slices.Clone(b.takers)
 	slices.SortStableFunc(coldest, func(x, y *shelf) int { return cmp.Compare(x.load, y.load) })
-	n := 0
-	for _, t := range b.takers {
-		n += len(t.groups)
-	}
-	share := float64(n) / float64(len(b.takers))
+	_, share := evenly(b.takers, groupsOf)
 	for _, it := range sh.groups {
-		if !p.movable(b, it) || best != nil && it.load <= best.load {
-			continue
-		}
-		if it.load > sh.load-mean*(1-p.limits.Good) || it.load < mean*0.005 { // it would make this log the coldest, or changes nothing
+		if !p.movable(b, it) || best != nil && it.load <= best.load || it.load < mean*0.005 { // it changes nothing
 			continue
 		}
 		for _, to := range coldest {
-			if to == sh || to.load+it.load > good || p.back(it.group, to, b.in.Now) {
+			if to == sh || to.full || !fits(sh, to, it.load, mean) || p.back(it.group, to, b.in.Now) {
 				continue
 			}
 			var other *item
-			if float64(len(to.groups)+1)-share > slack(share) || share-float64(len(sh.groups)-1) > slack(share) {
+			if !sh.full && (float64(len(to.groups)+1)-share > slack(share) || share-float64(len(sh.groups)-1) > slack(share)) {
 				if other = p.coldGroup(b, to, sh, it.load/4); other == nil {
 					continue
 				}
@@ -208,34 +217,6 @@ func (p *Planner) back(g ident.Group, to *shelf, now time.Time) bool {
 	return ok && m.from == to.log.ID && now.Sub(m.at) < p.limits.Return && !p.nothing
 }
 
-// split proposes to give the only partition of weight of the hottest group a group of its own.
-func (p *Planner) split(b *board, sh *shelf, mean float64) {
-	var hot *item
-	for _, it := range sh.groups {
-		if hot == nil || it.load > hot.load {
-			hot = it
-		}
-	}
-	if hot == nil || hot.load < mean*p.limits.Over || hot.partitions < 2 {
-		return
-	}
-	var to *item
-	for _, it := range b.items { // the emptiest group on the coldest log
-		if it.at != sh && (to == nil || cmp.Or(cmp.Compare(it.at.load, to.at.load), cmp.Compare(it.partitions, to.partitions), cmp.Compare(it.load, to.load)) < 0) && !it.at.broker.Draining {
-			to = it
-		}
-	}
-	if to == nil {
-		return
-	}
-	s := Split{Partition: -1, From: hot.group, To: to.group}
-	if b.in.Hottest != nil {
-		s.Topic, s.Partition = b.in.Hottest(hot.group)
-	}
-	s.Why = fmt.Sprintf("group %d alone is %.0f %% of the mean load: no move of it helps, a partition of it must live elsewhere", hot.group, 100*hot.load/mean)
-	b.plan.Splits = append(b.plan.Splits, s)
-}
-
 // Smoother turns what brokers report into loads that can be acted on: exponentially smoothed, over about a minute.
 type Smoother struct {
 	Over   time.Duration // time constant; default 1 min
@@ -263,14 +244,37 @@ func (s *Smoother) Observe(g ident.Group, l Load, now time.Time) {
 	s.groups[g] = smooth{Load{mix(was.load.BytesIn, l.BytesIn), mix(was.load.BatchesIn, l.BatchesIn), mix(was.load.ColdReads, l.ColdReads)}, now}
 }
 
-// Loads returns the loads of the groups that were heard of within five time constants.
+// silence is how long a group may not be heard of before its load fades: owners report twice as often, and leave out groups at rest.
+const silence = 3 * time.Second
+
+// Shift says that a share of what goes into a group goes into another one from now on.
+func (s *Smoother) Shift(from, to ident.Group, share float64, now time.Time) {
+	a, ok := s.groups[from]
+	if !ok {
+		return
+	}
+	b := smooth{s.fade(s.groups[to], now), now}
+	b.load.BytesIn += share * a.load.BytesIn
+	b.load.BatchesIn += share * a.load.BatchesIn
+	a.load.BytesIn -= share * a.load.BytesIn
+	a.load.BatchesIn -= share * a.load.BatchesIn
+	s.groups[from], s.groups[to] = a, b
+}
+
+// Loads returns the loads of the groups that were heard of within five time constants; those that are silent fade.
 func (s *Smoother) Loads(now time.Time) map[ident.Group]Load {
 	over := cmp.Or(s.Over, time.Minute)
 	out := make(map[ident.Group]Load, len(s.groups))
 	for g, sm := range s.groups {
 		if now.Sub(sm.at) < 5*over {
-			out[g] = sm.load
+			out[g] = s.fade(sm, now)
 		}
 	}
 	return out
+}
+
+// fade is the load of a group that was last heard of a while ago.
+func (s *Smoother) fade(sm smooth, now time.Time) Load {
+	k := math.Exp(-max(0, now.Sub(sm.at)-silence).Seconds() / cmp.Or(s.Over, time.Minute).Seconds())
+	return Load{k * sm.load.BytesIn, k * sm.load.BatchesIn, k * sm.load.ColdReads}
 }

@@ -19,6 +19,10 @@ type Owners interface {
 	// Move asks an owner to move groups of its to another log by planned moves (O18), and returns what became of each. A
 	// group that is not in the answer did not move.
 	Move(ctx context.Context, owner ident.Broker, groups []ident.Group, to ident.Log) (map[ident.Group]error, error)
+	// Hottest asks an owner which partitions of a group of its make most of what goes into it. It takes about a second.
+	Hottest(ctx context.Context, owner ident.Broker, group ident.Group) ([]HotPartition, error)
+	// Split asks an owner to give one partition another of its groups (O20).
+	Split(ctx context.Context, owner ident.Broker, topic string, partition int32, to ident.Group) error
 }
 
 // ConfigEnabled is the broker config that switches the balancer off.
@@ -51,10 +55,12 @@ type Loop struct {
 	planner *Planner // nil: this broker is not the active controller
 	loads   Smoother
 	resting map[ident.Group]time.Time // groups whose move failed, and until when they are left alone
+	disks   map[ident.Broker]float64  // how full each is
+	samples map[ident.Group]sample    // what owners said
 	recent  []Done
 }
 
-// Done is a move that was done, or failed.
+// Done is a move that was done, or failed. A split is one of the cause CauseSplit, of the group that got the partition.
 type Done struct {
 	Move
 	At    time.Time
@@ -75,7 +81,10 @@ func NewLoop(cfg Config) *Loop {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.Default()
 	}
-	return &Loop{cfg: cfg, log: cfg.Logger, metrics: newMetrics(cfg.Registerer), resting: make(map[ident.Group]time.Time)}
+	return &Loop{
+		cfg: cfg, log: cfg.Logger, metrics: newMetrics(cfg.Registerer), resting: make(map[ident.Group]time.Time),
+		disks: make(map[ident.Broker]float64), samples: make(map[ident.Group]sample),
+	}
 }
 
 // Observe takes down what an owner reports of one of its groups.
@@ -83,6 +92,13 @@ func (l *Loop) Observe(g ident.Group, load Load, now time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.loads.Observe(g, load, now)
+}
+
+// ObserveDisk takes down how full the fullest disk of a broker is, 0 to 1.
+func (l *Loop) ObserveDisk(b ident.Broker, used float64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.disks[b] = used
 }
 
 // Load is a group's smooth load in one number, for who spreads groups otherwise; only ratios mean anything.
@@ -97,7 +113,10 @@ func (l *Loop) Run(ctx context.Context) {
 	l.mu.Lock()
 	l.planner = NewPlanner(l.cfg.Limits)
 	l.mu.Unlock()
+	asking := make(chan struct{}, 1) // held while an owner is asked
+	var beside sync.WaitGroup
 	defer func() {
+		beside.Wait()
 		l.mu.Lock()
 		l.planner = nil
 		l.mu.Unlock()
@@ -110,7 +129,17 @@ func (l *Loop) Run(ctx context.Context) {
 		changed, m := l.cfg.Sessions.Changed(), l.cfg.Store.Map()
 		plan := l.plan()
 		l.report(&plan)
+		for _, a := range plan.Ask {
+			select {
+			case asking <- struct{}{}:
+				beside.Go(func() { l.sample(ctx, a); <-asking })
+			default:
+			}
+		}
 		l.execute(ctx, plan.Moves)
+		for _, s := range plan.Splits {
+			l.split(ctx, s)
+		}
 		tick := time.NewTimer(l.cfg.Every)
 		select {
 		case <-changed:
@@ -135,13 +164,19 @@ func wait(ctx context.Context, d time.Duration) {
 func (l *Loop) input(now time.Time) Input {
 	m := l.cfg.Store.Map()
 	in := Input{Map: m, Now: now, Loads: l.loads.Loads(now), Enabled: l.cfg.Enabled == nil || l.cfg.Enabled(m)}
+	in.Hot = make(map[ident.Group][]HotPartition, len(l.samples))
+	for g, s := range l.samples {
+		if now.Before(s.until) {
+			in.Hot[g] = s.parts
+		}
+	}
 	seen := make(map[ident.Broker]bool)
 	for rec := range m.Logs() {
 		if seen[rec.Host] {
 			continue
 		}
 		seen[rec.Host] = true
-		b := Broker{ID: rec.Host}
+		b := Broker{ID: rec.Host, DiskUsed: l.disks[rec.Host]}
 		if reg := m.Broker(rec.Host); reg != nil {
 			b.Rack = reg.Rack
 		}
@@ -261,4 +296,11 @@ func (l *Loop) report(p *Plan) {
 		worst = max(worst, s.Load)
 	}
 	l.metrics.worst.Set(worst)
+	full := make(map[ident.Broker]bool)
+	for _, sh := range p.Logs {
+		if sh.Full {
+			full[sh.Broker] = true
+		}
+	}
+	l.metrics.full.Set(float64(len(full)))
 }

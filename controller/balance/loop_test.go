@@ -1,10 +1,15 @@
 package balance
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
+	"slices"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -49,7 +54,59 @@ type owners struct {
 	c      *cluster
 	mu     sync.Mutex
 	refuse ident.Broker
-	asked  chan struct{} // one slot
+	asked  chan struct{}               // one slot
+	bytes  map[ident.Partition]float64 // that go into each, per second
+	splits []string
+	looks  int
+}
+
+// Hottest answers from what lives in the group.
+func (o *owners) Hottest(_ context.Context, owner ident.Broker, g ident.Group) (out []HotPartition, err error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.looks++
+	if o.c.host(g) != owner {
+		return nil, errors.New("not mine")
+	}
+	all := 0.0
+	m := o.c.store.Map()
+	for id, bytes := range o.bytes {
+		t := m.TopicByID(id.Topic)
+		if stays := t.Partitions[id.Index]; stays[len(stays)-1].Group == g {
+			all += bytes
+			out = append(out, HotPartition{Topic: t.Name, Partition: id, Share: bytes})
+		}
+	}
+	for i := range out {
+		out[i].Share /= all
+	}
+	slices.SortFunc(out, func(x, y HotPartition) int { return cmp.Compare(y.Share, x.Share) })
+	return out, nil
+}
+
+func (o *owners) Split(_ context.Context, owner ident.Broker, topic string, partition int32, to ident.Group) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	t := o.c.store.Map().Topic(topic)
+	stays := t.Partitions[partition]
+	from := stays[len(stays)-1].Group
+	o.splits = append(o.splits, fmt.Sprintf("%s:%d", topic, partition))
+	if o.c.host(from) != owner || o.c.host(to) != owner {
+		return errors.New("not mine")
+	}
+	o.c.split(Split{Topic: topic, Partition: partition, From: from, To: to})
+	return nil
+}
+
+// loads are those of the groups as things are.
+func (o *owners) loads() map[ident.Group]float64 {
+	out := make(map[ident.Group]float64)
+	m := o.c.store.Map()
+	for id, bytes := range o.bytes {
+		stays := m.TopicByID(id.Topic).Partitions[id.Index]
+		out[stays[len(stays)-1].Group] += bytes
+	}
+	return out
 }
 
 func (o *owners) Move(ctx context.Context, owner ident.Broker, groups []ident.Group, to ident.Log) (map[ident.Group]error, error) {
@@ -106,7 +163,7 @@ func TestLoop(t *testing.T) {
 	}
 	o := &owners{c: c, asked: make(chan struct{}, 1)}
 	l := NewLoop(Config{Store: c.store, Sessions: s, Owners: o, Logger: slog.New(slog.NewTextHandler(t.Output(), nil))})
-	if _, err := l.Status(); !errors.Is(err, ErrNotActive) {
+	if _, err := l.Status(t.Context()); !errors.Is(err, ErrNotActive) {
 		t.Errorf("status of a loop that does not run: %v", err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
@@ -131,7 +188,7 @@ func TestLoop(t *testing.T) {
 	s.set(1, failover.Draining)
 	<-o.asked
 	s.set(1, failover.Live)
-	st, err := l.Status()
+	st, err := l.Status(t.Context())
 	if err != nil || len(st.Logs) != 4 || !st.Enabled || len(st.Recent) == 0 {
 		t.Errorf("status: %+v %v", st, err)
 	}
@@ -160,8 +217,94 @@ func TestSwitch(t *testing.T) {
 	if plan := l.plan(); len(plan.Moves) > 0 || plan.Held == "" {
 		t.Errorf("switched off: %+v", plan)
 	}
-	st, err := l.Status()
+	st, err := l.Status(t.Context())
 	if err != nil || st.Enabled || st.Held == "" || len(st.Moves) != 8 || st.Moves[0].Why == "" {
 		t.Errorf("status: %+v %v", st, err)
+	}
+}
+
+func (c *cluster) host(g ident.Group) ident.Broker {
+	m := c.store.Map()
+	return m.Log(m.Group(g).Current().Log).Host
+}
+
+// TestLoopSplits: of a group with three hot partitions two are split off, one after the other, and each of the three ends on
+// a broker of its own. Switched off it only says so.
+func TestLoopSplits(t *testing.T) {
+	c := newCluster(t, 3, 12, 48)
+	s := newSessions()
+	for id := ident.Broker(1); id <= 3; id++ {
+		s.set(id, failover.Live)
+	}
+	topic := c.store.Map().Topic("a")
+	o := &owners{c: c, bytes: make(map[ident.Partition]float64)}
+	var hot []int32
+	for i, stays := range topic.Partitions {
+		o.bytes[ident.Partition{Topic: topic.ID, Index: int32(i)}] = 1e4
+		if stays[0].Group == 0 && len(hot) < 3 {
+			hot = append(hot, int32(i))
+			o.bytes[ident.Partition{Topic: topic.ID, Index: int32(i)}] = 10e6
+		}
+	}
+	var on atomic.Bool
+	l := NewLoop(Config{
+		Store: c.store, Sessions: s, Owners: o, Every: 10 * time.Millisecond, Soon: time.Millisecond, Logger: slog.New(slog.NewTextHandler(t.Output(), nil)),
+		Limits:  Limits{For: 50 * time.Millisecond, Warmup: time.Millisecond, SplitEvery: 100 * time.Millisecond, PerMinute: 1000},
+		Enabled: func(*queuemapper.Map) bool { return on.Load() },
+	})
+	l.loads.Over = 100 * time.Millisecond
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() { defer close(done); l.Run(ctx) }()
+	defer func() { cancel(); <-done }()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for begun := time.Now(); ; <-tick.C {
+		for g, bytes := range o.loads() {
+			l.Observe(g, Load{BytesIn: bytes}, time.Now())
+		}
+		homes := make(map[ident.Broker]bool)
+		for _, i := range hot {
+			stays := c.store.Map().Topic("a").Partitions[i]
+			homes[c.host(stays[len(stays)-1].Group)] = true
+		}
+		if len(homes) == 3 {
+			break
+		}
+		if time.Since(begun) > 20*time.Second {
+			st, err := l.Status(t.Context())
+			t.Fatalf("hot partitions are on brokers %v; %+v %v", homes, st, err)
+		}
+		if on.Load() {
+			continue
+		}
+		st, err := l.Status(t.Context())
+		if err != nil && !errors.Is(err, ErrNotActive) { // Run has not begun
+			t.Fatal(err)
+		}
+		if len(st.Splits) == 0 {
+			continue
+		}
+		if sp := st.Splits[0]; st.Enabled || sp.From != 0 || sp.Topic != "a" || !slices.Contains(hot, sp.Partition) || sp.Broker != c.host(0) {
+			t.Fatalf("dry run: %+v", st)
+		}
+		on.Store(true)
+	}
+	cancel()
+	<-done
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if len(o.splits) != 2 || o.splits[0] == o.splits[1] || o.looks > 20 {
+		t.Errorf("split off: %v; owners were asked %d times", o.splits, o.looks)
+	}
+	for g := range c.store.Map().Groups() {
+		if len(g.Generations) > 5 { // it was split, got a partition, and moved
+			t.Errorf("group %d has had %d generations", g.ID, len(g.Generations))
+		}
+	}
+	if said := l.recent; !slices.ContainsFunc(said, func(d Done) bool {
+		return d.Cause == CauseSplit && d.Error == "" && strings.HasPrefix(d.Why, o.splits[0])
+	}) {
+		t.Errorf("told: %+v", said)
 	}
 }

@@ -21,8 +21,13 @@ type Limits struct {
 	// its load and another broker has come; default 10 min.
 	// Return is how long it does not go back to a log that it left for its load; default 1 h.
 	Rest, Return time.Duration
-	// PerMinute bounds the moves for load; default 4.
-	PerMinute int
+	// PerMinute bounds the moves for load; default 4. DiskPerMinute bounds those off full disks; default 20.
+	PerMinute, DiskPerMinute int
+	// SplitEvery is the time between two splits; default 2 min.
+	SplitEvery time.Duration
+	// DiskFull is the share of a disk in use from which its broker takes no more groups, default 0.90; DiskRelieve that from
+	// which groups that are written to leave it, default 0.95. Both end 0.03 below.
+	DiskFull, DiskRelieve float64
 	// Warmup is how long a new controller watches loads before it acts on them; default 1 min.
 	Warmup time.Duration
 	// Vanish is the time within which more than a third of the brokers must vanish for the planner to stop itself; default 1 min.
@@ -36,6 +41,10 @@ func (l Limits) withDefaults() Limits {
 	l.Rest = cmp.Or(l.Rest, 10*time.Minute)
 	l.Return = cmp.Or(l.Return, time.Hour)
 	l.PerMinute = cmp.Or(l.PerMinute, 4)
+	l.DiskPerMinute = cmp.Or(l.DiskPerMinute, 20)
+	l.SplitEvery = cmp.Or(l.SplitEvery, 2*time.Minute)
+	l.DiskFull = cmp.Or(l.DiskFull, 0.90)
+	l.DiskRelieve = cmp.Or(l.DiskRelieve, 0.95)
 	l.Warmup = cmp.Or(l.Warmup, time.Minute)
 	l.Vanish = cmp.Or(l.Vanish, time.Minute)
 	return l
@@ -45,7 +54,8 @@ func (l Limits) withDefaults() Limits {
 type Broker struct {
 	ID       ident.Broker
 	Rack     string
-	Draining bool // it shall have no groups
+	Draining bool    // it shall have no groups
+	DiskUsed float64 // share of its fullest disk, 0 to 1; 0: not known
 }
 
 // Input is what a plan is made from.
@@ -57,8 +67,8 @@ type Input struct {
 	Now   time.Time
 	// Enabled is the operator's switch. Without it only draining brokers are emptied and pins are followed.
 	Enabled bool
-	// Hottest names the partition that makes most of a group's load, if one makes most of it; nil, or -1: not known.
-	Hottest func(ident.Group) (topic string, partition int32)
+	// Hot has the hottest partitions of groups whose owners were asked; a group that is absent: it is not known.
+	Hot map[ident.Group][]HotPartition
 }
 
 // Cause is why a group moves.
@@ -68,8 +78,10 @@ type Cause string
 const (
 	CauseDrain Cause = "drain" // its broker drains
 	CausePin   Cause = "pin"   // it is pinned to another broker
+	CauseDisk  Cause = "disk"  // its broker's disk is nearly full
 	CauseShare Cause = "share" // its log has more groups than its share
 	CauseLoad  Cause = "load"  // its broker has too much load
+	CauseSplit Cause = "split" // it got a partition that was split off; it does not move
 )
 
 // Move is one move that the planner wants.
@@ -82,21 +94,15 @@ type Move struct {
 	Why        string // for operators
 }
 
-// Split is a partition that is too hot for its group's other partitions: it should live in another group.
-type Split struct {
-	Topic     string      `json:"topic"`     // "": not known
-	Partition int32       `json:"partition"` // -1: not known
-	From      ident.Group `json:"fromGroup"`
-	To        ident.Group `json:"toGroup"`
-	Why       string      `json:"why"`
-}
-
 // Plan is what the planner wants now. Moves are ordered by cause and by group.
 type Plan struct {
 	Moves  []Move
-	Splits []Split
+	Splits []Split // at most one
+	Ask    []Ask   // what must be known to go on
 	// Held says why less is planned than could be, "" if nothing holds it.
 	Held string
+	// Notes are for operators: what else keeps groups where they are.
+	Notes []string
 	// Logs says how things stand, ordered by broker.
 	Logs []LogState
 }
@@ -109,6 +115,8 @@ type LogState struct {
 	Groups     int
 	Partitions int
 	Load       float64 // of the cluster's, 1 being the mean of all logs that take groups
+	DiskUsed   float64 // of its broker
+	Full       bool    // it takes no more groups
 }
 
 // Planner remembers what keeps it from moving groups back and forth.
@@ -117,8 +125,13 @@ type Planner struct {
 
 	began     time.Time
 	moved     map[ident.Group]moved
-	hot       map[ident.Broker]time.Time // since when a broker has too much load
-	spent     []time.Time                // moves for load in the last minute
+	hot       map[ident.Log]time.Time       // since when a log has too much load
+	spent     []time.Time                   // moves for load in the last minute
+	relieved  []time.Time                   // moves off full disks in the last minute
+	full      map[ident.Broker]bool         // takes no more groups
+	brim      map[ident.Broker]bool         // gives those that are written to
+	splitAt   time.Time                     // of the last split, or try
+	parted    map[ident.Partition]time.Time // when each was split off
 	watch     vanished
 	unsettled time.Time // since when there are groups without a home
 	nothing   bool      // planted: no hysteresis
@@ -133,7 +146,10 @@ type moved struct {
 
 // NewPlanner makes a planner that has seen nothing.
 func NewPlanner(l Limits) *Planner {
-	return &Planner{limits: l.withDefaults(), moved: make(map[ident.Group]moved), hot: make(map[ident.Broker]time.Time)}
+	return &Planner{
+		limits: l.withDefaults(), moved: make(map[ident.Group]moved), hot: make(map[ident.Log]time.Time),
+		full: make(map[ident.Broker]bool), brim: make(map[ident.Broker]bool), parted: make(map[ident.Partition]time.Time),
+	}
 }
 
 // shelf is one open log of a live broker while a plan is made.
@@ -144,6 +160,8 @@ type shelf struct {
 	want   int // groups that it shall have
 	cost   float64
 	load   float64
+	full   bool // it takes no more groups for its disk
+	brim   bool // and gives those that are written to
 }
 
 // item is one group while a plan is made.
@@ -165,6 +183,7 @@ type board struct {
 	items   []*item  // by group; only those on a shelf
 	plan    Plan
 	loaded  bool // there is load worth balancing
+	weigher *weigher
 
 	homeless int // groups that are on no shelf
 }
@@ -176,6 +195,8 @@ func (p *Planner) Plan(in Input) Plan {
 	}
 	b := newBoard(in)
 	p.watch.see(in, p.limits.Vanish)
+	p.disks(b)
+	p.stand(b)
 	p.drain(b)
 	switch {
 	case len(b.takers) == 0:
@@ -186,14 +207,16 @@ func (p *Planner) Plan(in Input) Plan {
 		b.plan.Held = "groups are failing over"
 	default:
 		p.pins(b)
-		if !in.Enabled {
-			b.plan.Held = "the balancer is switched off"
-			break
-		}
+		n := len(b.plan.Moves)
+		p.relieve(b)
 		p.shares(b)
 		p.loads(b)
+		if !in.Enabled { // it goes on watching how long what has been too much
+			b.plan.Held = "the balancer is switched off"
+			b.plan.Moves, b.plan.Splits, b.plan.Ask = b.plan.Moves[:n], nil, nil
+		}
 	}
-	order := map[Cause]int{CauseDrain: 0, CausePin: 1, CauseShare: 2, CauseLoad: 3}
+	order := map[Cause]int{CauseDrain: 0, CausePin: 1, CauseDisk: 2, CauseShare: 3, CauseLoad: 4}
 	slices.SortStableFunc(b.plan.Moves, func(x, y Move) int {
 		return cmp.Or(cmp.Compare(order[x.Cause], order[y.Cause]), cmp.Compare(x.Group, y.Group))
 	})
@@ -216,8 +239,11 @@ func (p *Planner) homeless(b *board) bool {
 // Moved tells the planner of a move that was done, so that the group rests.
 func (p *Planner) Moved(m Move, now time.Time) {
 	p.moved[m.Group] = moved{at: now, from: m.From, cause: m.Cause}
-	if m.Cause == CauseLoad {
+	switch m.Cause {
+	case CauseLoad:
 		p.spent = append(p.spent, now)
+	case CauseDisk:
+		p.relieved = append(p.relieved, now)
 	}
 }
 
@@ -230,10 +256,10 @@ func (p *Planner) rests(g ident.Group, now time.Time) bool {
 	return ok && now.Sub(m.at) < p.limits.Rest && !p.nothing
 }
 
-// settles says whether a group was moved for its load so recently that it is not moved for the number of groups. What was
-// moved for that may move again: another broker has come or gone since.
+// settles says whether a group was moved for its load, or off a full disk, so recently that it is not moved for the number of
+// groups. What was moved for that may move again: another broker has come or gone since.
 func (p *Planner) settles(g ident.Group, now time.Time) bool {
-	return p.rests(g, now) && p.moved[g].cause == CauseLoad
+	return p.rests(g, now) && (p.moved[g].cause == CauseLoad || p.moved[g].cause == CauseDisk)
 }
 
 func newBoard(in Input) *board {
@@ -257,7 +283,7 @@ func newBoard(in Input) *board {
 		}
 	}
 	w := weigh(in)
-	b.loaded = w.loaded
+	b.loaded, b.weigher = w.loaded, w
 	for g := range in.Map.Groups() {
 		cur := g.Current()
 		if cur == nil {
@@ -275,6 +301,11 @@ func newBoard(in Input) *board {
 		b.items = append(b.items, it)
 		sh.put(it)
 	}
+	return b
+}
+
+// stand says how things stand before anything moves.
+func (p *Planner) stand(b *board) {
 	for _, sh := range b.shelves {
 		parts := 0
 		for _, it := range sh.groups {
@@ -282,16 +313,25 @@ func newBoard(in Input) *board {
 		}
 		b.plan.Logs = append(b.plan.Logs, LogState{
 			Log: sh.log.ID, Broker: sh.broker.ID, Draining: sh.broker.Draining, Groups: len(sh.groups), Partitions: parts,
-			Load: sh.load * float64(max(len(b.takers), 1)),
+			Load: sh.load * float64(max(len(b.takers), 1)), DiskUsed: sh.broker.DiskUsed, Full: p.full[sh.broker.ID],
 		})
 	}
-	return b
 }
 
 // pinned returns a pin that is in force. A group in which nothing lives is about to lose its pin.
 func pinned(in Input, g ident.Group) (queuemapper.Pin, bool) {
 	pin, ok := in.Map.Pin(g)
 	return pin, ok && in.Map.Partitions(g) > 0 && (pin.Until.IsZero() || in.Now.Before(pin.Until))
+}
+
+// shareOf is the load of a part of what goes into a group.
+func (b *board) shareOf(g ident.Group, share float64) float64 {
+	l := b.in.Loads[g]
+	return b.weigher.weight(Load{BytesIn: share * l.BytesIn, BatchesIn: share * l.BatchesIn})
+}
+
+func (b *board) note(format string, args ...any) {
+	b.plan.Notes = append(b.plan.Notes, fmt.Sprintf(format, args...))
 }
 
 func (b *board) takes(id ident.Broker) bool {
@@ -334,8 +374,6 @@ func lightest(shelves []*shelf, ok func(*shelf) bool) *shelf {
 	return best
 }
 
-func always(*shelf) bool { return true }
-
 // drain empties brokers that shall have no groups.
 func (p *Planner) drain(b *board) {
 	if len(b.takers) == 0 {
@@ -346,7 +384,10 @@ func (p *Planner) drain(b *board) {
 			continue
 		}
 		for _, it := range heaviestFirst(sh.groups) {
-			to := lightest(b.takers, always)
+			to := lightest(b.takers, func(t *shelf) bool { return !t.full })
+			if to == nil {
+				to = lightest(b.takers, func(*shelf) bool { return true })
+			}
 			if pin, ok := pinned(b.in, it.group); ok && it.pinned {
 				to = lightest(b.takers, func(t *shelf) bool { return t.broker.ID == pin.Broker })
 			}

@@ -13,17 +13,17 @@ func slack(share float64) float64 { return max(1, math.Ceil(share*0.05)) }
 // shares gives every log that takes groups as many as the others, give or take one, when one is out of line. It
 // chooses groups such that what they cost becomes even as well.
 func (p *Planner) shares(b *board) {
+	logs, share := evenly(b.takers, groupsOf)
 	n := 0
-	for _, sh := range b.takers {
+	for _, sh := range logs {
 		n += len(sh.groups)
 	}
-	share := float64(n) / float64(len(b.takers))
-	out := slices.ContainsFunc(b.takers, func(sh *shelf) bool { return math.Abs(float64(len(sh.groups))-share) > slack(share) })
+	out := slices.ContainsFunc(logs, func(sh *shelf) bool { return math.Abs(float64(len(sh.groups))-share) > slack(share) })
 	if !out {
 		return
 	}
 	// Those that have most get the one more that does not divide evenly: it saves moves.
-	byCount := slices.Clone(b.takers)
+	byCount := slices.Clone(logs)
 	slices.SortStableFunc(byCount, func(x, y *shelf) int { return cmp.Compare(len(y.groups), len(x.groups)) })
 	mean := 0.0
 	for i, sh := range byCount {
@@ -38,7 +38,7 @@ func (p *Planner) shares(b *board) {
 		loose = append(loose, p.surplus(b, sh, mean)...)
 	}
 	for _, it := range heaviestFirst(loose) {
-		to := lightest(b.takers, func(sh *shelf) bool { return len(sh.groups) < sh.want })
+		to := lightest(byCount, func(sh *shelf) bool { return len(sh.groups) < sh.want && !sh.full })
 		if to == nil {
 			return
 		}

@@ -3,13 +3,10 @@ package balance
 import (
 	"context"
 	"encoding/json"
-	"errors"
-	"fmt"
 	"maps"
 	"slices"
 	"time"
 
-	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -20,10 +17,11 @@ import (
 // Status is what operators see.
 type Status struct {
 	Enabled bool         `json:"enabled"`
-	Held    string       `json:"held,omitempty"` // why less is done than could be
+	Held    string       `json:"held,omitempty"`  // why less is done than could be
+	Notes   []string     `json:"notes,omitempty"` // what else keeps groups where they are
 	Logs    []LogStatus  `json:"logs"`
 	Moves   []MoveStatus `json:"moves"`  // that would be made now, were nothing in the way
-	Splits  []Split      `json:"splits"` // that would help
+	Splits  []Split      `json:"splits"` // that would be made now
 	Recent  []MoveStatus `json:"recent"` // newest last
 }
 
@@ -35,6 +33,7 @@ type LogStatus struct {
 	Groups     int          `json:"groups"`
 	Partitions int          `json:"partitions"`
 	Load       float64      `json:"load"` // 1 is the mean
+	DiskUsed   float64      `json:"diskUsed"`
 }
 
 // MoveStatus is one move.
@@ -52,12 +51,27 @@ func (m *Move) status() MoveStatus {
 	return MoveStatus{Group: m.Group, FromBroker: m.FromBroker, ToBroker: m.ToBroker, Cause: m.Cause, Why: m.Why}
 }
 
-// Status says how things stand, and what would be moved now if the balancer were on and nothing held it. ErrNotActive.
-func (l *Loop) Status() (Status, error) {
+// Status says how things stand, and what would be moved and split now if the balancer were on and nothing held it. It asks an
+// owner which partitions of a group are hot when that must be known, which takes about a second. ErrNotActive.
+func (l *Loop) Status(ctx context.Context) (Status, error) {
+	s, asks, err := l.dryRun()
+	for range splitTries {
+		if len(asks) == 0 || err != nil {
+			break
+		}
+		for _, a := range asks {
+			l.sample(ctx, a)
+		}
+		s, asks, err = l.dryRun()
+	}
+	return s, err
+}
+
+func (l *Loop) dryRun() (Status, []Ask, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.planner == nil {
-		return Status{}, ErrNotActive
+		return Status{}, nil, ErrNotActive
 	}
 	in := l.input(time.Now())
 	held := l.planner.clone().Plan(in).Held
@@ -67,18 +81,21 @@ func (l *Loop) Status() (Status, error) {
 	dry.watch.resume()
 	plan := dry.Plan(in)
 	for _, ls := range plan.Logs {
-		s.Logs = append(s.Logs, LogStatus{Broker: ls.Broker, Log: ls.Log.String(), Draining: ls.Draining, Groups: ls.Groups, Partitions: ls.Partitions, Load: ls.Load})
+		s.Logs = append(s.Logs, LogStatus{
+			Broker: ls.Broker, Log: ls.Log.String(), Draining: ls.Draining, Groups: ls.Groups, Partitions: ls.Partitions, Load: ls.Load, DiskUsed: ls.DiskUsed,
+		})
 	}
 	for i := range plan.Moves {
 		s.Moves = append(s.Moves, plan.Moves[i].status())
 	}
 	s.Splits = append(s.Splits, plan.Splits...)
+	s.Notes = plan.Notes
 	for i := range l.recent {
 		r := l.recent[i].status()
 		r.At, r.Error = &l.recent[i].At, l.recent[i].Error
 		s.Recent = append(s.Recent, r)
 	}
-	return s, nil
+	return s, plan.Ask, nil
 }
 
 // Resume is the operator's word that brokers which vanished will not come back soon. ErrNotActive.
@@ -95,7 +112,8 @@ func (l *Loop) Resume() error {
 // clone is a planner that remembers the same.
 func (p *Planner) clone() *Planner {
 	c := *p
-	c.moved, c.hot, c.spent = maps.Clone(p.moved), maps.Clone(p.hot), slices.Clone(p.spent)
+	c.moved, c.hot, c.spent, c.relieved = maps.Clone(p.moved), maps.Clone(p.hot), slices.Clone(p.spent), slices.Clone(p.relieved)
+	c.full, c.brim, c.parted = maps.Clone(p.full), maps.Clone(p.brim), maps.Clone(p.parted)
 	c.watch.seen, c.watch.missing = maps.Clone(p.watch.seen), maps.Clone(p.watch.missing)
 	return &c
 }
@@ -107,8 +125,8 @@ type Service struct {
 }
 
 // Status implements peerpb.BalanceServer.
-func (s *Service) Status(context.Context, *peerpb.BalanceStatusRequest) (*peerpb.BalanceStatusReply, error) {
-	st, err := s.Loop.Status()
+func (s *Service) Status(ctx context.Context, _ *peerpb.BalanceStatusRequest) (*peerpb.BalanceStatusReply, error) {
+	st, err := s.Loop.Status(ctx)
 	if err != nil {
 		return nil, status.Error(codes.FailedPrecondition, err.Error())
 	}
@@ -125,36 +143,4 @@ func (s *Service) Resume(context.Context, *peerpb.BalanceResumeRequest) (*peerpb
 		return nil, status.Error(codes.FailedPrecondition, err.Error())
 	}
 	return &peerpb.BalanceResumeReply{}, nil
-}
-
-// Conns leads to other brokers' internal listeners.
-type Conns interface {
-	Conn(ident.Broker) (grpc.ClientConnInterface, error)
-}
-
-// Remote is Owners over the internal listeners.
-type Remote struct{ Conns Conns }
-
-// Move implements Owners.
-func (r Remote) Move(ctx context.Context, owner ident.Broker, groups []ident.Group, to ident.Log) (map[ident.Group]error, error) {
-	conn, err := r.Conns.Conn(owner)
-	if err != nil {
-		return nil, fmt.Errorf("reach broker %d: %w", owner, err)
-	}
-	rq := &peerpb.MoveRequest{To: to[:]}
-	for _, g := range groups {
-		rq.Groups = append(rq.Groups, int32(g))
-	}
-	reply, err := peerpb.NewOwnerClient(conn).Move(ctx, rq)
-	if err != nil {
-		return nil, fmt.Errorf("move groups of broker %d: %w", owner, err)
-	}
-	out := make(map[ident.Group]error, len(groups))
-	for _, g := range reply.GetGroups() {
-		out[ident.Group(g.GetGroup())] = nil
-		if g.GetError() != "" {
-			out[ident.Group(g.GetGroup())] = errors.New(g.GetError())
-		}
-	}
-	return out, nil
 }

@@ -46,7 +46,7 @@ type ServerConfig struct {
 	Dial func(ctx context.Context, address string) error
 	// Changed hears of each change, in order; it must not block. Optional.
 	Changed func(term uint64, broker ident.Broker, incarnation int64, standing failover.Standing, why Reason)
-	// Heard is given the heartbeats of live brokers that carry loads, about one a second of each. Optional.
+	// Heard is given the heartbeats of live brokers; about one a second of each carries loads, if it has any. Optional.
 	Heard func(*peerpb.Heartbeat)
 
 	Logger     *slog.Logger
@@ -247,7 +247,7 @@ func (s *Server) beat(t *term, stream uint64, hb *peerpb.Heartbeat) (dead, ok bo
 		b := Beat{Broker: ident.Broker(hb.GetBroker()), Incarnation: hb.GetIncarnation(), Leaving: hb.GetLeaving(), Draining: hb.GetDraining()}
 		dead, ok = t.machine.Beat(t.now(), stream, b), true
 	})
-	if ok && !dead && s.cfg.Heard != nil && hb.GetLoads() != nil {
+	if ok && !dead && s.cfg.Heard != nil {
 		s.cfg.Heard(hb)
 	}
 	return dead, ok

@@ -469,6 +469,170 @@ func (x *SplitRequest) GetGroup() int32 {
 	return 0
 }
 
+type HottestRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Group         int32                  `protobuf:"varint,1,opt,name=group,proto3" json:"group,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HottestRequest) Reset() {
+	*x = HottestRequest{}
+	mi := &file_owner_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HottestRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HottestRequest) ProtoMessage() {}
+
+func (x *HottestRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_owner_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HottestRequest.ProtoReflect.Descriptor instead.
+func (*HottestRequest) Descriptor() ([]byte, []int) {
+	return file_owner_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *HottestRequest) GetGroup() int32 {
+	if x != nil {
+		return x.Group
+	}
+	return 0
+}
+
+type PartitionLoad struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Topic         string                 `protobuf:"bytes,1,opt,name=topic,proto3" json:"topic,omitempty"`
+	TopicId       []byte                 `protobuf:"bytes,2,opt,name=topic_id,json=topicId,proto3" json:"topic_id,omitempty"`
+	Partition     int32                  `protobuf:"varint,3,opt,name=partition,proto3" json:"partition,omitempty"`
+	Share         float64                `protobuf:"fixed64,4,opt,name=share,proto3" json:"share,omitempty"` // of the bytes appended to its group, 0 to 1
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PartitionLoad) Reset() {
+	*x = PartitionLoad{}
+	mi := &file_owner_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PartitionLoad) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PartitionLoad) ProtoMessage() {}
+
+func (x *PartitionLoad) ProtoReflect() protoreflect.Message {
+	mi := &file_owner_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PartitionLoad.ProtoReflect.Descriptor instead.
+func (*PartitionLoad) Descriptor() ([]byte, []int) {
+	return file_owner_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *PartitionLoad) GetTopic() string {
+	if x != nil {
+		return x.Topic
+	}
+	return ""
+}
+
+func (x *PartitionLoad) GetTopicId() []byte {
+	if x != nil {
+		return x.TopicId
+	}
+	return nil
+}
+
+func (x *PartitionLoad) GetPartition() int32 {
+	if x != nil {
+		return x.Partition
+	}
+	return 0
+}
+
+func (x *PartitionLoad) GetShare() float64 {
+	if x != nil {
+		return x.Share
+	}
+	return 0
+}
+
+type HottestReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Partitions    []*PartitionLoad       `protobuf:"bytes,1,rep,name=partitions,proto3" json:"partitions,omitempty"` // the few hottest, hottest first; none: nothing was appended
+	Bytes         float64                `protobuf:"fixed64,2,opt,name=bytes,proto3" json:"bytes,omitempty"`         // appended to the group, per second
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HottestReply) Reset() {
+	*x = HottestReply{}
+	mi := &file_owner_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HottestReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HottestReply) ProtoMessage() {}
+
+func (x *HottestReply) ProtoReflect() protoreflect.Message {
+	mi := &file_owner_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HottestReply.ProtoReflect.Descriptor instead.
+func (*HottestReply) Descriptor() ([]byte, []int) {
+	return file_owner_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *HottestReply) GetPartitions() []*PartitionLoad {
+	if x != nil {
+		return x.Partitions
+	}
+	return nil
+}
+
+func (x *HottestReply) GetBytes() float64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
 type AwaitMapRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Revision      int64                  `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
@@ -478,7 +642,7 @@ type AwaitMapRequest struct {
 
 func (x *AwaitMapRequest) Reset() {
 	*x = AwaitMapRequest{}
-	mi := &file_owner_proto_msgTypes[8]
+	mi := &file_owner_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -490,7 +654,7 @@ func (x *AwaitMapRequest) String() string {
 func (*AwaitMapRequest) ProtoMessage() {}
 
 func (x *AwaitMapRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_owner_proto_msgTypes[8]
+	mi := &file_owner_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -503,7 +667,7 @@ func (x *AwaitMapRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AwaitMapRequest.ProtoReflect.Descriptor instead.
 func (*AwaitMapRequest) Descriptor() ([]byte, []int) {
-	return file_owner_proto_rawDescGZIP(), []int{8}
+	return file_owner_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *AwaitMapRequest) GetRevision() int64 {
@@ -521,7 +685,7 @@ type AwaitMapReply struct {
 
 func (x *AwaitMapReply) Reset() {
 	*x = AwaitMapReply{}
-	mi := &file_owner_proto_msgTypes[9]
+	mi := &file_owner_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -533,7 +697,7 @@ func (x *AwaitMapReply) String() string {
 func (*AwaitMapReply) ProtoMessage() {}
 
 func (x *AwaitMapReply) ProtoReflect() protoreflect.Message {
-	mi := &file_owner_proto_msgTypes[9]
+	mi := &file_owner_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -546,7 +710,7 @@ func (x *AwaitMapReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AwaitMapReply.ProtoReflect.Descriptor instead.
 func (*AwaitMapReply) Descriptor() ([]byte, []int) {
-	return file_owner_proto_rawDescGZIP(), []int{9}
+	return file_owner_proto_rawDescGZIP(), []int{12}
 }
 
 var File_owner_proto protoreflect.FileDescriptor
@@ -582,14 +746,27 @@ const file_owner_proto_rawDesc = "" +
 	"\fSplitRequest\x12\x14\n" +
 	"\x05topic\x18\x01 \x01(\tR\x05topic\x12\x1c\n" +
 	"\tpartition\x18\x02 \x01(\x05R\tpartition\x12\x14\n" +
-	"\x05group\x18\x03 \x01(\x05R\x05group\"-\n" +
+	"\x05group\x18\x03 \x01(\x05R\x05group\"&\n" +
+	"\x0eHottestRequest\x12\x14\n" +
+	"\x05group\x18\x01 \x01(\x05R\x05group\"t\n" +
+	"\rPartitionLoad\x12\x14\n" +
+	"\x05topic\x18\x01 \x01(\tR\x05topic\x12\x19\n" +
+	"\btopic_id\x18\x02 \x01(\fR\atopicId\x12\x1c\n" +
+	"\tpartition\x18\x03 \x01(\x05R\tpartition\x12\x14\n" +
+	"\x05share\x18\x04 \x01(\x01R\x05share\"b\n" +
+	"\fHottestReply\x12<\n" +
+	"\n" +
+	"partitions\x18\x01 \x03(\v2\x1c.skein.peer.v1.PartitionLoadR\n" +
+	"partitions\x12\x14\n" +
+	"\x05bytes\x18\x02 \x01(\x01R\x05bytes\"-\n" +
 	"\x0fAwaitMapRequest\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x03R\brevision\"\x0f\n" +
-	"\rAwaitMapReply2\x99\x02\n" +
+	"\rAwaitMapReply2\xe0\x02\n" +
 	"\x05Owner\x12G\n" +
 	"\aPrepare\x12\x1d.skein.peer.v1.PrepareRequest\x1a\x1b.skein.peer.v1.PrepareReply(\x01\x12<\n" +
 	"\x04Move\x12\x1a.skein.peer.v1.MoveRequest\x1a\x18.skein.peer.v1.MoveReply\x12?\n" +
-	"\x05Split\x12\x1b.skein.peer.v1.SplitRequest\x1a\x19.skein.peer.v1.MovedGroup\x12H\n" +
+	"\x05Split\x12\x1b.skein.peer.v1.SplitRequest\x1a\x19.skein.peer.v1.MovedGroup\x12E\n" +
+	"\aHottest\x12\x1d.skein.peer.v1.HottestRequest\x1a\x1b.skein.peer.v1.HottestReply\x12H\n" +
 	"\bAwaitMap\x12\x1e.skein.peer.v1.AwaitMapRequest\x1a\x1c.skein.peer.v1.AwaitMapReplyB/Z-github.com/skeinmq/skein/internal/peer/peerpbb\x06proto3"
 
 var (
@@ -604,7 +781,7 @@ func file_owner_proto_rawDescGZIP() []byte {
 	return file_owner_proto_rawDescData
 }
 
-var file_owner_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
+var file_owner_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
 var file_owner_proto_goTypes = []any{
 	(*Opening)(nil),         // 0: skein.peer.v1.Opening
 	(*PrepareRequest)(nil),  // 1: skein.peer.v1.PrepareRequest
@@ -614,26 +791,32 @@ var file_owner_proto_goTypes = []any{
 	(*MovedGroup)(nil),      // 5: skein.peer.v1.MovedGroup
 	(*MoveReply)(nil),       // 6: skein.peer.v1.MoveReply
 	(*SplitRequest)(nil),    // 7: skein.peer.v1.SplitRequest
-	(*AwaitMapRequest)(nil), // 8: skein.peer.v1.AwaitMapRequest
-	(*AwaitMapReply)(nil),   // 9: skein.peer.v1.AwaitMapReply
+	(*HottestRequest)(nil),  // 8: skein.peer.v1.HottestRequest
+	(*PartitionLoad)(nil),   // 9: skein.peer.v1.PartitionLoad
+	(*HottestReply)(nil),    // 10: skein.peer.v1.HottestReply
+	(*AwaitMapRequest)(nil), // 11: skein.peer.v1.AwaitMapRequest
+	(*AwaitMapReply)(nil),   // 12: skein.peer.v1.AwaitMapReply
 }
 var file_owner_proto_depIdxs = []int32{
-	0, // 0: skein.peer.v1.PrepareRequest.openings:type_name -> skein.peer.v1.Opening
-	2, // 1: skein.peer.v1.PrepareReply.frames:type_name -> skein.peer.v1.Frame
-	5, // 2: skein.peer.v1.MoveReply.groups:type_name -> skein.peer.v1.MovedGroup
-	1, // 3: skein.peer.v1.Owner.Prepare:input_type -> skein.peer.v1.PrepareRequest
-	4, // 4: skein.peer.v1.Owner.Move:input_type -> skein.peer.v1.MoveRequest
-	7, // 5: skein.peer.v1.Owner.Split:input_type -> skein.peer.v1.SplitRequest
-	8, // 6: skein.peer.v1.Owner.AwaitMap:input_type -> skein.peer.v1.AwaitMapRequest
-	3, // 7: skein.peer.v1.Owner.Prepare:output_type -> skein.peer.v1.PrepareReply
-	6, // 8: skein.peer.v1.Owner.Move:output_type -> skein.peer.v1.MoveReply
-	5, // 9: skein.peer.v1.Owner.Split:output_type -> skein.peer.v1.MovedGroup
-	9, // 10: skein.peer.v1.Owner.AwaitMap:output_type -> skein.peer.v1.AwaitMapReply
-	7, // [7:11] is the sub-list for method output_type
-	3, // [3:7] is the sub-list for method input_type
-	3, // [3:3] is the sub-list for extension type_name
-	3, // [3:3] is the sub-list for extension extendee
-	0, // [0:3] is the sub-list for field type_name
+	0,  // 0: skein.peer.v1.PrepareRequest.openings:type_name -> skein.peer.v1.Opening
+	2,  // 1: skein.peer.v1.PrepareReply.frames:type_name -> skein.peer.v1.Frame
+	5,  // 2: skein.peer.v1.MoveReply.groups:type_name -> skein.peer.v1.MovedGroup
+	9,  // 3: skein.peer.v1.HottestReply.partitions:type_name -> skein.peer.v1.PartitionLoad
+	1,  // 4: skein.peer.v1.Owner.Prepare:input_type -> skein.peer.v1.PrepareRequest
+	4,  // 5: skein.peer.v1.Owner.Move:input_type -> skein.peer.v1.MoveRequest
+	7,  // 6: skein.peer.v1.Owner.Split:input_type -> skein.peer.v1.SplitRequest
+	8,  // 7: skein.peer.v1.Owner.Hottest:input_type -> skein.peer.v1.HottestRequest
+	11, // 8: skein.peer.v1.Owner.AwaitMap:input_type -> skein.peer.v1.AwaitMapRequest
+	3,  // 9: skein.peer.v1.Owner.Prepare:output_type -> skein.peer.v1.PrepareReply
+	6,  // 10: skein.peer.v1.Owner.Move:output_type -> skein.peer.v1.MoveReply
+	5,  // 11: skein.peer.v1.Owner.Split:output_type -> skein.peer.v1.MovedGroup
+	10, // 12: skein.peer.v1.Owner.Hottest:output_type -> skein.peer.v1.HottestReply
+	12, // 13: skein.peer.v1.Owner.AwaitMap:output_type -> skein.peer.v1.AwaitMapReply
+	9,  // [9:14] is the sub-list for method output_type
+	4,  // [4:9] is the sub-list for method input_type
+	4,  // [4:4] is the sub-list for extension type_name
+	4,  // [4:4] is the sub-list for extension extendee
+	0,  // [0:4] is the sub-list for field type_name
 }
 
 func init() { file_owner_proto_init() }
@@ -647,7 +830,7 @@ func file_owner_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_owner_proto_rawDesc), len(file_owner_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   10,
+			NumMessages:   13,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -22,6 +22,7 @@ const (
 	Owner_Prepare_FullMethodName  = "/skein.peer.v1.Owner/Prepare"
 	Owner_Move_FullMethodName     = "/skein.peer.v1.Owner/Move"
 	Owner_Split_FullMethodName    = "/skein.peer.v1.Owner/Split"
+	Owner_Hottest_FullMethodName  = "/skein.peer.v1.Owner/Hottest"
 	Owner_AwaitMap_FullMethodName = "/skein.peer.v1.Owner/AwaitMap"
 )
 
@@ -39,6 +40,9 @@ type OwnerClient interface {
 	Move(ctx context.Context, in *MoveRequest, opts ...grpc.CallOption) (*MoveReply, error)
 	// Split gives one partition another group from its end on (O20). Both groups must be open in logs of this broker.
 	Split(ctx context.Context, in *SplitRequest, opts ...grpc.CallOption) (*MovedGroup, error)
+	// Hottest says which partitions of one group of this broker's make most of what is appended to it, sampled over about a
+	// second. FAILED_PRECONDITION: the group is not open here.
+	Hottest(ctx context.Context, in *HottestRequest, opts ...grpc.CallOption) (*HottestReply, error)
 	// AwaitMap answers once this broker acts on a map of at least the revision.
 	AwaitMap(ctx context.Context, in *AwaitMapRequest, opts ...grpc.CallOption) (*AwaitMapReply, error)
 }
@@ -84,6 +88,16 @@ func (c *ownerClient) Split(ctx context.Context, in *SplitRequest, opts ...grpc.
 	return out, nil
 }
 
+func (c *ownerClient) Hottest(ctx context.Context, in *HottestRequest, opts ...grpc.CallOption) (*HottestReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(HottestReply)
+	err := c.cc.Invoke(ctx, Owner_Hottest_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *ownerClient) AwaitMap(ctx context.Context, in *AwaitMapRequest, opts ...grpc.CallOption) (*AwaitMapReply, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(AwaitMapReply)
@@ -108,6 +122,9 @@ type OwnerServer interface {
 	Move(context.Context, *MoveRequest) (*MoveReply, error)
 	// Split gives one partition another group from its end on (O20). Both groups must be open in logs of this broker.
 	Split(context.Context, *SplitRequest) (*MovedGroup, error)
+	// Hottest says which partitions of one group of this broker's make most of what is appended to it, sampled over about a
+	// second. FAILED_PRECONDITION: the group is not open here.
+	Hottest(context.Context, *HottestRequest) (*HottestReply, error)
 	// AwaitMap answers once this broker acts on a map of at least the revision.
 	AwaitMap(context.Context, *AwaitMapRequest) (*AwaitMapReply, error)
 	mustEmbedUnimplementedOwnerServer()
@@ -128,6 +145,9 @@ func (UnimplementedOwnerServer) Move(context.Context, *MoveRequest) (*MoveReply,
 }
 func (UnimplementedOwnerServer) Split(context.Context, *SplitRequest) (*MovedGroup, error) {
 	return nil, status.Error(codes.Unimplemented, "method Split not implemented")
+}
+func (UnimplementedOwnerServer) Hottest(context.Context, *HottestRequest) (*HottestReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method Hottest not implemented")
 }
 func (UnimplementedOwnerServer) AwaitMap(context.Context, *AwaitMapRequest) (*AwaitMapReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method AwaitMap not implemented")
@@ -196,6 +216,24 @@ func _Owner_Split_Handler(srv interface{}, ctx context.Context, dec func(interfa
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Owner_Hottest_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(HottestRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(OwnerServer).Hottest(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Owner_Hottest_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(OwnerServer).Hottest(ctx, req.(*HottestRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Owner_AwaitMap_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(AwaitMapRequest)
 	if err := dec(in); err != nil {
@@ -228,6 +266,10 @@ var Owner_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Split",
 			Handler:    _Owner_Split_Handler,
+		},
+		{
+			MethodName: "Hottest",
+			Handler:    _Owner_Hottest_Handler,
 		},
 		{
 			MethodName: "AwaitMap",
