@@ -46,6 +46,8 @@ type SkeinFleet struct {
 	Binary string
 	Port   int // the first of ten for each broker
 	Args   []string
+	// Said is a folder for what the brokers say, verbosely, one file each; "": only what is wrong, in errors.
+	Said string
 }
 
 // Name implements FleetKind.
@@ -158,6 +160,14 @@ func (f *skeinFleet) grow(ctx context.Context) (id int, err error) {
 	return id, f.Start(ctx, id)
 }
 
+// said opens the file to which all processes of a broker add.
+func (f *skeinFleet) said(id int) (*os.File, error) {
+	if err := os.MkdirAll(f.kind.Said, 0o755); err != nil {
+		return nil, err
+	}
+	return os.OpenFile(filepath.Join(f.kind.Said, strconv.Itoa(id)+".log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+}
+
 // Start implements Fleet.
 func (f *skeinFleet) Start(ctx context.Context, id int) error {
 	args := []string{"serve", "--node-id", strconv.Itoa(id), "--data", filepath.Join(f.dir, strconv.Itoa(id)), "--listen", f.addr(id, 0), "--http", f.addr(id, 2)}
@@ -176,6 +186,14 @@ func (f *skeinFleet) Start(ctx context.Context, id int) error {
 	}
 	p := &skeinProc{cmd: exec.Command(f.kind.Binary, append(args, f.kind.Args...)...), done: make(chan struct{})}
 	p.cmd.Stderr = &p.log
+	if f.kind.Said != "" {
+		said, err := f.said(id)
+		if err != nil {
+			return err
+		}
+		defer said.Close() // the child has its own
+		p.cmd.Args, p.cmd.Stderr = append(p.cmd.Args, "--verbose"), said
+	}
 	out, err := p.cmd.StdoutPipe()
 	if err != nil {
 		return err

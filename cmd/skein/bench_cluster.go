@@ -15,7 +15,7 @@ import (
 
 // clusterBenchFlags are what the benchmarks of clusters share.
 type clusterBenchFlags struct {
-	script, binary, dir, only, jsonFile, heap string
+	script, binary, dir, only, jsonFile, heap, said string
 	port, kafkaPort                           int
 	alone, peerAlone                          bool
 }
@@ -31,6 +31,7 @@ func (f *clusterBenchFlags) add(cmd *cobra.Command) {
 	fl.StringVar(&f.only, "only", "", "scenarios, separated by commas")
 	fl.BoolVar(&f.alone, "alone", false, "Skein only")
 	fl.BoolVar(&f.peerAlone, "kafka-alone", false, "Kafka only")
+	fl.StringVar(&f.said, "said", "", "a directory for what Skein's brokers say, verbosely: ID.log")
 	fl.StringVar(&f.jsonFile, "json", "", "write the report to this file, too")
 }
 
@@ -39,10 +40,10 @@ func (f *clusterBenchFlags) skein() (bench.SkeinFleet, error) {
 		return bench.SkeinFleet{}, nil
 	}
 	if f.binary != "" {
-		return bench.SkeinFleet{Binary: f.binary, Port: f.port}, nil
+		return bench.SkeinFleet{Binary: f.binary, Port: f.port, Said: f.said}, nil
 	}
 	self, err := os.Executable()
-	return bench.SkeinFleet{Binary: self, Port: f.port}, err
+	return bench.SkeinFleet{Binary: self, Port: f.port, Said: f.said}, err
 }
 
 // peer is Kafka, or nil.
