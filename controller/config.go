@@ -32,7 +32,7 @@ type Config struct {
 	// Conns leads to the other brokers; it goes with Transport.
 	Conns Conns
 	// Timeout is raft's heartbeat and election timeout; default 10 ms without a transport
-	// (nobody can be slow but itself), 300 ms with one.
+	// (nobody can be slow but itself), 800 ms with one.
 	Timeout time.Duration
 	// Lease is how long a leader that does not hear from a majority goes on; default half of Timeout.
 	Lease time.Duration
@@ -89,7 +89,7 @@ func (cfg Config) withDefaults() Config {
 	if cfg.Timeout == 0 {
 		cfg.Timeout = 10 * time.Millisecond
 		if cfg.Transport != nil {
-			cfg.Timeout = 300 * time.Millisecond
+			cfg.Timeout = 800 * time.Millisecond // a dead leader does not wait for it: LeaderGone
 		}
 	}
 	if cfg.Lease == 0 {

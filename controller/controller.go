@@ -13,6 +13,8 @@ import (
 
 	"github.com/hashicorp/raft"
 	wal "github.com/hashicorp/raft-wal"
+
+	"github.com/skeinmq/skein/internal/ident"
 )
 
 // Controller is one member. Open, then Run until the end; the other methods may be called
@@ -39,6 +41,7 @@ type Controller struct {
 	// reign is set while this broker leads and shows everything; leaders fires when it, or the leader, changes.
 	reign   atomic.Pointer[reign]
 	leaders signal
+	former  atomic.Pointer[ident.Broker] // the newest leader but this broker
 	// progress is how far state is, wrote the index of the newest batch of this broker in each partition.
 	progress *progress
 	wrote    [Partitions]atomic.Uint64
@@ -131,6 +134,9 @@ func (c *Controller) Run(ctx context.Context) (err error) {
 		case <-c.nudge:
 			c.takeSnapshot(r)
 		case <-observed:
+			if id, _, ok := c.Leader(); ok && id != c.cfg.ID {
+				c.former.Store(&id)
+			}
 			c.leaders.fire()
 		case leads := <-r.LeaderCh():
 			c.depose(coming)

@@ -134,6 +134,18 @@ func (c *Controller) abdicate(r *raft.Raft) {
 	}
 }
 
+// takeoverTurn is how long a voter waits for each one before it that may take over from a dead leader.
+const takeoverTurn = 75 * time.Millisecond
+
+// Former is the last other broker that led as far as this one knows, and when this one heard from it last.
+func (c *Controller) Former() (leader ident.Broker, heard time.Time, ok bool) {
+	r, id := c.raft.Load(), c.former.Load()
+	if r == nil || id == nil {
+		return 0, time.Time{}, false
+	}
+	return *id, r.LastContact(), true
+}
+
 // LeaderGone tells the controller that the process of the leader does not exist any more: its
 // address refused a connection. A voter then does not wait for the leader's silence to become long enough.
 // The voters go one after the other, by their ids, so that they do not take each other's votes. Nothing
@@ -159,7 +171,7 @@ func (c *Controller) LeaderGone(leader ident.Broker) {
 	}
 	c.spawn(func() {
 		select {
-		case <-time.After(time.Duration(rank) * c.cfg.Timeout / 4):
+		case <-time.After(time.Duration(rank) * takeoverTurn):
 		case <-c.over:
 			return
 		}

@@ -16,8 +16,8 @@ import (
 // clusterBenchFlags are what the benchmarks of clusters share.
 type clusterBenchFlags struct {
 	script, binary, dir, only, jsonFile, heap, said string
-	port, kafkaPort                           int
-	alone, peerAlone                          bool
+	port, kafkaPort                                 int
+	alone, peerAlone                                bool
 }
 
 func (f *clusterBenchFlags) add(cmd *cobra.Command) {

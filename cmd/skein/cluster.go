@@ -24,6 +24,7 @@ import (
 func (n *node) openSessions() {
 	n.sessions = session.NewServer(session.ServerConfig{
 		Self: n.settings.nodeID, Leadership: n.ctl, Map: n.store, Logger: n.logger, Registerer: n.registry,
+		Changed: n.etcdLeaderGone,
 		Heard: func(hb *peerpb.Heartbeat) {
 			now := time.Now()
 			n.balancer.ObserveDisk(ident.Broker(hb.GetBroker()), hb.GetDiskUsed())
@@ -36,6 +37,21 @@ func (n *node) openSessions() {
 		Store: n.store, Sessions: n.sessions, Owners: balance.Remote{Conns: n.net.pool}, Enabled: n.mayBalance, Logger: n.logger, Registerer: n.registry,
 	})
 	peerpb.RegisterBalanceServer(n.net.server.GRPC(), &balance.Service{Loop: n.balancer})
+}
+
+// etcdLeaderGone has this broker's etcd member stand for election when the one that led is dead.
+func (n *node) etcdLeaderGone(_ uint64, b ident.Broker, _ int64, _ failover.Standing, why session.Reason) {
+	m := n.member.Load()
+	if m == nil || why != session.Refused {
+		return
+	}
+	go func() { // one for each death
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		if err := m.LeaderGone(ctx, memberName(b)); err != nil {
+			n.logger.Warn("etcd's election not hastened", "error", err)
+		}
+	}()
 }
 
 // standing is a broker's, with what operators want of it.

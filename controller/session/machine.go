@@ -56,6 +56,9 @@ type Machine struct {
 	brokers map[ident.Broker]*broker
 	ticked  time.Duration
 	actions []Action
+
+	former ident.Broker  // led before
+	silent time.Duration // how long it was when the term began
 }
 
 // broker is one session.
@@ -74,6 +77,12 @@ type broker struct {
 // NewMachine begins a term in which nothing is known. Nobody knocks at self's door.
 func NewMachine(self ident.Broker, timeout, probe time.Duration) *Machine {
 	return &Machine{self: self, timeout: timeout, probe: probe, brokers: make(map[ident.Broker]*broker)}
+}
+
+// Former says who led before, and for how long it had not been heard when the term began: the voters have waited for it
+// already. A quarter of the timeout is left to it, as it may only have been deposed.
+func (m *Machine) Former(id ident.Broker, silent time.Duration) {
+	m.former, m.silent = id, max(0, min(silent, m.timeout-m.timeout/4))
 }
 
 // Drain returns what the events since the last Drain ask for.
@@ -106,6 +115,10 @@ func (m *Machine) List(now time.Duration, listed []Listed) {
 
 func (m *Machine) add(now time.Duration, l Listed) *broker {
 	b := &broker{id: l.Broker, incarnation: l.Incarnation, address: l.Address, since: now, heard: now, probed: now - m.probe, streams: make(map[uint64]bool)}
+	if l.Broker == m.former {
+		b.heard = now - m.silent
+		m.silent = 0 // once
+	}
 	m.brokers[l.Broker] = b
 	return b
 }

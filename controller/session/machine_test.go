@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/skeinmq/skein/controller/failover"
 	"github.com/skeinmq/skein/internal/ident"
 )
 
@@ -147,4 +148,31 @@ func FuzzWhoeverBeatsLives(f *testing.F) {
 			m.Drain()
 		}
 	})
+}
+
+// TestFormer: the leader before has been silent for a while when a term begins, and the new one need not wait for all of
+// its timeout again; it has a quarter of it to show that it was only deposed.
+func TestFormer(t *testing.T) {
+	for _, c := range []struct{ silent, dead time.Duration }{
+		{0, 2 * time.Second},
+		{900 * time.Millisecond, 1100 * time.Millisecond},
+		{time.Hour, 500 * time.Millisecond},
+		{-time.Hour, 2 * time.Second},
+	} {
+		m := NewMachine(1, 2*time.Second, 50*time.Millisecond)
+		m.Former(2, c.silent)
+		m.List(0, []Listed{{Broker: 2, Incarnation: 7}, {Broker: 3, Incarnation: 7}})
+		at := map[ident.Broker]time.Duration{}
+		for now := time.Duration(0); now <= 3*time.Second; now += 10 * time.Millisecond {
+			m.Tick(now)
+			for _, a := range m.Drain() {
+				if a.Standing == failover.Dead {
+					at[a.Broker] = now
+				}
+			}
+		}
+		if at[2] != c.dead || at[3] != 2*time.Second {
+			t.Errorf("silent for %v: dead after %v", c.silent, at)
+		}
+	}
 }

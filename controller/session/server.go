@@ -25,6 +25,8 @@ import (
 // Leadership tells when this broker is the active controller; *controller.Controller does.
 type Leadership interface {
 	Lead(ctx context.Context, fn func(ctx context.Context, term uint64))
+	// Former is who led before, and when it was heard last.
+	Former() (leader ident.Broker, heard time.Time, ok bool)
 }
 
 // Map is the map as it changes; *queuemapper.Store is one.
@@ -117,6 +119,9 @@ func (s *Server) Run(ctx context.Context) error {
 func (s *Server) reign(ctx context.Context, number uint64) {
 	t := &term{
 		number: number, ctx: ctx, began: time.Now(), machine: NewMachine(s.cfg.Self, s.cfg.Timeout, s.cfg.Probe),
+	}
+	if id, heard, ok := s.cfg.Leadership.Former(); ok {
+		t.machine.Former(id, t.began.Sub(heard))
 	}
 	s.mu.Lock()
 	s.term = t

@@ -101,6 +101,8 @@ func (n *node) Lead(ctx context.Context, fn func(ctx context.Context, term uint6
 	}
 }
 
+func (n *node) Former() (ident.Broker, time.Time, bool) { return 0, time.Time{}, false }
+
 func (n *node) Conn(b ident.Broker) (grpc.ClientConnInterface, error) {
 	return grpc.NewClient("passthrough:///"+n.c.nodes[b].addr, grpc.WithTransportCredentials(insecure.NewCredentials()))
 }

@@ -38,9 +38,9 @@ const (
 	electionTicks = 5
 
 	// With other members a stall of the leader, its disk or the scheduler must not cost an election; a dead leader is
-	// noticed after one to two times 200 ms (ADR 12 has the measurements).
-	peerTickMs        = 20
-	peerElectionTicks = 10
+	// noticed after one to two times 800 ms, or at once by LeaderGone (ADR 12 has the measurements).
+	peerTickMs        = 40
+	peerElectionTicks = 20
 
 	// walSegment is preallocated twice per server; etcd's own 64 MB would make every
 	// fresh one-broker cluster take 128 MB of disk.

@@ -10,10 +10,10 @@ import (
 )
 
 // etcd leaves a request that was on its way to a leader that died waiting for seven seconds, and one without a leader
-// for five. A map that fails over in half a second cannot: a request waits for a leader only so long as an election
+// for five. A map that fails over within a second cannot: a request waits for a leader only so long as an election
 // takes, and is given up, its outcome unknown, once another leader is there and has not answered.
 const (
-	leaderPatience = 1500 * time.Millisecond // without any leader
+	leaderPatience = 2500 * time.Millisecond // without any leader
 	leaderGrace    = 60 * time.Millisecond   // of a new leader, for what the old one had on its way
 	leaderPoll     = 20 * time.Millisecond
 )

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"go.etcd.io/raft/v3/raftpb"
 	"net"
 	"net/http"
 	"slices"
@@ -91,6 +92,17 @@ func (s *Server) Removed() bool { return s.etcd.Cluster().Member(s.etcd.MemberID
 
 // Leader is the id of the member that leads, 0 if there is none as far as this one knows.
 func (s *Server) Leader() uint64 { return s.etcd.Lead() }
+
+// LeaderGone tells this member that the process of a member does not exist any more: if it led, or nobody does, this one
+// stands for election now instead of when the leader has been silent for long enough. One member should be told. Nothing
+// rests on its being true.
+func (s *Server) LeaderGone(ctx context.Context, name string) error {
+	lead, self := s.etcd.Lead(), s.ID()
+	if m := s.etcd.Cluster().Member(types.ID(lead)); lead == self || m != nil && m.Name != name {
+		return nil
+	}
+	return s.etcd.Process(ctx, &raftpb.Message{Type: raftpb.MsgTimeoutNow.Enum(), From: &lead, To: &self})
+}
 
 func member(id uint64, name string, urls []string, learner, started bool) Member {
 	m := Member{ID: id, Name: name, Learner: learner, Started: started}
