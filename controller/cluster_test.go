@@ -359,7 +359,7 @@ func TestKillLeader(t *testing.T) {
 			t.Logf("new leader after %v, slowest write %v, %d writes", took, slowest, acked)
 			limit := 1500 * time.Millisecond
 			if !told { // the longest election timeout, and one election that nobody won
-				limit = 4 * c.members[old.id].cfg.Timeout
+				limit = 4 * c.members[old.id].cfg.withDefaults().Timeout
 			}
 			if took > limit || slowest > limit+500*time.Millisecond {
 				t.Errorf("that is too long")
@@ -453,7 +453,9 @@ func TestRejoin(t *testing.T) {
 	stop := c.commit(1, 2)
 	time.Sleep(100 * time.Millisecond)
 	all := stop()
-	delete(c.raftAt, 3)
+	c.mu.Lock()
+	delete(c.raftAt, 3) // which raft's dialers look at
+	c.mu.Unlock()
 	back := c.start(3, away.dir, nil)
 	join := &peerpb.JoinRequest{Broker: 3, Address: c.raftAt[3]}
 	for end := time.Now().Add(10 * time.Second); ; time.Sleep(20 * time.Millisecond) { // as whoever joins does
@@ -563,7 +565,7 @@ func TestHandOver(t *testing.T) {
 	old.stop = nil
 	go func() { cut(); <-old.ended; close(stopped) }()
 	c.leader(old.id)
-	if took := time.Since(start); took > 250*time.Millisecond {
+	if took := time.Since(start); took > c.members[old.id].cfg.withDefaults().Timeout { // nobody waited for an election
 		t.Errorf("nobody led for %v", took)
 	}
 	<-stopped
