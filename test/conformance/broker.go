@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -19,6 +20,8 @@ type broker struct {
 	name      string
 	bootstrap string
 	stop      func()
+	// faults ends what is done to the brokers while the cases run, and says how many there were; nil: nothing is.
+	faults func() (int, error)
 }
 
 func startBroker(ctx context.Context, o options, in *installer) (*broker, error) {
@@ -26,7 +29,9 @@ func startBroker(ctx context.Context, o options, in *installer) (*broker, error)
 	case o.bootstrap != "":
 		return &broker{name: o.bootstrap, bootstrap: o.bootstrap, stop: func() {}}, nil
 	case o.kafka:
-		return startKafka(ctx, in)
+		return startKafka(ctx, in, o.brokers)
+	case o.brokers > 1:
+		return startCluster(ctx, o)
 	}
 	return startSkein(ctx, o)
 }
@@ -41,7 +46,7 @@ func freePort() (string, error) {
 	return port, err
 }
 
-func startKafka(ctx context.Context, in *installer) (*broker, error) {
+func startKafka(ctx context.Context, in *installer, brokers int) (*broker, error) {
 	if err := in.jdk(ctx); err != nil {
 		return nil, err
 	}
@@ -50,14 +55,15 @@ func startKafka(ctx context.Context, in *installer) (*broker, error) {
 		return nil, err
 	}
 	// The broker outlives the script, so its output must not be a pipe that we wait for.
-	cmd := exec.CommandContext(ctx, in.peer(), "start", "-p", port)
+	cmd := exec.CommandContext(ctx, in.peer(), "start", "-p", port, "-n", strconv.Itoa(brokers))
 	cmd.Stderr = os.Stderr
 	out, err := cmd.Output()
 	if err != nil {
 		return nil, fmt.Errorf("start kafka: %w", err)
 	}
 	stop := func() { exec.Command(in.peer(), "stop", "-p", port).Run() }
-	return &broker{name: "Apache Kafka 4.3.0", bootstrap: strings.TrimSpace(string(out)), stop: stop}, nil
+	first, _, _ := strings.Cut(strings.TrimSpace(string(out)), ",")
+	return &broker{name: fmt.Sprintf("Apache Kafka 4.3.0, %d broker(s)", brokers), bootstrap: first, stop: stop}, nil
 }
 
 // startSkein starts the broker under test and waits for its ready line.

@@ -43,6 +43,8 @@ type stage struct {
 	run   string // begins every topic and group name of this run
 	base  int64  // time base of all records of this run, in ms
 	limit time.Duration
+	// factor is the replication factor of topics.
+	factor int16
 
 	// The self-test puts a proxy before the clients and changes these between its rounds.
 	clients string            // where clients connect
@@ -105,7 +107,7 @@ func (s *stage) createTopic(ctx context.Context, topic string, partitions int32)
 	for k, v := range s.configs {
 		configs[k] = &v
 	}
-	if _, err := s.adm.CreateTopic(ctx, partitions, 1, configs, topic); err != nil {
+	if _, err := s.adm.CreateTopic(ctx, partitions, s.factor, configs, topic); err != nil {
 		return fmt.Errorf("create topic %s: %w", topic, err)
 	}
 	return nil

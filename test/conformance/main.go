@@ -35,6 +35,9 @@ type options struct {
 	logs      string
 	cache     string
 	parallel  int
+	brokers   int
+	basePort  int
+	kill      time.Duration
 	timeout   time.Duration
 	selftest  bool
 	trace     bool
@@ -71,6 +74,9 @@ func parseFlags() options {
 	flag.StringVar(&o.logs, "logs", "", "`DIR` for the logs of failed cases (default: logs in the cache)")
 	flag.StringVar(&o.cache, "cache", "", "`DIR` for installed clients (default: skein-conformance in the user's cache folder)")
 	flag.IntVar(&o.parallel, "parallel", 4, "`CLIENTS` that run at the same time")
+	flag.IntVar(&o.brokers, "brokers", 1, "`BROKERS` to start; clients are told the first")
+	flag.IntVar(&o.basePort, "base-port", 0, "Kafka `PORT` of the first of several brokers (default: a free one)")
+	flag.DurationVar(&o.kill, "kill", 0, "kill -9 one of several brokers every `DURATION` while the cases run, and start it again after half of that")
 	flag.DurationVar(&o.timeout, "timeout", 60*time.Second, "longest time of one case")
 	flag.BoolVar(&o.selftest, "selftest", false, "plant faults between clients and broker; passes when every aimed case fails")
 	flag.BoolVar(&o.trace, "trace", false, "print which requests in which versions each client sends")
@@ -100,6 +106,9 @@ func run(ctx context.Context, o options) (int, error) {
 	chosen, err := choose(o)
 	if err != nil {
 		return 2, err
+	}
+	if o.kill > 0 && (o.brokers < 2 || o.kafka || o.bootstrap != "") {
+		return 2, errors.New("--kill needs --brokers 3 of Skein")
 	}
 	if o.list {
 		for _, c := range chosen.clients {
@@ -136,7 +145,15 @@ func run(ctx context.Context, o options) (int, error) {
 	} else if err := m.runTraced(ctx); err != nil {
 		return 2, err
 	}
-	return report(os.Stdout, o, m.results, b.name, time.Since(began))
+	code, err := report(os.Stdout, o, m.results, b.name, time.Since(began))
+	if b.faults != nil {
+		n, ferr := b.faults()
+		fmt.Printf("%d brokers were killed and came back\n", n)
+		if ferr != nil || n == 0 {
+			return 2, errors.Join(err, ferr, errors.New("no fault ran to its end"))
+		}
+	}
+	return code, err
 }
 
 func report(out *os.File, o options, results []result, broker string, took time.Duration) (int, error) {

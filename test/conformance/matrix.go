@@ -46,6 +46,10 @@ func newMatrix(_ context.Context, o options, b *broker, in *installer, chosen se
 	if err != nil {
 		return nil, err
 	}
+	if s.factor = 1; o.brokers > 1 {
+		s.factor = 3
+		s.configs = map[string]string{"min.insync.replicas": "2"}
+	}
 	m := &matrix{o: o, in: in, chosen: chosen, stage: s}
 	m.tools = &toolHost{in: in, stage: s}
 	return m, nil
