@@ -69,15 +69,19 @@ func (h *Host) drainTo(ctx context.Context, m *queuemapper.Map, targets []ident.
 		if err := context.Cause(ctx); err != nil {
 			return moved, err
 		}
+		stay, why := 0, error(nil)
 		for _, v := range h.Move(ctx, byTarget[to], to) {
 			switch {
 			case v.Err == nil:
 				moved = true
 			case errors.Is(v.Err, ErrBusy): // it is tried again
 			default:
-				h.log.Warn("move a group away", "group", v.Group, "to", to, "err", v.Err)
+				stay, why = stay+1, v.Err
 				passed[to] = true
 			}
+		}
+		if stay > 0 && ctx.Err() == nil {
+			h.log.Warn("groups do not move away", "groups", stay, "to", to, "err", why)
 		}
 	}
 	return moved, nil

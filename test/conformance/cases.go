@@ -45,6 +45,7 @@ type stage struct {
 	limit time.Duration
 	// factor is the replication factor of topics.
 	factor int16
+	faults bool // brokers are killed
 
 	// The self-test puts a proxy before the clients and changes these between its rounds.
 	clients string            // where clients connect
@@ -107,7 +108,7 @@ func (s *stage) createTopic(ctx context.Context, topic string, partitions int32)
 	for k, v := range s.configs {
 		configs[k] = &v
 	}
-	if _, err := s.adm.CreateTopic(ctx, partitions, s.factor, configs, topic); err != nil {
+	if _, err := s.adm.CreateTopic(ctx, partitions, s.factor, configs, topic); err != nil && !(s.faults && errors.Is(err, kerr.TopicAlreadyExists)) {
 		return fmt.Errorf("create topic %s: %w", topic, err)
 	}
 	return nil
@@ -140,6 +141,7 @@ func (s *stage) prepare(ctx context.Context, c client, name string) (facts, erro
 	f := facts{params: map[string]string{
 		"case": name, "bootstrap": s.clientAddr(c), "topic": topic, "group": topic, "salt": topic, "loose": strconv.FormatBool(c.loose),
 		"timebase": strconv.FormatInt(s.base, 10), "seconds": strconv.Itoa(int(s.limit.Seconds()) - 5),
+		"faults": strconv.FormatBool(s.faults),
 	}}
 	set := func(kv ...string) {
 		for i := 0; i < len(kv); i += 2 {

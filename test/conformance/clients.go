@@ -54,8 +54,8 @@ func clients() []client {
 		}
 		out = append(out, c)
 	}
-	for i := range toolCases {
-		out = append(out, client{name: toolCases[i].name, tool: &toolCases[i]})
+	for _, t := range slices.Concat(toolCases, clusterToolCases) {
+		out = append(out, client{name: t.name, tool: &t})
 	}
 	return out
 }

@@ -46,6 +46,7 @@ func newMatrix(_ context.Context, o options, b *broker, in *installer, chosen se
 	if err != nil {
 		return nil, err
 	}
+	s.faults = o.kill > 0
 	if s.factor = 1; o.brokers > 1 {
 		s.factor = 3
 		s.configs = map[string]string{"min.insync.replicas": "2"}
@@ -168,13 +169,30 @@ func (m *matrix) runCase(ctx context.Context, r *runner, c client, out *result) 
 	return alive
 }
 
+// patiently asks again when brokers are killed while we look: what is wrong stays wrong.
+func (m *matrix) patiently(ctx context.Context, look func(context.Context) error) error {
+	err := look(ctx)
+	for deadline := time.Now().Add(2 * m.o.kill); err != nil && m.o.kill > 0 && time.Now().Before(deadline); err = look(ctx) {
+		select {
+		case <-time.After(500 * time.Millisecond):
+		case <-ctx.Done():
+			return err
+		}
+	}
+	return err
+}
+
 func (m *matrix) ask(ctx context.Context, r *runner, c client, name string) (status, text string, alive bool) {
 	if m.seedErr != nil {
 		return "fail", m.seedErr.Error(), true
 	}
 	limited, cancel := context.WithTimeout(ctx, m.o.timeout)
 	defer cancel()
-	f, err := m.stage.prepare(limited, c, name)
+	var f facts
+	err := m.patiently(limited, func(ctx context.Context) (err error) {
+		f, err = m.stage.prepare(ctx, c, name)
+		return err
+	})
 	if err != nil {
 		return "fail", "prepare: " + err.Error(), true
 	}
@@ -186,7 +204,7 @@ func (m *matrix) ask(ctx context.Context, r *runner, c client, name string) (sta
 	if status == "pass" && f.verify != nil {
 		limited, cancel := context.WithTimeout(ctx, m.o.timeout)
 		defer cancel()
-		if err := f.verify(limited); err != nil {
+		if err := m.patiently(limited, f.verify); err != nil {
 			return "fail", fmt.Sprintf("broker's side: %v", err), true
 		}
 	}

@@ -135,6 +135,9 @@ func (m *matrix) runTool(ctx context.Context, c client) {
 	var cancel context.CancelFunc
 	run.ctx, cancel = context.WithTimeout(ctx, m.o.timeout)
 	defer cancel()
+	if list, err := m.stage.adm.ListBrokers(run.ctx); err == nil && len(list) < c.tool.brokers {
+		return // there is no line of it
+	}
 	err := m.tools.start(ctx)
 	if err == nil {
 		err = c.tool.run(run)

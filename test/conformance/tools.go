@@ -15,24 +15,25 @@ import (
 
 // toolCase is one line of the second table.
 type toolCase struct {
-	name string
-	run  func(*toolRun) error
+	name    string
+	brokers int // that it needs; 0: one will do
+	run     func(*toolRun) error
 }
 
 var toolCases = []toolCase{
-	{"kafka-topics", toolTopics},
-	{"kafka-configs", toolConfigs},
-	{"kafka-consumer-groups", toolConsumerGroups},
-	{"kafka-get-offsets", toolGetOffsets},
-	{"kafka-delete-records", toolDeleteRecords},
-	{"kafka-log-dirs", toolLogDirs},
-	{"kafka-console-producer", toolConsoleProducer},
-	{"kafka-console-consumer", toolConsoleConsumer},
-	{"kafka-producer-perf-test", toolProducerPerf},
-	{"kafka-consumer-perf-test", toolConsumerPerf},
-	{"kafka-e2e-latency", toolLatency},
-	{"kafka-broker-api-versions", toolAPIVersions},
-	{"kafka-cluster", toolCluster},
+	{name: "kafka-topics", run: toolTopics},
+	{name: "kafka-configs", run: toolConfigs},
+	{name: "kafka-consumer-groups", run: toolConsumerGroups},
+	{name: "kafka-get-offsets", run: toolGetOffsets},
+	{name: "kafka-delete-records", run: toolDeleteRecords},
+	{name: "kafka-log-dirs", run: toolLogDirs},
+	{name: "kafka-console-producer", run: toolConsoleProducer},
+	{name: "kafka-console-consumer", run: toolConsoleConsumer},
+	{name: "kafka-producer-perf-test", run: toolProducerPerf},
+	{name: "kafka-consumer-perf-test", run: toolConsumerPerf},
+	{name: "kafka-e2e-latency", run: toolLatency},
+	{name: "kafka-broker-api-versions", run: toolAPIVersions},
+	{name: "kafka-cluster", run: toolCluster},
 }
 
 // twenty makes the run's topic with one partition and twenty reference records.

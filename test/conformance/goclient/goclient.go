@@ -74,18 +74,19 @@ func (p Params) set() record.Set {
 // Names lists the libraries of this package.
 func Names() []string { return []string{"franz-go", "sarama", "sarama-max", "kafka-go", "kcat"} }
 
-func open(name, bootstrap string) (Client, error) {
+// open makes a client. With faults, brokers are killed while it works: it goes on after errors that programs go on after.
+func open(name, bootstrap string, faults bool) (Client, error) {
 	switch name {
 	case "franz-go":
 		return newFranz(bootstrap)
 	case "sarama":
-		return newSarama(bootstrap, sarama.DefaultVersion)
+		return newSarama(bootstrap, sarama.DefaultVersion, faults)
 	case "sarama-max":
-		return newSarama(bootstrap, sarama.MaxVersion)
+		return newSarama(bootstrap, sarama.MaxVersion, faults)
 	case "kafka-go":
 		return newSegmentio(bootstrap), nil
 	case "kcat":
-		return &kcat{bootstrap: bootstrap}, nil
+		return &kcat{bootstrap: bootstrap, faults: faults}, nil
 	}
 	return nil, fmt.Errorf("open client: unknown library %q", name)
 }
@@ -115,7 +116,7 @@ func Serve(name string, in io.Reader, out io.Writer) error {
 func runCase(name string, p Params) error {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Duration(p.num("seconds"))*time.Second)
 	defer cancel()
-	c, err := open(name, p["bootstrap"])
+	c, err := open(name, p["bootstrap"], p["faults"] == "true")
 	if err != nil {
 		return err
 	}

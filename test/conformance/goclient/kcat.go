@@ -21,7 +21,18 @@ import (
 
 // kcat is the command-line program of that name. It has no admin calls, sets no
 // timestamps, and gives all records of one run the same headers.
-type kcat struct{ bootstrap string }
+type kcat struct {
+	bootstrap string
+	faults    bool
+}
+
+// patience makes kcat go on after errors that librdkafka goes on after.
+func (k *kcat) patience() []string {
+	if k.faults {
+		return []string{"-E"}
+	}
+	return nil
+}
 
 // Fields end with 0x1f and records with 0x1e; no reference record holds either.
 const kcatFormat = "%p\x1f%o\x1f%T\x1f%K\x1f%k\x1f%S\x1f%s\x1f%h\x1e"
@@ -33,7 +44,7 @@ func (k *kcat) Admin() (adminSteps, error) {
 }
 
 func (k *kcat) run(ctx context.Context, stdin io.Reader, args ...string) ([]byte, error) {
-	cmd := exec.CommandContext(ctx, "kcat", append([]string{"-b", k.bootstrap, "-m", "20", "-X", "log.connection.close=false"}, args...)...)
+	cmd := exec.CommandContext(ctx, "kcat", append([]string{"-b", k.bootstrap, "-m", "20", "-X", "log.connection.close=false"}, append(k.patience(), args...)...)...)
 	var stderr bytes.Buffer
 	cmd.Stdin, cmd.Stderr = stdin, &stderr
 	out, err := cmd.Output()
@@ -139,6 +150,7 @@ type kcatMember struct {
 	ended  chan struct{}
 	stop   context.CancelFunc
 	done   sync.WaitGroup
+	faults bool
 
 	mu   sync.Mutex
 	held []int32 // guarded by mu
@@ -147,11 +159,12 @@ type kcatMember struct {
 func (k *kcat) Join(_ context.Context, group, topic string, max int) (Member, error) {
 	args := []string{"-b", k.bootstrap, "-G", group, "-u", "-f", kcatFormat, "-X", "auto.offset.reset=earliest", "-X", "auto.commit.interval.ms=100",
 		"-X", "heartbeat.interval.ms=300", "-X", "fetch.wait.max.ms=250"}
+	args = append(args, k.patience()...)
 	if max > 0 {
 		args = append(args, "-c", strconv.Itoa(max))
 	}
 	ctx, stop := context.WithCancel(context.Background())
-	m := &kcatMember{cmd: exec.Command("kcat", append(args, topic)...), out: make(chan record.Record), failed: make(chan error, 16), ended: make(chan struct{}), stop: stop}
+	m := &kcatMember{cmd: exec.Command("kcat", append(args, topic)...), out: make(chan record.Record), failed: make(chan error, 16), faults: k.faults, ended: make(chan struct{}), stop: stop}
 	stdout, err := m.cmd.StdoutPipe()
 	if err != nil {
 		return nil, err
@@ -213,7 +226,7 @@ func (m *kcatMember) readRebalances(stderr io.Reader) {
 			m.held = parts
 		case strings.HasPrefix(list, "revoked"):
 			m.held = nil
-		case strings.Contains(line, "ERROR"):
+		case strings.Contains(line, "ERROR") && !m.faults:
 			select {
 			case m.failed <- errors.New(line):
 			default:

@@ -19,10 +19,11 @@ type saramaClient struct {
 	bootstrap []string
 	version   sarama.KafkaVersion
 	cl        sarama.Client
+	faults    bool
 }
 
-func newSarama(bootstrap string, version sarama.KafkaVersion) (*saramaClient, error) {
-	s := &saramaClient{bootstrap: []string{bootstrap}, version: version}
+func newSarama(bootstrap string, version sarama.KafkaVersion, faults bool) (*saramaClient, error) {
+	s := &saramaClient{bootstrap: []string{bootstrap}, version: version, faults: faults}
 	var err error
 	s.cl, err = sarama.NewClient(s.bootstrap, s.config())
 	return s, err
@@ -159,6 +160,10 @@ func (s *saramaClient) Join(_ context.Context, group, topic string, _ int) (Memb
 	m.done.Go(func() {
 		for ctx.Err() == nil {
 			if err := g.Consume(ctx, []string{topic}, m); err != nil && ctx.Err() == nil {
+				if s.faults { // what its documentation says: consume again
+					time.Sleep(100 * time.Millisecond)
+					continue
+				}
 				select {
 				case m.failed <- err:
 				default:

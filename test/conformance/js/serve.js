@@ -68,7 +68,7 @@ class Reference {
 
 // A group member whose records wait in a list until they are asked for.
 class Member {
-  constructor(kafka, group, topic) {
+  constructor(kafka, group, topic, faults) {
     this.topic = topic
     this.records = []
     this.held = []
@@ -78,7 +78,7 @@ class Member {
     const on = this.consumer.events
     this.consumer.on(on.GROUP_JOIN, e => { this.held = e.payload.memberAssignment[topic] || [] })
     this.consumer.on(on.REBALANCING, () => { this.held = [] })
-    this.consumer.on(on.CRASH, e => { this.failure = e.payload.error })
+    this.consumer.on(on.CRASH, e => { if (!(faults && e.payload.restart)) this.failure = e.payload.error })
   }
 
   async open(seek) {
@@ -148,7 +148,7 @@ class Case {
   }
 
   async withMember(group, seek, f) {
-    const m = new Member(this.kafka, group, this.topic)
+    const m = new Member(this.kafka, group, this.topic, this.params.faults === 'true')
     try {
       await m.open(seek)
       return await f(m)
