@@ -19,7 +19,8 @@ import (
 //
 // Numbers are zigzag varints, counts and lengths unsigned varints, strings and byte strings
 // a length and their bytes. Only the metadata of the selected protocol is kept, as in Kafka:
-// after a restart a member that speaks others rebalances when it next joins.
+// after a restart a member that speaks others rebalances when it next joins. A group with
+// members and no leader was about to rebalance: one of them had left.
 const (
 	groupVersion = 1
 	kindClassic  = 1
@@ -41,7 +42,11 @@ func appendGroup(dst []byte, g *Group, assignments map[string][]byte) []byte {
 		dst = appendBytes(appendBytes(appendBytes(dst, g.protocolType), ""), "")
 		return binary.AppendUvarint(dst, 0)
 	}
-	for _, s := range []string{g.protocolType, g.protocol, g.leader} {
+	leader := g.leader
+	if g.state == PreparingRebalance {
+		leader = "" // whoever loads it shall go on with the rebalance
+	}
+	for _, s := range []string{g.protocolType, g.protocol, leader} {
 		dst = appendBytes(dst, s)
 	}
 	dst = binary.AppendUvarint(dst, uint64(len(g.members)))
@@ -76,6 +81,7 @@ func decodeGroup(name string, b []byte) (*Group, error) {
 	g.generation = int32(r.varint())
 	g.since = r.varint()
 	g.protocolType, g.protocol, g.leader = r.string(), r.string(), r.string()
+	due := g.leader == ""
 	n := r.uvarint()
 	if n > uint64(len(r.b)/minMember) {
 		r.bad = true
@@ -97,6 +103,7 @@ func decodeGroup(name string, b []byte) (*Group, error) {
 	}
 	if len(g.members) > 0 {
 		g.state = Stable
+		g.due = due
 		if g.byID[g.leader] == nil {
 			g.leader = g.members[0].id
 		}

@@ -107,8 +107,9 @@ func (m *Machine) Load(now time.Time, name string, value []byte) error {
 	for _, mem := range g.members {
 		m.timers.set(&mem.session, now.Add(mem.sessionTimeout))
 	}
-	if len(g.members) > m.cfg.MaxSize {
-		// The limit was lowered: let the members join again, as many as fit.
+	if g.due || len(g.members) > m.cfg.MaxSize {
+		// Somebody left, or the limit was lowered: let the members join again, as many as fit.
+		g.due = false
 		m.prepareRebalance(now, g)
 	}
 	return nil

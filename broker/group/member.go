@@ -67,6 +67,10 @@ func (m *Machine) Leave(now time.Time, group string, leavers []Leaver) ([]error,
 		case PreparingRebalance:
 			m.maybeCompleteJoin(now, g)
 		}
+		if g.state == PreparingRebalance && g.previous != Empty {
+			// A coordinator that takes over must not wait for who left until its session ends.
+			_ = m.persist(g, nil, nil)
+		}
 	}
 	return out, nil
 }

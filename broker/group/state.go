@@ -35,6 +35,9 @@ type Group struct {
 	protocol     string // selected; "": none
 	leader       string // member id; "": none
 
+	// due says, of a group that was just decoded, that it was about to rebalance.
+	due bool
+
 	// members in the order in which they joined.
 	members []*member
 	byID    map[string]*member
