@@ -344,17 +344,25 @@ func day(t *testing.T, p *Planner, smoothOver time.Duration) (complaints []strin
 	return complaints
 }
 
-// TestDay: no group goes back and forth on a day of load, and the load stays even. Without hysteresis the same
-// day shows that this test can fail.
+// TestDay: no group goes back and forth on a day of load, and the load stays even. Without hysteresis, or
+// without moves, the same day shows that this test can fail.
 func TestDay(t *testing.T) {
 	for _, c := range day(t, NewPlanner(Limits{}), time.Minute) {
 		t.Error(c)
 	}
-	planted := NewPlanner(Limits{})
-	planted.nothing = true
-	if c := day(t, planted, time.Nanosecond); len(c) == 0 {
-		t.Error("a planner without hysteresis passed")
+	for what, over := range map[string]time.Duration{"without hysteresis": time.Minute, "without hysteresis and smoothing": time.Nanosecond} {
+		planted := NewPlanner(Limits{})
+		planted.nothing = true
+		if c := day(t, planted, over); len(c) == 0 {
+			t.Errorf("%s: the day passed", what)
+		} else {
+			t.Logf("%s: %s", what, c[0])
+		}
+	}
+	idle := NewPlanner(Limits{Over: 100})
+	if c := day(t, idle, time.Minute); len(c) == 0 {
+		t.Error("a planner that moves nothing passed")
 	} else {
-		t.Log("without hysteresis:", c[0])
+		t.Log("moving nothing:", c[0])
 	}
 }

@@ -65,7 +65,7 @@ func (p *Planner) relieve(b *board) {
 				b.note("broker %d is not relieved: every other disk is nearly full too", sh.broker.ID)
 				return
 			}
-			if n++; n > p.limits.DiskPerMinute {
+			if n++; n > p.diskPerMinute {
 				b.plan.Held = "the limit of moves off full disks in a minute is reached"
 				return
 			}

@@ -89,7 +89,12 @@ func (w *weigher) cost(g ident.Group) float64 {
 func (p *Planner) loads(b *board) {
 	now := b.in.Now
 	p.spent = slices.DeleteFunc(p.spent, func(t time.Time) bool { return now.Sub(t) >= time.Minute })
-	if !b.loaded || len(b.takers) < 2 || now.Sub(p.began) < p.limits.Warmup && !p.nothing {
+	if !b.loaded || len(b.takers) < 2 {
+		clear(p.hot)
+		return
+	}
+	if warm := now.Sub(p.began); warm < p.limits.Warmup && !p.nothing {
+		b.note("loads are known for %v: nothing moves for them before %v", warm.Round(time.Second), p.limits.Warmup)
 		clear(p.hot)
 		return
 	}
@@ -111,9 +116,11 @@ func (p *Planner) loads(b *board) {
 			p.hot[id] = now
 			since = now
 		}
-		if now.Sub(since) >= p.limits.For || p.nothing {
-			p.cool(b, sh, mean)
+		if now.Sub(since) < p.limits.For && !p.nothing {
+			b.note("broker %d has %.0f %% of the mean load, for %v: it must be so for %v", sh.broker.ID, 100*sh.load/mean, now.Sub(since).Round(time.Second), p.limits.For)
+			continue
 		}
+		p.cool(b, sh, mean)
 	}
 }
 
@@ -125,7 +132,7 @@ func (p *Planner) cool(b *board, sh *shelf, mean float64) {
 	}
 	before := sh.load
 	for sh.load > good {
-		if len(p.spent)+countLoad(b.plan.Moves) >= p.limits.PerMinute && !p.nothing {
+		if len(p.spent)+countLoad(b.plan.Moves) >= p.perMinute && !p.nothing {
 			b.plan.Held = "the limit of moves for load in a minute is reached"
 			return
 		}

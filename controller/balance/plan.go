@@ -21,7 +21,8 @@ type Limits struct {
 	// its load and another broker has come; default 10 min.
 	// Return is how long it does not go back to a log that it left for its load; default 1 h.
 	Rest, Return time.Duration
-	// PerMinute bounds the moves for load; default 4. DiskPerMinute bounds those off full disks; default 20.
+	// PerMinute bounds the moves for load; default 4, and one of 64 groups where there are more. DiskPerMinute bounds those off full
+	// disks; default 20, and one of 16 groups.
 	PerMinute, DiskPerMinute int
 	// SplitEvery is the time between two splits; default 2 min.
 	SplitEvery time.Duration
@@ -40,8 +41,6 @@ func (l Limits) withDefaults() Limits {
 	l.For = cmp.Or(l.For, 30*time.Second)
 	l.Rest = cmp.Or(l.Rest, 10*time.Minute)
 	l.Return = cmp.Or(l.Return, time.Hour)
-	l.PerMinute = cmp.Or(l.PerMinute, 4)
-	l.DiskPerMinute = cmp.Or(l.DiskPerMinute, 20)
 	l.SplitEvery = cmp.Or(l.SplitEvery, 2*time.Minute)
 	l.DiskFull = cmp.Or(l.DiskFull, 0.90)
 	l.DiskRelieve = cmp.Or(l.DiskRelieve, 0.95)
@@ -135,6 +134,8 @@ type Planner struct {
 	watch     vanished
 	unsettled time.Time // since when there are groups without a home
 	nothing   bool      // planted: no hysteresis
+
+	perMinute, diskPerMinute int
 }
 
 // moved is the last move of a group.
@@ -190,6 +191,9 @@ type board struct {
 
 // Plan says what to move now. Doing nothing about it is fine; what is done must be reported with Moved.
 func (p *Planner) Plan(in Input) Plan {
+	groups := in.Map.Cluster().Groups
+	p.perMinute = cmp.Or(p.limits.PerMinute, max(4, groups/64))
+	p.diskPerMinute = cmp.Or(p.limits.DiskPerMinute, max(20, groups/16))
 	if p.began.IsZero() {
 		p.began = in.Now
 	}
