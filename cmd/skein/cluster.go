@@ -75,6 +75,9 @@ func (n *node) failOver(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	var following sync.WaitGroup
+	following.Go(func() { n.balancer.Follow(ctx) })
+	defer following.Wait()
 	n.ctl.Lead(ctx, func(ctx context.Context, term uint64) {
 		var balancing sync.WaitGroup
 		balancing.Go(func() { n.balancer.Run(ctx) })

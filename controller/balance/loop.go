@@ -50,6 +50,7 @@ type Loop struct {
 	cfg     Config
 	log     *slog.Logger
 	metrics *metrics
+	began   *queuemapper.Map
 
 	mu      sync.Mutex
 	planner *Planner // nil: this broker is not the active controller
@@ -57,6 +58,7 @@ type Loop struct {
 	resting map[ident.Group]time.Time // groups whose move failed, and until when they are left alone
 	disks   map[ident.Broker]float64  // how full each is
 	samples map[ident.Group]sample    // what owners said
+	history history
 	recent  []Done
 }
 
@@ -84,6 +86,7 @@ func NewLoop(cfg Config) *Loop {
 	return &Loop{
 		cfg: cfg, log: cfg.Logger, metrics: newMetrics(cfg.Registerer), resting: make(map[ident.Group]time.Time),
 		disks: make(map[ident.Broker]float64), samples: make(map[ident.Group]sample),
+		history: newHistory(), began: cfg.Store.Map(),
 	}
 }
 
@@ -112,6 +115,7 @@ func (l *Loop) Load(g ident.Group) float64 {
 func (l *Loop) Run(ctx context.Context) {
 	l.mu.Lock()
 	l.planner = NewPlanner(l.cfg.Limits)
+	l.planner.remember(l.history)
 	l.mu.Unlock()
 	asking := make(chan struct{}, 1) // held while an owner is asked
 	var beside sync.WaitGroup

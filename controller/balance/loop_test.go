@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -306,5 +308,48 @@ func TestLoopSplits(t *testing.T) {
 		return d.Cause == CauseSplit && d.Error == "" && strings.HasPrefix(d.Why, o.splits[0])
 	}) {
 		t.Errorf("told: %+v", said)
+	}
+}
+
+// TestFollow: what moved and was split off under another active controller is not undone by the next one.
+func TestFollow(t *testing.T) {
+	c := newCluster(t, 3, 12, 48)
+	l := NewLoop(Config{Store: c.store, Sessions: newSessions(), Owners: &owners{c: c}})
+	topic := c.store.Map().Topic("a")
+	hot := ident.Partition{Topic: topic.ID, Index: 0}
+	from := topic.Partitions[0][0].Group
+	to := (from + 3) % 12
+	home := c.store.Map().Group(to).Current().Log
+	c.split(Split{Topic: "a", Partition: 0, From: from, To: to})
+	c.apply(NewPlanner(Limits{}), Plan{Moves: []Move{{Group: to, From: home, To: logOf(ident.Broker(int(to+1)%3 + 1))}}})
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() { defer close(done); l.Follow(ctx) }()
+	for begun := time.Now(); ; {
+		l.mu.Lock()
+		h := history{maps.Clone(l.history.moved), maps.Clone(l.history.parted)}
+		l.mu.Unlock()
+		if len(h.moved) > 0 {
+			if _, split := h.parted[hot]; len(h.moved) != 1 || len(h.parted) != 1 || !split || h.moved[to].from != home {
+				t.Errorf("history: %+v", h)
+			}
+			h.forget(time.Now().Add(time.Second))
+			if len(h.moved)+len(h.parted) > 0 {
+				t.Errorf("not forgotten: %+v", h)
+			}
+			break
+		}
+		if time.Since(begun) > 20*time.Second {
+			t.Fatal("it sees nothing")
+		}
+		runtime.Gosched()
+	}
+	cancel()
+	<-done
+
+	p := NewPlanner(Limits{})
+	p.remember(l.history)
+	if now := time.Now(); !p.rests(to, now) || !p.back(to, &shelf{log: c.store.Map().Log(home)}, now.Add(30*time.Minute)) {
+		t.Error("the next active controller does not know")
 	}
 }
