@@ -46,7 +46,11 @@ func last(p queuemapper.Placement) ident.Group { return p[len(p)-1].Group }
 
 // remember tells a planner what moved before it was made.
 func (p *Planner) remember(h history) {
-	maps.Copy(p.moved, h.moved)
+	for g, m := range h.moved {
+		if was, ok := p.moved[g]; !ok || m.at.Sub(was.at) > 5*time.Second { // otherwise it is the same move, and the planner knows why
+			p.moved[g] = m
+		}
+	}
 	maps.Copy(p.parted, h.parted)
 }
 

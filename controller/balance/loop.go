@@ -53,7 +53,9 @@ type Loop struct {
 	began   *queuemapper.Map
 
 	mu      sync.Mutex
-	planner *Planner // nil: this broker is not the active controller
+	planner *Planner  // nil: this broker is not the active controller
+	before  *Planner  // of the reign before
+	ended   time.Time // that reign
 	loads   Smoother
 	resting map[ident.Group]time.Time // groups whose move failed, and until when they are left alone
 	disks   map[ident.Broker]float64  // how full each is
@@ -114,7 +116,9 @@ func (l *Loop) Load(g ident.Group) float64 {
 // Run acts until ctx ends.
 func (l *Loop) Run(ctx context.Context) {
 	l.mu.Lock()
-	l.planner = NewPlanner(l.cfg.Limits)
+	if l.planner = l.before; l.planner == nil || time.Since(l.ended) > shortAbsence {
+		l.planner = NewPlanner(l.cfg.Limits)
+	}
 	l.planner.remember(l.history)
 	l.mu.Unlock()
 	asking := make(chan struct{}, 1) // held while an owner is asked
@@ -122,7 +126,7 @@ func (l *Loop) Run(ctx context.Context) {
 	defer func() {
 		beside.Wait()
 		l.mu.Lock()
-		l.planner = nil
+		l.before, l.planner, l.ended = l.planner, nil, time.Now()
 		l.mu.Unlock()
 		l.metrics.held.Set(0)
 	}()
@@ -156,6 +160,9 @@ func (l *Loop) Run(ctx context.Context) {
 		tick.Stop()
 	}
 }
+
+// shortAbsence is how long another broker may have been the active controller without this one watching loads anew.
+const shortAbsence = 30 * time.Second
 
 func wait(ctx context.Context, d time.Duration) {
 	select {

@@ -348,8 +348,36 @@ func TestFollow(t *testing.T) {
 	<-done
 
 	p := NewPlanner(Limits{})
+	known := moved{at: time.Now(), from: logOf(3), cause: CauseLoad}
+	p.moved[0] = known
+	l.history.moved[0] = moved{at: time.Now(), from: logOf(3)}
 	p.remember(l.history)
+	if p.moved[0] != known {
+		t.Errorf("its own move: %+v", p.moved[0])
+	}
 	if now := time.Now(); !p.rests(to, now) || !p.back(to, &shelf{log: c.store.Map().Log(home)}, now.Add(30*time.Minute)) {
 		t.Error("the next active controller does not know")
+	}
+}
+
+// TestShortAbsence: a broker that is the active controller again a moment later goes on with what it knew.
+func TestShortAbsence(t *testing.T) {
+	c := newCluster(t, 3, 12, 0)
+	l := NewLoop(Config{Store: c.store, Sessions: newSessions(), Owners: &owners{c: c}})
+	reign := func() {
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		l.Run(ctx)
+	}
+	reign()
+	first := l.before
+	reign()
+	if l.before != first {
+		t.Error("it begins anew after a moment")
+	}
+	l.ended = l.ended.Add(-time.Hour)
+	reign()
+	if l.before == first {
+		t.Error("it goes on after an hour")
 	}
 }
