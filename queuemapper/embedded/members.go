@@ -183,6 +183,9 @@ func again(ctx context.Context, notYet error, try func() error) error {
 func Remove(ctx context.Context, c *clientv3.Client, id uint64) error {
 	err := again(ctx, rpctypes.ErrUnhealthy, func() error {
 		_, err := c.MemberRemove(ctx, id)
+		if errors.Is(err, rpctypes.ErrStopped) { // it was asked itself, and went
+			err = rpctypes.ErrUnhealthy
+		}
 		return err
 	})
 	if err != nil && !errors.Is(err, rpctypes.ErrMemberNotFound) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/http"
 	"os/exec"
 	"slices"
@@ -146,6 +147,14 @@ func skein(t *testing.T, n int, args ...string) *Skein {
 	return c
 }
 
+// thorough says that a test is of the long form.
+func thorough(t *testing.T) {
+	t.Helper()
+	if !long() {
+		t.Skipf("in the long form: %s=1", envLong)
+	}
+}
+
 // started fails the test if brokers do not come.
 func (c *Skein) started(t *testing.T, err error) {
 	t.Helper()
@@ -202,6 +211,21 @@ func (l *ledger) write() time.Duration {
 	took := time.Since(begun)
 	l.t.Logf("%d partitions written in %v", l.partitions, took.Round(time.Millisecond))
 	return took
+}
+
+// still has the balancer off, and waits until no group is on its way any more: one that is waits for the map (O18).
+func (l *ledger) still() {
+	l.t.Helper()
+	l.c.must(l.t, 1, "balance", "off")
+	was, since := l.leaders(), time.Now()
+	for end := time.Now().Add(settlePatience); time.Since(since) < time.Second; time.Sleep(100 * time.Millisecond) {
+		if now := l.leaders(); !maps.Equal(was, now) {
+			was, since = now, time.Now()
+		}
+		if time.Now().After(end) {
+			l.t.Fatalf("groups do not come to rest\n%s", l.c.Logs())
+		}
+	}
 }
 
 // try writes one record to every partition, and gives each some seconds. It returns the partitions that acknowledged.

@@ -44,9 +44,7 @@ func TestDiskMoves(t *testing.T) {
 // TestOldCopy: a broker comes back with a copy of its directory from before its last start. What it lacks was acknowledged: it is refused.
 // With the directory itself it comes back.
 func TestOldCopy(t *testing.T) {
-	if !long() {
-		t.Skip("copies a gigabyte: in the long form")
-	}
+	thorough(t) // it copies a gigabyte
 	c := skein(t, 3)
 	c.started(t, c.StartAll())
 	l := newLedger(t, c)
@@ -80,6 +78,7 @@ func TestOldCopy(t *testing.T) {
 // TestFreshDisk: the disk of a plain broker is gone for good. It comes back with a fresh directory, and a new log; writes never
 // waited; what lay on the old disk and nowhere else is shown as away.
 func TestFreshDisk(t *testing.T) {
+	thorough(t)
 	c := skein(t, 3)
 	c.started(t, c.StartAll())
 	l := newLedger(t, c)

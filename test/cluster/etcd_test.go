@@ -171,6 +171,7 @@ func (l *ledger) recovers(name string) {
 // TestExternalEtcd runs three brokers on the real etcd, with client certificates: its members restart one by one, its history
 // is compacted while a broker sleeps, it loses its quorum for longer than a lease, and a broker dies meanwhile.
 func TestExternalEtcd(t *testing.T) {
+	thorough(t)
 	e := etcdOf(t, 3)
 	c := skeinOn(t, e)
 	l := newLedger(t, c)
@@ -184,6 +185,7 @@ func TestExternalEtcd(t *testing.T) {
 		}
 	}
 	l.write()
+	l.still()
 
 	t.Log("a broker sleeps through a compaction")
 	op, err := e.Client()
@@ -204,6 +206,7 @@ func TestExternalEtcd(t *testing.T) {
 	l.write()
 	c.knows(t, 3, "compacted")
 
+	l.still()
 	t.Log("etcd has no quorum")
 	incarnations := c.must(t, 1, "broker", "list")
 	e.Kill(2)
@@ -264,6 +267,7 @@ func TestEtcdNoSpace(t *testing.T) {
 	c := skeinOn(t, e)
 	l := newLedger(t, c)
 	l.write()
+	l.still()
 	op, err := e.Client()
 	if err != nil {
 		t.Fatal(err)
@@ -303,6 +307,7 @@ func TestEtcdNoSpace(t *testing.T) {
 
 // TestEtcdWithoutCertificate: a broker without etcd's client certificate says what is wrong.
 func TestEtcdWithoutCertificate(t *testing.T) {
+	thorough(t)
 	e := etcdOf(t, 1)
 	addrs, err := process.Ports(3)
 	if err != nil {

@@ -95,11 +95,14 @@ func TestQuorumLost(t *testing.T) {
 
 // TestOneSurvivor leaves one of three. It acknowledges nothing, says why, and waits when it is restarted; with a second one everything goes on.
 func TestOneSurvivor(t *testing.T) {
+	thorough(t)
 	c := skein(t, 3)
 	c.started(t, c.StartAll())
 	l := newLedger(t, c)
 	l.write()
-	leaders := l.owning(1, 2, 3)
+	l.owning(1, 2, 3)
+	l.still()
+	leaders := l.leaders()
 	c.started(t, errors.Join(c.Kill(2), c.Kill(3)))
 	if acked := l.try(3 * time.Second); len(acked) > 0 {
 		t.Errorf("one of three acknowledged %v", acked)
@@ -139,10 +142,13 @@ func TestOneSurvivor(t *testing.T) {
 // TestOneSurvivorWithMap: with the map in an etcd of its own the last survivor of three records that it has no witnesses, and goes on with
 // what it owns; the others' partitions wait, as nobody is elected to decide. What it acknowledged alone is there when the others are back.
 func TestOneSurvivorWithMap(t *testing.T) {
+	thorough(t)
 	c := skeinOn(t, etcdOf(t, 1))
 	l := newLedger(t, c)
 	l.write()
-	leaders := l.owning(1, 2, 3)
+	l.owning(1, 2, 3)
+	l.still()
+	leaders := l.leaders()
 	c.started(t, errors.Join(c.Kill(2), c.Kill(3)))
 	c.awaitView(t, 1, "it has no witnesses", func(v view) bool { return len(v.witnesses(1)) == 0 })
 	acked := l.try(5 * time.Second)

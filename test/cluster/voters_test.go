@@ -55,6 +55,7 @@ func TestReplaceVoter(t *testing.T) {
 // TestChangeVoters: one broker becomes three that vote, then five, whose founder is demoted and, another time, replaced while
 // it is the active controller.
 func TestChangeVoters(t *testing.T) {
+	thorough(t)
 	c := skein(t, 1)
 	c.started(t, c.StartAll())
 	l := newLedger(t, c)
