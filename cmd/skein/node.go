@@ -143,15 +143,17 @@ func (n *node) watchMember(ctx context.Context) error {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	for {
-		var stopped <-chan struct{}
+		var stopped, failed <-chan struct{}
 		m := n.member.Load()
 		if m != nil {
-			stopped = m.Stopped()
+			stopped, failed = m.Stopped(), m.Failed()
 		}
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
+		case <-failed:
+			return m.Failure()
 		case <-stopped:
 			if m.Removed() {
 				return errMemberRemoved

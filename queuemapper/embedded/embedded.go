@@ -107,6 +107,7 @@ type Server struct {
 	serving  sync.WaitGroup
 	close    sync.Once
 	closing  *atomic.Bool // set before the server is stopped
+	failure  *failure
 }
 
 // ErrStopped: the server stopped by itself while it started: the others have removed it, or its files are damaged.
@@ -135,8 +136,8 @@ func Start(ctx context.Context, cfg Config) (srv *Server, err error) {
 			srv, err = nil, fmt.Errorf("start embedded etcd in %s: %v", cfg.Dir, p)
 		}
 	}()
-	closing := new(atomic.Bool)
-	sc, err := serverConfig(cfg, closing)
+	closing, failure := new(atomic.Bool), newFailure()
+	sc, err := serverConfig(cfg, closing, failure)
 	if err != nil {
 		return nil, fmt.Errorf("start embedded etcd: %w", err)
 	}
@@ -144,7 +145,8 @@ func Start(ctx context.Context, cfg Config) (srv *Server, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("start embedded etcd in %s: %w", cfg.Dir, err)
 	}
-	srv = &Server{cfg: cfg, etcd: etcd, closing: closing}
+	srv = &Server{cfg: cfg, etcd: etcd, closing: closing, failure: failure}
+	failure.live.Store(true)
 	etcd.Start()
 	srv.client = v3client.New(etcd)
 	if cfg.Peers != nil {
@@ -157,6 +159,9 @@ func Start(ctx context.Context, cfg Config) (srv *Server, err error) {
 	case <-etcd.StopNotify():
 		srv.Close()
 		return nil, fmt.Errorf("start embedded etcd in %s: %w", cfg.Dir, ErrStopped)
+	case <-srv.Failed():
+		srv.Close()
+		return nil, fmt.Errorf("start embedded etcd in %s: %w", cfg.Dir, srv.Failure())
 	case <-ctx.Done():
 		srv.Close()
 		return nil, fmt.Errorf("start embedded etcd in %s: %w", cfg.Dir, context.Cause(ctx))
@@ -170,12 +175,12 @@ func Start(ctx context.Context, cfg Config) (srv *Server, err error) {
 	return srv, nil
 }
 
-func serverConfig(cfg Config, closing *atomic.Bool) (config.ServerConfig, error) {
+func serverConfig(cfg Config, closing *atomic.Bool, failure *failure) (config.ServerConfig, error) {
 	urls, err := types.NewURLs([]string{peerURL})
 	if err != nil {
 		return config.ServerConfig{}, err
 	}
-	lg := zapTo(cfg.Logger, closing)
+	lg := zapTo(cfg.Logger, closing, failure)
 	sc := config.ServerConfig{
 		Name:                              cfg.Name,
 		DataDir:                           filepath.Clean(cfg.Dir),
@@ -248,23 +253,40 @@ func (s *Server) Addr() string {
 // Stopped is closed when the server has stopped, by Close or by a fault of its own.
 func (s *Server) Stopped() <-chan struct{} { return s.etcd.StopNotify() }
 
-// Close stops the server. The client goes first: an open watch would hold the server up.
+// Close stops the server. One that failed, or fails now, is left alone: it holds its own locks.
 func (s *Server) Close() error {
 	var err error
 	s.close.Do(func() {
 		s.closing.Store(true)
-		err = s.client.Close()
-		if errors.Is(err, context.Canceled) { // the in-process client says so of itself
-			err = nil
+		stopped := make(chan error, 1)
+		go func() { stopped <- s.stop() }()
+		select {
+		case err = <-stopped:
+		case <-s.Failed():
+			s.hidePeers()
 		}
-		if s.grpc != nil {
-			s.grpc.Stop()
-			s.serving.Wait()
-		}
-		if s.cfg.Peers != nil {
-			s.cfg.Peers.Handle(nil)
-		}
-		s.etcd.HardStop()
 	})
 	return err
+}
+
+// stop ends client and server. The client goes first: an open watch would hold the server up.
+func (s *Server) stop() error {
+	err := s.client.Close()
+	if errors.Is(err, context.Canceled) { // the in-process client says so of itself
+		err = nil
+	}
+	if s.grpc != nil {
+		s.grpc.Stop()
+		s.serving.Wait()
+	}
+	s.hidePeers()
+	s.etcd.HardStop()
+	return err
+}
+
+// hidePeers takes the handler of the other members' requests away.
+func (s *Server) hidePeers() {
+	if s.cfg.Peers != nil {
+		s.cfg.Peers.Handle(nil)
+	}
 }

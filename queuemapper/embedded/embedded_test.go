@@ -2,12 +2,15 @@ package embedded
 
 import (
 	"context"
+	"errors"
 	"io"
 	"log/slog"
+	"strings"
 	"testing"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.uber.org/zap"
 )
 
 func TestStartWriteRestart(t *testing.T) {
@@ -58,6 +61,28 @@ func TestListen(t *testing.T) {
 	}
 	defer c.Close()
 	if _, err := c.Put(t.Context(), "k", "v"); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestFailure: what etcd does not survive is reported, and does not hold Close up.
+func TestFailure(t *testing.T) {
+	s, err := Start(t.Context(), Config{Dir: t.TempDir(), NoFsync: true, Logger: slog.New(slog.NewTextHandler(t.Output(), nil))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-s.Failed():
+		t.Fatal("failed at once")
+	default:
+	}
+	lost := errors.New("input/output error")
+	go s.etcd.Logger().Fatal("failed to commit tx", zap.Error(lost))
+	<-s.Failed()
+	if err := s.Failure(); !errors.Is(err, ErrFailed) || !strings.Contains(err.Error(), "failed to commit tx: input/output error") {
+		t.Errorf("failure: %v", err)
+	}
+	if err := s.Close(); err != nil {
 		t.Error(err)
 	}
 }

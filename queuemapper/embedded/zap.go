@@ -13,10 +13,10 @@ import (
 
 // zapTo makes a zap logger whose warnings and errors go to l. What is below a warning is
 // dropped: a quiet broker logs nothing. So is all that etcd says once closing is set: its
-// goroutines complain of being stopped.
-func zapTo(l *slog.Logger, closing *atomic.Bool) *zap.Logger {
+// goroutines complain of being stopped. failure is told what etcd does not survive.
+func zapTo(l *slog.Logger, closing *atomic.Bool, failure *failure) *zap.Logger {
 	core := slogCore{LevelEnabler: zapcore.WarnLevel, to: l.With("component", "etcd"), closing: closing, said: new(said)}
-	return zap.New(core, zap.WithFatalHook(zapcore.WriteThenPanic))
+	return zap.New(core, zap.WithFatalHook(failure))
 }
 
 // harmless are what every start of a single member says, and the like.
