@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/skeinmq/skein/test/history"
@@ -106,7 +107,7 @@ func (l *Load) Create(ctx context.Context) error {
 	defer cl.Close()
 	for _, t := range l.Topics {
 		rs, err := kadm.NewClient(cl).CreateTopic(ctx, t.Partitions, l.Replication, nil, t.Name)
-		if err = errors.Join(err, rs.Err); err != nil {
+		if err = errors.Join(err, rs.Err); err != nil && !errors.Is(err, kerr.TopicAlreadyExists) { // by a try whose answer was lost
 			return fmt.Errorf("create %s: %w", t.Name, err)
 		}
 	}
