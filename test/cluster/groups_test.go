@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -320,8 +321,16 @@ func TestGroups(t *testing.T) {
 	}
 	r.settleGroups("start", groups, time.Now())
 	ids := r.producerIDs(ctx, &wg)
+	witnessed := func(by int) { // else the next fault is one that nobody can survive
+		if s, ok := c.(*Skein); ok {
+			s.awaitView(t, by, "every log has two witnesses", func(v view) bool {
+				return !slices.ContainsFunc(c.IDs(), func(id int) bool { return len(v.witnesses(id)) != 2 })
+			})
+		}
+	}
 	for round := range 2 {
 		for _, id := range c.IDs() {
+			witnessed(id)
 			owned := 0
 			for _, node := range r.coordinators(groups[0].cl, 1+id%3, groups) {
 				if int(node) == id {
