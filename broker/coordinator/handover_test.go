@@ -151,6 +151,36 @@ func TestSlept(t *testing.T) {
 	}
 }
 
+// TestHeartbeatsAtTheOldOne: members that only heartbeat, at a coordinator that does not hear of its replacement, are soon
+// sent to the new one, before their sessions end there.
+func TestHeartbeatsAtTheOldOne(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := newFakeStore()
+		a, stopA := start(t, testConfig(store))
+		defer stopA()
+		b, stopB := starting(t, testConfig(store))
+		defer stopB()
+		stable(t, a, "g", "m1")
+		b.Assign(everything(2))
+		told := 0
+		for range 30 { // three sessions long
+			time.Sleep(time.Second)
+			err := a.Heartbeat(t.Context(), "g", 1, "m1", "")
+			if errors.Is(err, group.ErrNotCoordinator) { // it looks for the coordinator, and comes back here next time
+				told++
+				if err := b.Heartbeat(t.Context(), "g", 1, "m1", ""); err != nil {
+					t.Fatalf("heartbeat at the new one: %v", err)
+				}
+			} else if err != nil {
+				t.Fatalf("heartbeat at the old one: %v", err)
+			}
+		}
+		if told < 10 {
+			t.Errorf("sent on %d times in 30 s", told)
+		}
+	})
+}
+
 // TestHandoverInRebalance: members that wait are sent on at once, and the rebalance happens at the new coordinator, with
 // the members that there were.
 func TestHandoverInRebalance(t *testing.T) {

@@ -89,10 +89,40 @@ func (c *Coordinator) Heartbeat(ctx context.Context, name string, generation int
 	by, err := do(ctx, c, s, func(now time.Time, reply func(controller.Epoch, error)) {
 		reply(s.epoch, s.machine.Heartbeat(now, name, generation, member, instance))
 	})
-	if errors.Is(err, ErrLoading) {
+	switch {
+	case errors.Is(err, ErrLoading):
 		return nil
+	case err == nil:
+		return c.still(ctx, s, by)
 	}
 	return c.sure(ctx, s, by, err)
+}
+
+// confirmEach is for how long a coordinator that only hears heartbeats believes that it is still the newest one, and
+// confirmTime how long it may take to find out. Otherwise its members would be kept from the new one, where their sessions end.
+const (
+	confirmEach = 2 * time.Second
+	confirmTime = time.Second
+)
+
+// still confirms now and then that the coordinator that heard a heartbeat is the newest one.
+func (c *Coordinator) still(ctx context.Context, s *shard, by controller.Epoch) error {
+	was, now := s.confirmed.Load(), time.Now().UnixNano()
+	if now-was < int64(confirmEach) || !s.confirmed.CompareAndSwap(was, now) {
+		return nil // lately, or somebody else is about to
+	}
+	ctx, cancel := context.WithTimeout(ctx, confirmTime)
+	defer cancel()
+	err := c.cfg.Store.Confirm(ctx, s.partition, by)
+	if err == nil {
+		return nil
+	}
+	if errors.Is(err, controller.ErrFenced) {
+		s.doubt(by)
+	} else {
+		s.confirmed.Store(was)
+	}
+	return group.ErrNotCoordinator
 }
 
 // Leave serves a LeaveGroup: one result per leaver, or one error for all.
@@ -212,6 +242,9 @@ func (c *Coordinator) List(ctx context.Context) ([]group.Listed, error) {
 			reply(s.machine.List(), nil)
 		})
 		if errors.Is(err, group.ErrNotCoordinator) && !c.ended() {
+			if a := s.assigned.Load(); a != nil && a.owned {
+				return nil, ErrLoading // a part of the list is not the list
+			}
 			continue // another broker's
 		}
 		if err != nil {

@@ -49,6 +49,10 @@ type shard struct {
 	// reads of committed offsets may be answered, 0: none, for readers on other goroutines.
 	settledOnce chan struct{}
 	serving     atomic.Int64
+	// behind says that the last claim failed: another broker may well be the coordinator. confirmed is when this one was
+	// known to be it, in nanoseconds.
+	behind    atomic.Bool
+	confirmed atomic.Int64
 
 	// What follows is owned by run.
 
@@ -122,7 +126,7 @@ func (s *shard) doubt(epoch controller.Epoch) {
 
 // refusal is the error of a request to a shard that has nothing loaded.
 func (s *shard) refusal() error {
-	if a := s.assigned.Load(); a != nil && !a.owned {
+	if a := s.assigned.Load(); a != nil && !a.owned || s.behind.Load() {
 		return group.ErrNotCoordinator
 	}
 	return ErrLoading
@@ -368,6 +372,7 @@ func (s *shard) follow(ctx context.Context) {
 	}
 	if *a != s.mine {
 		s.mine, s.pause, s.resting = *a, reloadPause, false
+		s.behind.Store(false)
 		s.retry.Stop()
 		s.unload(group.ErrNotCoordinator)
 		if s.abandon != nil {
@@ -427,12 +432,15 @@ func (s *shard) take(a *claimed) {
 	case a.of != s.mine: // it is not wanted any more
 	case a.err != nil:
 		s.c.log.Warn("coordinator cannot claim its partition", "partition", s.partition, "error", a.err)
+		s.behind.Store(true)
 		s.rest()
 		if errors.Is(a.err, controller.ErrFenced) {
 			s.pause = min(2*s.pause, fencedPause)
 		}
 	default:
 		s.epoch, s.pause = a.epoch, reloadPause
+		s.behind.Store(false)
+		s.confirmed.Store(time.Now().UnixNano())
 		s.load()
 		s.settleOnce()
 	}
