@@ -391,13 +391,16 @@ func (b *broker) controllers(after time.Duration) {
 	}
 }
 
+// moveTarget is where askMove moves groups to.
+func (w *world) moveTarget(lot uint32) *node { return w.nodes[int(lot>>4)%len(w.nodes)] }
+
 // askMove asks the owner of groups to move them.
 func (w *world) askMove(n *node, lot uint32) {
 	b := n.running
 	if b == nil || !b.serving() {
 		return
 	}
-	to := w.nodes[int(lot>>4)%len(w.nodes)].disk.id
+	to := w.moveTarget(lot).disk.id
 	var groups []ident.Group
 	for i, r := range b.log.runs {
 		if r.state == runOpen && lot>>(16+i%8)&1 == 0 {

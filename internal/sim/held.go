@@ -16,8 +16,15 @@ func (w *world) holdPublish(n *node, f Fault) {
 		if w.calm {
 			return
 		}
-		w.withWriter(n, f)
 		logs := logsIn(r)
+		// The target is not taken from what is compared: a mistake may be that it is not.
+		if target := w.moveTarget(f.Lot); len(logs) > 0 && logs[0] == n.id && target != n && f.Lot>>20&1 == 0 {
+			// A move whose target comes back before it lands, and whose owner cannot settle it.
+			w.cut(50*time.Millisecond+2*f.For, [2]int{n.id, etcdEnd})
+			w.e.at(w.e.between(0, f.For/8+time.Millisecond), func() { w.crash(target, f.For/8, f.Lot&^1) })
+			return
+		}
+		w.withWriter(n, f)
 		if len(logs) > 0 && f.Lot>>4&3 != 0 {
 			victim := w.nodes[logs[len(logs)-1]-1] // the target is compared last
 			if f.Lot>>6&3 == 0 {
