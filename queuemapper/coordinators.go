@@ -2,27 +2,25 @@ package queuemapper
 
 import "github.com/skeinmq/skein/internal/ident"
 
-// coordinatorPartitions is how many partitions coordinators are spread over; package controller has the same number.
-const coordinatorPartitions = 50
+// CoordinatorPartitions is the number of partitions of __consumer_offsets; package controller has the same number.
+const CoordinatorPartitions = 50
 
 // CoordinatorGroup is the placement group that a coordinator partition (one of __consumer_offsets) lives in: who owns the
 // group coordinates the partition, and moves and failovers take the coordinator along. It never changes. They lie far
 // apart: neighbouring groups are often on one log, as plans go by their numbers where nothing else distinguishes them.
 func (m *Map) CoordinatorGroup(partition int32) ident.Group {
-	return ident.Group(int(partition) * m.cluster.Groups / coordinatorPartitions)
+	return ident.Group(int(partition) * m.cluster.Groups / CoordinatorPartitions)
 }
-
-// CoordinatorPartitions is the number of partitions of __consumer_offsets.
-const CoordinatorPartitions = 50
 
 // Coordinators is how many coordinator partitions live in a group: they are work for its owner as others are, although
 // they have no records in its log.
 func (m *Map) Coordinators(group ident.Group) int {
-	n, groups := int(group), max(m.cluster.Groups, 1)
-	if n < 0 || n >= CoordinatorPartitions {
+	groups := m.cluster.Groups
+	if int(group) < 0 || int(group) >= groups {
 		return 0
 	}
-	return (CoordinatorPartitions - n + groups - 1) / groups
+	first := func(g int) int { return (g*CoordinatorPartitions + groups - 1) / groups } // of the partitions that live in g or behind it
+	return first(int(group)+1) - first(int(group))
 }
 
 // Coordinator is the broker that coordinates a coordinator partition: the host of the log of its group's open generation,

@@ -23,6 +23,7 @@ type OwnerConfig struct {
 	// TableTimeout is how long a joiner may take for the whole table; default 5 s.
 	TableTimeout time.Duration
 	// A member that failed is not asked again for Backoff, twice as long each time, up to MaxBackoff; default 1 s and 60 s.
+	// While there is no other one, Backoff is all that it rests: a slow witness is better than none.
 	Backoff, MaxBackoff time.Duration
 	// MaxBacklog bounds the bytes of deltas that a joiner may be behind; default 64 MiB.
 	MaxBacklog int64
@@ -165,6 +166,7 @@ const (
 type health struct {
 	incarnation int64
 	failures    int
+	failed      time.Time // the last time
 	notBefore   time.Time
 	followed    time.Time // since when it has worked
 }

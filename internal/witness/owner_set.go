@@ -170,12 +170,20 @@ func (o *Owner) choose(now time.Time) *Candidate {
 		case c.ID.Broker == o.cfg.Self.Broker, c.Leaving, o.attachedBroker(c.ID.Broker) != nil:
 		case slices.Contains(o.settled, c.ID): // it failed, and is still to be removed
 		case o.swap != swapNone && slices.Contains(o.target, c.ID): // likewise
-		case h != nil && h.incarnation >= c.ID.Incarnation && now.Before(h.notBefore):
+		case h != nil && h.incarnation >= c.ID.Incarnation && o.resting(now, h):
 		case best == nil || better(c, best):
 			best = c
 		}
 	}
 	return best
+}
+
+// resting says whether a broker that failed is left alone for now.
+func (o *Owner) resting(now time.Time, h *health) bool {
+	if len(o.members) == 0 {
+		return now.Sub(h.failed) < o.cfg.Backoff
+	}
+	return now.Before(h.notBefore)
 }
 
 // closeness is 0 for a rack of its own, 1 for another rack than the owner's, 2 for the owner's or an unknown one.
@@ -209,6 +217,7 @@ func (o *Owner) fail(now time.Time, m *member) {
 		h.failures = 0
 	}
 	h.failures++
+	h.failed = now
 	wait := o.cfg.Backoff << min(h.failures-1, 16)
 	h.notBefore = now.Add(min(wait, o.cfg.MaxBackoff))
 	o.detach(m)

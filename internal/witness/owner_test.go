@@ -43,3 +43,35 @@ func TestReturnedMemberJoinsAtOnce(t *testing.T) {
 		t.Errorf("asked %v, want the next incarnation", got)
 	}
 }
+
+// TestOnlyWitnessRestsShortly: one that fails again and again rests longer and longer, but not while it is the only one.
+func TestOnlyWitnessRestsShortly(t *testing.T) {
+	now := time.Unix(0, 0)
+	only, other := ID{Broker: 2, Incarnation: 1}, ID{Broker: 3, Incarnation: 1}
+	o := NewOwner(OwnerConfig{Key: Key{Log: ident.Log{1}, Epoch: 1}, Self: ID{Broker: 1, Incarnation: 1}})
+	o.Opened(now, Record{Open: true, Host: 1, Epoch: 1})
+	o.Candidates(now, []Candidate{{ID: only}})
+	asked := func() bool { return o.attachedID(only) != nil }
+	for i := range 6 {
+		if !asked() {
+			t.Fatalf("not asked for the %d. time", i+1)
+		}
+		o.Failed(now, only, o.attachedID(only).session, errors.New("slow"))
+		now = now.Add(900 * time.Millisecond)
+		if o.Tick(now); asked() {
+			t.Fatal("asked again at once")
+		}
+		now = now.Add(100 * time.Millisecond)
+		o.Tick(now)
+	}
+	o.Failed(now, only, o.attachedID(only).session, errors.New("slow"))
+	o.Candidates(now, []Candidate{{ID: only}, {ID: other}})
+	now = now.Add(2 * time.Second)
+	if o.Tick(now); asked() || o.attachedID(other) == nil {
+		t.Error("the one that failed seven times did not rest although there is another one")
+	}
+	now = now.Add(time.Minute)
+	if o.Tick(now); !asked() {
+		t.Error("it rests for ever")
+	}
+}
