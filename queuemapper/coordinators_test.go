@@ -13,7 +13,7 @@ func TestCoordinatorGroups(t *testing.T) {
 		m := &Map{cluster: Cluster{Groups: groups}}
 		thirds := [3]int{}
 		last := ident.Group(0)
-		for p := range int32(coordinatorPartitions) {
+		for p := range int32(CoordinatorPartitions) {
 			g := m.CoordinatorGroup(p)
 			if int(g) < 0 || int(g) >= groups || g < last {
 				t.Errorf("%d groups: partition %d lives in group %d, the one before in %d", groups, p, g, last)
