@@ -52,7 +52,7 @@ func TestPlan(t *testing.T) {
 		{"a new log", []int{1, 1, 2, 2, 1, 2}, nil, []byte{1, 2, 3}, "[4:1>3 5:2>3]"},
 		{"the emptiest move", []int{1, 1, 1, 1}, []int{1, 9, 3, 9}, []byte{1, 2}, "[0:1>2 2:1>2]"},
 		{"a log is emptied", []int{1, 2, 1, 2}, nil, []byte{2}, "[0:1>2 2:1>2]"},
-		{"the first generations", []int{0, 0, 0, 0}, nil, []byte{1, 2}, "[0:0>1 1:0>2 2:0>1 3:0>2]"},
+		{"the first generations", []int{0, 0, 0, 0}, nil, []byte{1, 2}, "[0:0>1 1:0>1 2:0>2 3:0>2]"},
 	} {
 		m := placedMap(t, 3, test.on, test.counts)
 		var to []ident.Log
