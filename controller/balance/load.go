@@ -93,10 +93,10 @@ func (p *Planner) loads(b *board) {
 		clear(p.hot)
 		return
 	}
-	if warm := now.Sub(p.began); warm < p.limits.Warmup && !p.nothing {
-		b.note("loads are known for %v: nothing moves for them before %v", warm.Round(time.Second), p.limits.Warmup)
-		clear(p.hot)
-		return
+	known := now.Sub(p.began)
+	warm := known >= p.limits.Warmup || p.nothing
+	if !warm {
+		b.note("loads are known for %v: nothing moves for them before %v", known.Round(time.Second), p.limits.Warmup)
 	}
 	_, mean := evenly(b.takers, loadOf)
 	limit := mean * (1 + p.limits.Over)
@@ -116,11 +116,11 @@ func (p *Planner) loads(b *board) {
 			p.hot[id] = now
 			since = now
 		}
-		if now.Sub(since) < p.limits.For && !p.nothing {
-			b.note("broker %d has %.0f %% of the mean load, for %v: it must be so for %v", sh.broker.ID, 100*sh.load/mean, now.Sub(since).Round(time.Second), p.limits.For)
-			continue
+		if lasts := now.Sub(since); lasts < p.limits.For && !p.nothing {
+			b.note("broker %d has %.0f %% of the mean load, for %v: it must be so for %v", sh.broker.ID, 100*sh.load/mean, lasts.Round(time.Second), p.limits.For)
+		} else if warm {
+			p.cool(b, sh, mean)
 		}
-		p.cool(b, sh, mean)
 	}
 }
 
@@ -131,6 +131,9 @@ func (p *Planner) cool(b *board, sh *shelf, mean float64) {
 		good = mean
 	}
 	before := sh.load
+	if p.split(b, sh, mean, good) { // one group is too much: what else is moved does not help
+		return
+	}
 	for sh.load > good {
 		if len(p.spent)+countLoad(b.plan.Moves) >= p.perMinute && !p.nothing {
 			b.plan.Held = "the limit of moves for load in a minute is reached"
@@ -141,7 +144,7 @@ func (p *Planner) cool(b *board, sh *shelf, mean float64) {
 			it, to, swap = p.hotGroup(b, sh, mean, p.helps)
 		}
 		if it == nil {
-			p.split(b, sh, mean)
+			p.split(b, sh, mean, 2*splitLoad*mean)
 			return
 		}
 		from := it.at

@@ -43,6 +43,9 @@ func (r Remote) Move(ctx context.Context, owner ident.Broker, groups []ident.Gro
 	return out, nil
 }
 
+// hottestMost bounds the partitions of a group that are looked at; owners say fewer.
+const hottestMost = 64
+
 // Hottest implements Owners.
 func (r Remote) Hottest(ctx context.Context, owner ident.Broker, group ident.Group) ([]HotPartition, error) {
 	conn, err := r.Conns.Conn(owner)
@@ -54,7 +57,7 @@ func (r Remote) Hottest(ctx context.Context, owner ident.Broker, group ident.Gro
 		return nil, fmt.Errorf("ask broker %d about group %d: %w", owner, group, err)
 	}
 	var out []HotPartition
-	for _, p := range reply.GetPartitions() {
+	for _, p := range reply.GetPartitions()[:min(hottestMost, len(reply.GetPartitions()))] {
 		hp := HotPartition{Topic: p.GetTopic(), Partition: ident.Partition{Index: p.GetPartition()}, Share: p.GetShare()}
 		if copy(hp.Partition.Topic[:], p.GetTopicId()) != len(hp.Partition.Topic) || !(hp.Share >= 0 && hp.Share <= 1) {
 			return nil, fmt.Errorf("ask broker %d about group %d: it names a topic %x with a share of %v", owner, group, p.GetTopicId(), hp.Share)

@@ -41,35 +41,41 @@ const (
 	splitLoad  = 0.05 // of the mean: a part of a group with less changes nothing
 )
 
-// split finds a partition to split off a group of a log that has too much and no group that could be moved. Only one
-// that helps: both the partition and what stays of its group carry load, and one of the two then fits on another log,
+// split finds a partition to split off a group of a log that has too much, a group with at least some load. Only one that
+// helps: both the partition and what stays of its group carry load, and one of the two then fits on another log,
 // such that the fuller of the two logs has less by a tenth of the mean. So a group with one hot partition is never
 // split: it would be the same piece under another name, and the cold groups around it can be moved without.
 //
 // Nothing goes back and forth: one split at a time, a while between two (SplitEvery), and a partition that was split off
 // stays in its group as long as a group stays away from a log that it left (Return).
-func (p *Planner) split(b *board, sh *shelf, mean float64) {
+//
+// It returns false if there is none, and true also if it must be known first which partitions are hot.
+func (p *Planner) split(b *board, sh *shelf, mean, least float64) bool {
 	if len(b.plan.Splits) > 0 || len(b.plan.Ask) > 0 || !p.splitAt.IsZero() && b.in.Now.Sub(p.splitAt) < p.limits.SplitEvery {
-		return
+		return false
 	}
 	hottest := slices.Clone(sh.groups)
 	slices.SortStableFunc(hottest, func(x, y *item) int { return cmp.Compare(y.load, x.load) })
 	for _, it := range hottest[:min(splitTries, len(hottest))] {
 		into := p.emptiest(b, sh, it)
-		if into == nil || it.pinned || it.planned || it.partitions < 2 || it.load < 2*splitLoad*mean {
+		if into == nil || it.pinned || it.planned || it.partitions < 2 || it.load < least {
 			continue
+		}
+		if p.movable(b, it) && p.room(b, sh, it, it.load, mean) != nil {
+			continue // as a whole
 		}
 		parts, known := b.in.Hot[it.group]
 		if !known {
 			b.plan.Ask = append(b.plan.Ask, Ask{Group: it.group, Owner: sh.broker.ID})
 			b.note("group %d is %.0f %% of the mean load and fits nowhere: broker %d is asked which of its partitions are hot", it.group, 100*it.load/mean, sh.broker.ID)
-			return
+			return true
 		}
 		if s, ok := p.splitOf(b, it, into, parts, mean); ok {
 			b.plan.Splits = append(b.plan.Splits, s)
-			return
+			return true
 		}
 	}
+	return false
 }
 
 // splitOf chooses the partition of a group whose leaving makes most room.
