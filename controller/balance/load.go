@@ -206,12 +206,17 @@ func (p *Planner) hotGroup(b *board, sh *shelf, mean float64, fits func(sh, to *
 	return best, target, swap
 }
 
-// coldGroup is the group with the least load on a log that may go to another one, nil if all have more than limit.
+// coldGroup is the group with the least load on a log that may go to another one, nil if all have more than limit. What is
+// cold may move again soon, unless it is known to have moved for load.
 func (p *Planner) coldGroup(b *board, sh, to *shelf, limit float64) (best *item) {
 	for _, it := range sh.groups {
-		if p.movable(b, it) && !p.back(it.group, to, b.in.Now) && it.load < limit && (best == nil || it.load < best.load) {
-			best = it
+		if it.pinned || it.planned || it.load >= limit || best != nil && it.load >= best.load {
+			continue
 		}
+		if m := p.moved[it.group]; m.cause != "" && (p.rests(it.group, b.in.Now) || p.back(it.group, to, b.in.Now)) {
+			continue
+		}
+		best = it
 	}
 	return best
 }
@@ -224,7 +229,7 @@ func (p *Planner) movable(b *board, it *item) bool {
 // back says whether a group left a log so recently that it does not go back.
 func (p *Planner) back(g ident.Group, to *shelf, now time.Time) bool {
 	m, ok := p.moved[g]
-	return ok && m.from == to.log.ID && now.Sub(m.at) < p.limits.Return && !p.nothing
+	return ok && !m.cause.free() && m.from == to.log.ID && now.Sub(m.at) < p.limits.Return && !p.nothing
 }
 
 // Smoother turns what brokers report into loads that can be acted on: exponentially smoothed, over about a minute.

@@ -17,9 +17,8 @@ type Limits struct {
 	Over, Good float64
 	// For is how long it must have been too much; default 30 s.
 	For time.Duration
-	// Rest is how long a group that was moved stays where it is, unless its broker drains or dies, or it was not moved for
-	// its load and another broker has come; default 10 min.
-	// Return is how long it does not go back to a log that it left for its load; default 1 h.
+	// Rest is how long a group that was moved for its load or a full disk stays where it is, unless its broker drains or dies;
+	// default 10 min. Return is how long it does not go back to the log that it left; default 1 h.
 	Rest, Return time.Duration
 	// PerMinute bounds the moves for load; default 4, and one of 64 groups where there are more. DiskPerMinute bounds those off full
 	// disks; default 20, and one of 16 groups.
@@ -254,10 +253,14 @@ func (p *Planner) Moved(m Move, now time.Time) {
 // Resume is the operator's word that brokers which vanished will not come back.
 func (p *Planner) Resume() { p.watch.resume() }
 
+// free says whether a move of this cause is no reason to leave the group alone: the number of groups is made even again when
+// brokers come and go, and loads are looked at after that. What another active controller did may have been for load.
+func (c Cause) free() bool { return c == CauseShare || c == CauseDrain || c == CausePin }
+
 // rests says whether a group was moved so recently that it stays where it is, whatever the loads.
 func (p *Planner) rests(g ident.Group, now time.Time) bool {
 	m, ok := p.moved[g]
-	return ok && now.Sub(m.at) < p.limits.Rest && !p.nothing
+	return ok && !m.cause.free() && now.Sub(m.at) < p.limits.Rest && !p.nothing
 }
 
 // settles says whether a group was moved for its load, or off a full disk, so recently that it is not moved for the number of

@@ -151,6 +151,37 @@ func TestHotBesideHot(t *testing.T) {
 	}
 }
 
+// TestHotAfterGrowth: groups that came for their number a moment ago do not keep a hot group from being exchanged for one of them.
+func TestHotAfterGrowth(t *testing.T) {
+	c := newCluster(t, 1, 60, 180)
+	p := NewPlanner(Limits{})
+	c.join(2)
+	c.join(3)
+	c.apply(p, p.Plan(c.input(nil)))
+	loads := make(map[ident.Group]Load)
+	for g := range c.store.Map().Groups() {
+		if g.Current().Log == logOf(1) && len(loads) < 12 {
+			loads[g.ID] = Load{BytesIn: 2e6}
+		}
+	}
+	for range 20 {
+		c.apply(p, p.Plan(c.input(loads)))
+		c.now = c.now.Add(15 * time.Second)
+	}
+	on := make(map[ident.Log]int)
+	for g := range loads {
+		on[c.store.Map().Group(g).Current().Log]++
+	}
+	if on[logOf(1)] > 5 || on[logOf(2)] > 5 || on[logOf(3)] > 5 {
+		t.Errorf("hot groups: %v", on)
+	}
+	for b, n := range c.counts() {
+		if n < 19 || n > 21 {
+			t.Errorf("broker %d has %d groups", b, n)
+		}
+	}
+}
+
 // dayOfPartitions plays a day on which a handful of partitions make most of the load, first these and then those, on a map
 // whose partitions really move. It returns what must not happen.
 func dayOfPartitions(t *testing.T, p *Planner, smoothOver time.Duration) (complaints []string) {
