@@ -148,9 +148,6 @@ func New(cfg Config) (*Broker, error) {
 	if b.idleTimeout <= 0 {
 		b.idleTimeout = math.MaxInt64 / 4
 	}
-	if conf.QueuedMaxRequestBytes > 0 {
-		cfg.MemoryBytes = conf.QueuedMaxRequestBytes
-	}
 	b.cfg.MaxConnections = min(cfg.MaxConnections, int(conf.MaxConnections))
 	if conf.QueuedMaxRequestBytes >= 0 {
 		cfg.MemoryBytes = conf.QueuedMaxRequestBytes

@@ -1,6 +1,10 @@
 package commitlog
 
-import "sync"
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+)
 
 // submission is one thing for the sequencer to do: an append, or a step that runs on
 // its goroutine.
@@ -14,10 +18,13 @@ type submission struct {
 
 // inbox is the way into the sequencer: many put, one takes everything at once.
 type inbox struct {
-	mu     sync.Mutex
-	items  []submission
-	closed error
-	wake   chan struct{} // capacity 1: a token means look again
+	mu        sync.Mutex
+	items     []submission
+	since     time.Time // when the first of items came
+	closed    error
+	left      atomic.Int64  // what was taken and is in no block yet
+	leftSince atomic.Int64  // when the oldest of that came, or one that was taken with it; ns since 1970
+	wake      chan struct{} // capacity 1: a token means look again
 }
 
 func newInbox() *inbox { return &inbox{wake: make(chan struct{}, 1)} }
@@ -30,6 +37,9 @@ func (in *inbox) put(s submission) error {
 		return in.closed
 	}
 	first := len(in.items) == 0
+	if first {
+		in.since = time.Now()
+	}
 	in.items = append(in.items, s)
 	in.mu.Unlock()
 	if first {
@@ -52,7 +62,26 @@ func (in *inbox) take(empty []submission) []submission {
 	defer in.mu.Unlock()
 	out := in.items
 	in.items = empty
+	if len(out) > 0 {
+		in.leftSince.Store(in.since.UnixNano())
+	}
+	in.left.Store(int64(len(out)))
 	return out
+}
+
+// waiting is how many submissions are in no block yet, and how long the oldest has waited, in seconds, at most.
+func (in *inbox) waiting() (n int, oldest float64) {
+	in.mu.Lock()
+	n = len(in.items)
+	since := in.since
+	in.mu.Unlock()
+	if left := int(in.left.Load()); left > 0 {
+		n, since = n+left, time.Unix(0, in.leftSince.Load())
+	}
+	if n == 0 {
+		return 0, 0
+	}
+	return n, max(time.Since(since).Seconds(), 0)
 }
 
 // close makes every later put fail with err; what is inside stays.

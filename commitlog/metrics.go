@@ -5,6 +5,8 @@ import "github.com/prometheus/client_golang/prometheus"
 // metrics are the instruments of one log.
 type metrics struct {
 	writeSeconds prometheus.Histogram
+	blockSize    prometheus.Histogram
+	blockBatches prometheus.Histogram
 	blocks       prometheus.Counter
 	blockBytes   prometheus.Counter
 	batchBytes   prometheus.Counter
@@ -14,30 +16,51 @@ type metrics struct {
 	reclaimed    prometheus.Counter
 }
 
-func newMetrics(reg prometheus.Registerer, log string) *metrics {
-	labels := prometheus.Labels{"log": log}
+func newMetrics(reg prometheus.Registerer, l *Log) *metrics {
+	labels := prometheus.Labels{"log": l.id.String()}
+	var all []prometheus.Collector
 	counter := func(name, help string) prometheus.Counter {
 		c := prometheus.NewCounter(prometheus.CounterOpts{Name: "skein_commitlog_" + name, Help: help, ConstLabels: labels})
-		if reg != nil {
-			reg.MustRegister(c)
-		}
+		all = append(all, c)
 		return c
 	}
-	m := &metrics{
-		blocks:     counter("blocks_total", "Group commits."),
-		blockBytes: counter("block_bytes_total", "Bytes of group commits on disk, padding included."),
-		batchBytes: counter("batch_bytes_total", "Bytes of committed record batches."),
-		batches:    counter("batches_total", "Committed record batches."),
-		readBytes:  counter("disk_read_bytes_total", "Bytes read from disk for consumers."),
-		reclaimed:  counter("files_reclaimed_total", "Log files given up because nothing in them was live."),
-		reads:      counter("disk_reads_total", "Reads from disk for consumers."),
+	gauge := func(name, help string, value func() float64) {
+		all = append(all, prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "skein_commitlog_" + name, Help: help, ConstLabels: labels}, value))
 	}
-	m.writeSeconds = prometheus.NewHistogram(prometheus.HistogramOpts{
-		Name: "skein_commitlog_write_seconds", Help: "Duration of one block's write to disk.", ConstLabels: labels,
-		Buckets: prometheus.ExponentialBuckets(50e-6, 2, 18),
+	histogram := func(name, help string, buckets []float64) prometheus.Histogram {
+		h := prometheus.NewHistogram(prometheus.HistogramOpts{Name: "skein_commitlog_" + name, Help: help, ConstLabels: labels, Buckets: buckets})
+		all = append(all, h)
+		return h
+	}
+	m := &metrics{
+		writeSeconds: histogram("write_seconds", "Duration of one block's write to disk.", prometheus.ExponentialBuckets(50e-6, 2, 18)),
+		blockSize:    histogram("block_size_bytes", "Bytes of one group commit on disk.", prometheus.ExponentialBuckets(4096, 2, 12)),
+		blockBatches: histogram("block_batches", "Record batches in one group commit.", prometheus.ExponentialBuckets(1, 2, 13)),
+		blocks:       counter("blocks_total", "Group commits."),
+		blockBytes:   counter("block_bytes_total", "Bytes of group commits on disk, padding included."),
+		batchBytes:   counter("batch_bytes_total", "Bytes of committed record batches."),
+		batches:      counter("batches_total", "Committed record batches."),
+		readBytes:    counter("disk_read_bytes_total", "Bytes read from disk for consumers."),
+		reclaimed:    counter("files_reclaimed_total", "Log files given up because nothing in them was live."),
+		reads:        counter("disk_reads_total", "Reads from disk for consumers."),
+	}
+	gauge("waiting_appends", "Appends, and other work of the sequencer, that are in no group commit yet.", func() float64 {
+		n, _ := l.inbox.waiting()
+		return float64(n)
+	})
+	gauge("oldest_wait_seconds", "How long the oldest of these has waited, at most.", func() float64 {
+		_, oldest := l.inbox.waiting()
+		return oldest
+	})
+	gauge("blocks_in_flight", "Group commits that are being written or wait for witnesses.", func() float64 { return float64(l.piped.Load()) })
+	gauge("poisoned", "1 once a write has failed, or hung, or the log was fenced.", func() float64 {
+		if l.poison() != nil {
+			return 1
+		}
+		return 0
 	})
 	if reg != nil {
-		reg.MustRegister(m.writeSeconds)
+		reg.MustRegister(all...)
 	}
 	return m
 }
@@ -47,6 +70,8 @@ func (m *metrics) committed(b *block, payload int64) {
 	m.blockBytes.Add(float64(b.pad))
 	m.batchBytes.Add(float64(payload))
 	m.batches.Add(float64(len(b.entries)))
+	m.blockSize.Observe(float64(b.pad))
+	m.blockBatches.Observe(float64(len(b.entries)))
 }
 
 func (m *metrics) diskReads(n int) {

@@ -93,7 +93,7 @@ func open(ctx context.Context, cfg Config) (*Log, error) {
 	l.readMem.spares = min(cfg.ReadsInFlight, 32)
 	l.packMem = newMemory(packSize, 0)
 	l.packMem.spares = 128
-	l.metrics = newMetrics(cfg.Registerer, l.id.String())
+	l.metrics = newMetrics(cfg.Registerer, l)
 	if err := l.recover(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("open log %s: %w", cfg.Dir, err), l.close())
 	}

@@ -55,6 +55,7 @@ func (s *sequencer) run(ctx context.Context) {
 			return
 		}
 		s.admitAll()
+		s.l.inbox.left.Store(int64(len(s.pend) - s.next))
 		s.stepSnapshot()
 		if s.send() && s.next < len(s.pend) {
 			continue // what was full is on its way: there is room again

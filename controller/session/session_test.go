@@ -3,10 +3,7 @@ package session
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net"
-	"os"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -17,6 +14,7 @@ import (
 
 	"github.com/skeinmq/skein/controller/failover"
 	"github.com/skeinmq/skein/internal/ident"
+	"github.com/skeinmq/skein/internal/metrictest"
 	"github.com/skeinmq/skein/internal/peer/peerpb"
 	"github.com/skeinmq/skein/queuemapper"
 )
@@ -258,23 +256,5 @@ func TestProcessGone(t *testing.T) {
 func TestMetricNames(t *testing.T) {
 	reg := prometheus.NewRegistry()
 	NewServer(ServerConfig{Registerer: reg})
-	families, err := reg.Gather()
-	if err != nil {
-		t.Fatal(err)
-	}
-	var b strings.Builder
-	for _, f := range families {
-		fmt.Fprintf(&b, "%s %s\n", f.GetName(), strings.ToLower(f.GetType().String()))
-	}
-	const file = "testdata/golden/metrics.txt"
-	if *rewrite {
-		os.MkdirAll("testdata/golden", 0o755)
-		if err := os.WriteFile(file, []byte(b.String()), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(file)
-	if err != nil || string(want) != b.String() {
-		t.Errorf("got\n%swant\n%s%v", b.String(), want, err)
-	}
+	metrictest.Check(t, reg)
 }

@@ -1,0 +1,17 @@
+package balance
+
+import (
+	"testing"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/skeinmq/skein/internal/metrictest"
+)
+
+// TestMetricNames: dashboards depend on them.
+func TestMetricNames(t *testing.T) {
+	reg := prometheus.NewRegistry()
+	m := newMetrics(reg)
+	m.moves.WithLabelValues("share")
+	metrictest.Check(t, reg)
+}

@@ -1,0 +1,18 @@
+package failover
+
+import (
+	"testing"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/skeinmq/skein/internal/metrictest"
+)
+
+// TestMetricNames: dashboards depend on them.
+func TestMetricNames(t *testing.T) {
+	reg := prometheus.NewRegistry()
+	m := newMetrics(reg)
+	m.logs.WithLabelValues("done")
+	m.phases.WithLabelValues("seal")
+	metrictest.Check(t, reg)
+}
