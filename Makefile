@@ -24,7 +24,7 @@ cluster-long: ## clusters broken for 15 minutes each
 	SKEIN_CLUSTER_LONG=1 go test -count=1 -v -timeout 3h ./test/cluster
 
 test: ## every Go test, with the race detector
-	CGO_ENABLED=$(if $(RACE),1,0) go test $(RACE) -shuffle=on ./...
+	CGO_ENABLED=$(if $(RACE),1,0) go test $(RACE) -shuffle=on -timeout 20m ./...
 	go test -tags skeinplant -run TestPlanted ./queuemapper ./commitlog ./controller/failover ./internal/witness # planted mistakes that the tests must catch
 
 SEEDS ?= 20000
