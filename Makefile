@@ -57,6 +57,7 @@ bench-cluster: build ## three brokers of Apache Kafka and of Skein: failover, gr
 conformance: build ## foreign clients against bin/skein; installs what it needs (ARGS='--only java --kafka' and so on)
 	cd test/conformance && go vet ./... && go test ./... && go build -o ../../bin/conformance .
 	bin/conformance $(ARGS)
+	$(if $(ARGS),,bin/conformance --brokers 3 --only cluster,java-4.3.0,kcat,franz-go --cases tool,admin,none,group,idempotent)
 
 targets: ## builds for every supported platform
 	GOOS=linux GOARCH=amd64 go build -o /dev/null ./cmd/skein

@@ -69,6 +69,7 @@ type RunView struct {
 	Start ident.Offset `json:"start"`
 	End   ident.Offset `json:"end"`
 	Bytes int64        `json:"bytes"`
+	Here  bool         `json:"here"`  // in a directory of the answering broker
 	State string       `json:"state"` // open, sealed, unavailable (its log is in no directory of its broker, or that is away)
 	// Broker hosts the log. Bytes, and the end of an open run, are known of the answering broker's own logs only.
 	Broker ident.Broker `json:"broker"`
@@ -175,6 +176,7 @@ func (b *Broker) viewPartition(m *queuemapper.Map, t *queuemapper.Topic, index i
 			v.Runs = append(v.Runs, rv)
 			continue
 		}
+		rv.Here = true
 		if q, ok := h.log.Sealed(r.Generation, part); ok {
 			rv.Bytes = q.Size()
 			if r.Open {

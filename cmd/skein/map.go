@@ -61,11 +61,18 @@ and bytes.`,
 	}
 }
 
+// elsewhere stands for what only another broker knows.
+const elsewhere = "-"
+
 func printMap(w io.Writer, v broker.MapView) error {
 	fmt.Fprintf(w, "cluster %s  %d topics  %d partitions  %d groups  revision %d\n", v.Cluster, v.Topics, v.Partitions, len(v.Groups), v.Revision)
 	logs := newTable(w, "LOG", "BROKER", "EPOCH", "STATE", "WITNESSES", "GROUPS", "DISK", "FREE")
 	for _, l := range v.Logs {
-		logs.row(l.ID, l.Broker, l.Epoch, l.State, strings.Trim(fmt.Sprint(l.Witnesses), "[]"), l.Groups, humanBytes(l.DiskBytes), humanBytes(l.FreeBytes))
+		disk, free := elsewhere, elsewhere
+		if l.Here {
+			disk, free = humanBytes(l.DiskBytes), humanBytes(l.FreeBytes)
+		}
+		logs.row(l.ID, l.Broker, l.Epoch, l.State, strings.Trim(fmt.Sprint(l.Witnesses), "[]"), l.Groups, disk, free)
 	}
 	if err := logs.flush(); err != nil {
 		return err
@@ -89,7 +96,14 @@ func printRuns(w io.Writer, v broker.TopicMapView) error {
 			for _, lost := range r.Lost {
 				state += fmt.Sprintf(", LOST %d..%d", lost[0], lost[1])
 			}
-			t.row(p.Index, r.Group, r.Epoch, r.Log, fmt.Sprintf("%d..%d", r.Start, r.End), humanBytes(r.Bytes), state)
+			offsets, bytes := fmt.Sprintf("%d..%d", r.Start, r.End), humanBytes(r.Bytes)
+			if !r.Here {
+				bytes = elsewhere
+				if r.State != "sealed" && r.End == r.Start {
+					offsets = fmt.Sprintf("%d..", r.Start) // where an open one ends, its owner knows
+				}
+			}
+			t.row(p.Index, r.Group, r.Epoch, r.Log, offsets, bytes, state)
 		}
 	}
 	return t.flush()

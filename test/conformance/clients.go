@@ -80,7 +80,7 @@ func choose(o options) (selection, error) {
 	for _, c := range clients() {
 		picked := len(o.only) == 0
 		for _, name := range o.only {
-			if c.name == name || strings.HasPrefix(c.name, name) || (name == "tools" && c.tool != nil) {
+			if c.name == name || strings.HasPrefix(c.name, name) || (name == "tools" && c.tool != nil) || (name == "cluster" && c.tool != nil && c.tool.brokers > 1) {
 				picked, matched[name] = true, true
 			}
 		}
