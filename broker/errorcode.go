@@ -35,6 +35,8 @@ func codeOf(err error) protocol.Code {
 	case errors.Is(err, commitlog.ErrNotOpen), errors.Is(err, commitlog.ErrFrozen), errors.Is(err, commitlog.ErrClosed),
 		errors.Is(err, commitlog.ErrFenced):
 		return protocol.CodeNotLeaderOrFollower
+	case errors.Is(err, errShutdown), errors.Is(err, errConnEnded), errors.Is(err, errPeerGone):
+		return protocol.CodeNotLeaderOrFollower // cut off in the middle: ask somebody else
 	case errors.Is(err, commitlog.ErrPoisoned), errors.Is(err, commitlog.ErrFull):
 		return protocol.CodeKafkaStorageError
 	case errors.Is(err, commitlog.ErrCorrupt), errors.Is(err, runs.ErrAway), errors.Is(err, runs.ErrMissing):

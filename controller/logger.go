@@ -19,6 +19,28 @@ func newLogger(log *slog.Logger) hclog.Logger {
 	return l
 }
 
+// ofPeers are what a member says while another one is away, as it comes back, and in every election. Who is away and what is
+// done about it the sessions say, in one line, and a cluster without a leader says so by itself.
+var ofPeers = map[string]bool{
+	"failed to heartbeat to":                                     true,
+	"failed to appendEntries to":                                 true,
+	"failed to pipeline appendEntries":                           true,
+	"failed to contact":                                          true,
+	"failed to make requestVote RPC":                             true,
+	"failed to decode incoming command":                          true,
+	"failed to get previous log":                                 true,
+	"appendEntries rejected, sending older logs":                 true,
+	"peer has newer term, stopping replication":                  true,
+	"rejecting pre-vote request since we have a leader":          true,
+	"rejecting vote request since we have a leader":              true,
+	"rejecting pre-vote request since our last term is greater":  true,
+	"rejecting vote request since our last term is greater":      true,
+	"rejecting pre-vote request since our last index is greater": true,
+	"rejecting vote request since our last index is greater":     true,
+	"Election timeout reached, restarting election":              true,
+	"not part of stable configuration, aborting election":        true,
+}
+
 const startElection = "heartbeat timeout reached, starting election"
 
 // sayAgain is how often a message about the same member is logged at most: raft repeats several times a second that
@@ -56,6 +78,7 @@ func (s *sink) due(msg string, args []any, now time.Time) bool {
 func (s *sink) Accept(_ string, level hclog.Level, msg string, args ...any) {
 	to := slog.LevelDebug
 	switch {
+	case ofPeers[msg]:
 	case level == hclog.Warn && msg == startElection:
 		// A voter that is alone begins every life with this.
 	case level == hclog.Warn:

@@ -3,6 +3,7 @@ package coordinator
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -150,6 +151,15 @@ func (c *Coordinator) shard(group string) *shard { return c.shards[Partition(gro
 
 func (c *Coordinator) ticket() group.Ticket { return group.Ticket(c.tickets.Add(1)) }
 
+// cutOff is the answer to a request whose context ended. What was cancelled, and not by a deadline, was cut off as its broker
+// stops serving: another one is the coordinator soon.
+func cutOff(ctx context.Context) error {
+	if errors.Is(ctx.Err(), context.Canceled) {
+		return fmt.Errorf("%w: %w", group.ErrNotCoordinator, context.Cause(ctx))
+	}
+	return context.Cause(ctx)
+}
+
 // do runs fn on the shard's goroutine and waits for its answer, which may come later.
 func do[T any](ctx context.Context, c *Coordinator, s *shard, fn func(now time.Time, reply func(T, error))) (T, error) {
 	type answer struct {
@@ -171,13 +181,13 @@ func do[T any](ctx context.Context, c *Coordinator, s *shard, fn func(now time.T
 	case <-c.done:
 		return none, group.ErrNotCoordinator
 	case <-ctx.Done():
-		return none, context.Cause(ctx)
+		return none, cutOff(ctx)
 	}
 	select {
 	case a := <-answered:
 		return a.v, a.err
 	case <-ctx.Done():
-		return none, context.Cause(ctx)
+		return none, cutOff(ctx)
 	case <-c.done:
 		select {
 		case a := <-answered:

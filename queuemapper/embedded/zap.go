@@ -31,6 +31,22 @@ var harmless = map[string]bool{
 	"rejecting member remove request; local member has not been connected to all peers, reconfigure breaks active quorum":   true,
 }
 
+// ofPeers are what a member says, on and on, while another one is away and as it comes back. Who that is and what is done about
+// it the controller's sessions say, in one line; these are for whoever looks closer.
+var ofPeers = map[string]bool{
+	"prober detected unhealthy status":                           true,
+	"peer became inactive (message send to peer failed)":         true,
+	"lost TCP streaming connection with remote peer":             true,
+	"closed TCP streaming connection with remote peer":           true,
+	"failed to reach the peer URL":                               true,
+	"failed to get version":                                      true,
+	"dropped internal Raft message since sending buffer is full": true,
+	"error occurred during lease keep alive request sending":     true,
+	"Failed to check current member's leadership":                true,
+	"failed to revoke lease":                                     true, // it ended by itself
+	"leader failed to send out heartbeat on time; took too long, leader is overloaded likely from slow disk": true, // they are 20 ms apart
+}
+
 type slogCore struct {
 	zapcore.LevelEnabler
 	to      *slog.Logger
@@ -74,7 +90,10 @@ func (c slogCore) Check(e zapcore.Entry, ce *zapcore.CheckedEntry) *zapcore.Chec
 
 func (c slogCore) Write(e zapcore.Entry, fields []zapcore.Field) error {
 	level := slog.LevelWarn
-	if e.Level >= zapcore.ErrorLevel {
+	switch {
+	case ofPeers[e.Message]:
+		level = slog.LevelDebug
+	case e.Level >= zapcore.ErrorLevel:
 		level = slog.LevelError
 	}
 	c.to.Log(context.Background(), level, e.Message, attrs(fields)...)
