@@ -96,14 +96,46 @@ func (l *loadFlags) set() (bench.Topics, error) {
 	return bench.Topics{Prefix: l.prefix, Count: l.topics, Partitions: l.partitions}, nil
 }
 
+// print prints one result, as JSON or as text.
+func (l *loadFlags) print(cmd *cobra.Command, v any, text string) error {
+	if l.json {
+		return printJSON(cmd.OutOrStdout(), v)
+	}
+	_, err := fmt.Fprintln(cmd.OutOrStdout(), text)
+	return err
+}
+
+// versus is one load put on a broker twice.
+type versus[T any] struct {
+	Wire   T       `json:"wire"`
+	Client T       `json:"client"`
+	Ratio  float64 `json:"ratio"` // of MB/s, wire : client
+}
+
+func (v versus[T]) lines(line func(T) string) string {
+	return fmt.Sprintf("wire    %s\nclient  %s\nwire : client  %.2f", line(v.Wire), line(v.Client), v.Ratio)
+}
+
+func producedLine(p bench.Produced) string {
+	return fmt.Sprintf("%.1f MB/s  %d requests  p50 %.2f  p99 %.2f  p99.9 %.2f  max %.2f ms",
+		p.MBps(), p.Requests, p.Latency.P50, p.Latency.P99, p.Latency.P999, p.Latency.Max)
+}
+
+func consumedLine(c bench.Consumed) string {
+	return fmt.Sprintf("%.1f MB/s  %d bytes in %v", c.MBps(), c.Bytes, c.Elapsed.Round(time.Millisecond))
+}
+
 func benchProduce() *cobra.Command {
 	var l loadFlags
 	load := bench.ProduceLoad{Acks: -1}
-	create := false
+	create, client := false, false
 	cmd := &cobra.Command{
-		Use:     "produce",
-		Short:   "Put a load of pre-encoded batches on a broker",
-		Example: "  skein bench produce --create --topics 10 --partitions 100 --parts 16\n  skein bench produce --rate 20000000 --time 30s",
+		Use:   "produce",
+		Short: "Put a load of pre-encoded batches on a broker",
+		Long: `Sends batches that were encoded beforehand, so that the generator costs next to nothing. With
+--client the same load is then given to a real client (franz-go with its defaults: idempotent,
+acks=all), record by record, and the ratio of the two is printed: what a client's own work costs.`,
+		Example: "  skein bench produce --create --topics 10 --partitions 100 --parts 16\n  skein bench produce --rate 20000000 --time 30s\n  skein bench produce --create --client --time 5s",
 		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
 			if load.Topics, err = l.set(); err != nil {
@@ -118,17 +150,21 @@ func benchProduce() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if l.json {
-				return printJSON(cmd.OutOrStdout(), p)
+			if !client {
+				return l.print(cmd, p, producedLine(p))
 			}
-			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%.1f MB/s  %d requests  p50 %.2f  p99 %.2f  p99.9 %.2f  max %.2f ms\n",
-				p.MBps(), p.Requests, p.Latency.P50, p.Latency.P99, p.Latency.P999, p.Latency.Max)
-			return err
+			c, err := bench.ProduceWithClient(cmd.Context(), l.addr, load)
+			if err != nil {
+				return err
+			}
+			both := versus[bench.Produced]{Wire: p, Client: c, Ratio: p.MBps() / c.MBps()}
+			return l.print(cmd, both, both.lines(producedLine))
 		},
 	}
 	l.add(cmd)
 	fl := cmd.Flags()
 	fl.BoolVar(&create, "create", false, "create the topics first")
+	fl.BoolVar(&client, "client", false, "then the same with a real client")
 	fl.IntVar(&load.RecordBytes, "record-bytes", 1024, "value bytes of a record")
 	fl.IntVar(&load.Records, "records", 16, "records in a batch")
 	fl.IntVar(&load.Parts, "parts", 1, "batches in a request, each to another partition")
@@ -143,10 +179,13 @@ func benchProduce() *cobra.Command {
 func benchConsume() *cobra.Command {
 	var l loadFlags
 	load := bench.ConsumeLoad{PartitionMax: 1 << 20, RequestMax: 50 << 20}
+	client := false
 	cmd := &cobra.Command{
-		Use:     "consume",
-		Short:   "Read topics from their starts",
-		Example: "  skein bench consume --topics 10 --partitions 100 --bytes 1000000000",
+		Use:   "consume",
+		Short: "Read topics from their starts",
+		Long: `Reads batches and looks at their headers only. With --client a real client (franz-go) then reads
+the same from the starts and decodes every record, and the ratio of the two is printed.`,
+		Example: "  skein bench consume --topics 10 --partitions 100 --bytes 1000000000\n  skein bench consume --client --bytes 500000000",
 		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
 			if load.Topics, err = l.set(); err != nil {
@@ -156,16 +195,21 @@ func benchConsume() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if l.json {
-				return printJSON(cmd.OutOrStdout(), c)
+			if !client {
+				return l.print(cmd, c, consumedLine(c))
 			}
-			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%.1f MB/s  %d bytes in %v\n", c.MBps(), c.Bytes, c.Elapsed.Round(time.Millisecond))
-			return err
+			real, err := bench.ConsumeWithClient(cmd.Context(), l.addr, load)
+			if err != nil {
+				return err
+			}
+			both := versus[bench.Consumed]{Wire: c, Client: real, Ratio: c.MBps() / real.MBps()}
+			return l.print(cmd, both, both.lines(consumedLine))
 		},
 	}
 	l.add(cmd)
 	fl := cmd.Flags()
 	fl.IntVar(&load.Conns, "conns", 4, "connections")
+	fl.BoolVar(&client, "client", false, "then the same with a real client")
 	fl.IntVar(&load.PerRequest, "per-request", 100, "partitions in one fetch")
 	fl.Int64Var(&load.Bytes, "bytes", 0, "end after that many bytes; 0: by time only")
 	fl.DurationVar(&load.Time, "time", 10*time.Second, "end after this long")
