@@ -140,8 +140,8 @@ func (p *Planner) cool(b *board, sh *shelf, mean float64) {
 			return
 		}
 		it, to, swap := p.hotGroup(b, sh, mean, p.fits)
-		if it == nil {
-			it, to, swap = p.hotGroup(b, sh, mean, p.helps)
+		if bigger, other, back := p.hotGroup(b, sh, mean, p.helps); bigger != nil && (it == nil || fuller(sh, other, bigger.load) < fuller(sh, to, it.load)) {
+			it, to, swap = bigger, other, back
 		}
 		if it == nil {
 			p.split(b, sh, mean, 2*splitLoad*mean)
@@ -176,8 +176,11 @@ func (p *Planner) fits(sh, to *shelf, load, mean float64) bool {
 
 // helps says whether it at least leaves the fuller of the two with much less: a hot group beside a hot group.
 func (p *Planner) helps(sh, to *shelf, load, mean float64) bool {
-	return math.Max(to.load+load, sh.load-load) <= sh.load-mean*p.limits.Over
+	return fuller(sh, to, load) <= sh.load-mean*p.limits.Over
 }
+
+// fuller is the load of the fuller of two logs when a load has left one for the other.
+func fuller(sh, to *shelf, load float64) float64 { return math.Max(to.load+load, sh.load-load) }
 
 // hotGroup chooses the group that takes most off a log, the coldest log that it fits on, and, where that log has its
 // share of groups, a cold one that comes back for it.

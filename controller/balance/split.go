@@ -3,7 +3,6 @@ package balance
 import (
 	"cmp"
 	"fmt"
-	"math"
 	"slices"
 	"time"
 
@@ -43,7 +42,7 @@ const (
 
 // split finds a partition to split off a group of a log that has too much, a group with at least some load. Only one that
 // helps: both the partition and what stays of its group carry load, and one of the two then fits on another log,
-// such that the fuller of the two logs has less by a tenth of the mean. So a group with one hot partition is never
+// such that the fuller of the two logs has less by a tenth of the mean than without, or than if the group moved as a whole. So a group with one hot partition is never
 // split: it would be the same piece under another name, and the cold groups around it can be moved without.
 //
 // Nothing goes back and forth: one split at a time, a while between two (SplitEvery), and a partition that was split off
@@ -61,13 +60,10 @@ func (p *Planner) split(b *board, sh *shelf, mean, least float64) bool {
 		if into == nil || it.pinned || it.planned || it.partitions < 2 || it.load < least {
 			continue
 		}
-		if p.movable(b, it) && p.room(b, sh, it, it.load, mean) != nil {
-			continue // as a whole
-		}
 		parts, known := b.in.Hot[it.group]
 		if !known {
 			b.plan.Ask = append(b.plan.Ask, Ask{Group: it.group, Owner: sh.broker.ID})
-			b.note("group %d is %.0f %% of the mean load and fits nowhere: broker %d is asked which of its partitions are hot", it.group, 100*it.load/mean, sh.broker.ID)
+			b.note("group %d is %.0f %% of the mean load: broker %d is asked which of its partitions are hot", it.group, 100*it.load/mean, sh.broker.ID)
 			return true
 		}
 		if s, ok := p.splitOf(b, it, into, parts, mean); ok {
@@ -81,7 +77,11 @@ func (p *Planner) split(b *board, sh *shelf, mean, least float64) bool {
 // splitOf chooses the partition of a group whose leaving makes most room.
 func (p *Planner) splitOf(b *board, it, into *item, parts []HotPartition, mean float64) (best Split, ok bool) {
 	sh := it.at
-	least := sh.load - p.limits.Good*mean
+	least := sh.load
+	if to := p.room(b, sh, it, it.load, mean); to != nil && p.movable(b, it) {
+		least = fuller(sh, to, it.load) // as a whole
+	}
+	least -= p.limits.Good * mean
 	for _, hp := range parts {
 		left, was := p.parted[hp.Partition]
 		hot := b.shareOf(it.group, hp.Share)
@@ -97,11 +97,11 @@ func (p *Planner) splitOf(b *board, it, into *item, parts []HotPartition, mean f
 			if to == nil || p.rests(part.mover.group, b.in.Now) {
 				continue
 			}
-			if fuller := math.Max(to.load+part.load, sh.load-part.load); fuller < least {
-				least, ok = fuller, true
+			if f := fuller(sh, to, part.load); f < least {
+				least, ok = f, true
 				best = Split{
 					Topic: hp.Topic, Partition: hp.Partition.Index, From: it.group, To: into.group, Broker: sh.broker.ID, id: hp.Partition, share: hp.Share,
-					Why: fmt.Sprintf("broker %d has %.0f %% of the mean load, group %d alone %.0f %%: no move of it helps; this partition makes %.0f %% of it, and %s can go to broker %d, which has %.0f %%",
+					Why: fmt.Sprintf("broker %d has %.0f %% of the mean load, group %d alone %.0f %%; this partition makes %.0f %% of it, and %s can go to broker %d, which has %.0f %%",
 						sh.broker.ID, 100*sh.load/mean, it.group, 100*it.load/mean, 100*hp.Share, part.what, to.broker.ID, 100*to.load/mean),
 				}
 			}
