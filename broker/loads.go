@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/skeinmq/skein/commitlog"
 	"github.com/skeinmq/skein/internal/ident"
 	"github.com/skeinmq/skein/internal/peer/peerpb"
 )
@@ -85,13 +86,23 @@ func (l *loads) sample(now time.Time) []*peerpb.GroupLoad {
 // and batches that were produced, and bytes that were read from disks, here or at other brokers.
 func (b *Broker) Loads() []*peerpb.GroupLoad { return b.loads.sample(time.Now()) }
 
-// DiskUsed is how full the fullest disk is, 0 to 1, of what this broker's log takes and could take.
+// What a log says of its room, as a share of a disk in use: small disks are full before their last percent is, as files are made whole.
+var levelUsed = map[commitlog.Level]float64{commitlog.LevelAvoid: 0.90, commitlog.LevelThrottle: 0.95, commitlog.LevelRefuse: 1}
+
+// DiskUsed is how full the fullest disk is, 0 to 1, of what this broker's log takes and could take; 1: the log takes no more.
 func (b *Broker) DiskUsed() float64 {
 	used := 0.0
 	for _, l := range b.cfg.Logs {
-		if s := l.Stats(); s.DiskBytes+s.FreeBytes > 0 {
-			used = max(used, float64(s.DiskBytes)/float64(s.DiskBytes+s.FreeBytes))
-		}
+		s := l.Stats()
+		used = max(used, diskUsed(&s))
+	}
+	return used
+}
+
+func diskUsed(s *commitlog.Stats) float64 {
+	used := levelUsed[s.Level]
+	if s.DiskBytes+s.FreeBytes > 0 {
+		used = max(used, float64(s.DiskBytes)/float64(s.DiskBytes+s.FreeBytes))
 	}
 	return used
 }

@@ -7,6 +7,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/skeinmq/skein/commitlog"
 	"github.com/skeinmq/skein/internal/ident"
 )
 
@@ -87,4 +88,23 @@ func TestLook(t *testing.T) {
 			t.Errorf("a caller that has gone: %v", err)
 		}
 	})
+}
+
+func TestDiskUsed(t *testing.T) {
+	for _, tt := range []struct {
+		disk, free int64
+		level      commitlog.Level
+		want       float64
+	}{
+		{0, 0, commitlog.LevelOK, 0},
+		{30, 70, commitlog.LevelOK, 0.3},
+		{30, 70, commitlog.LevelAvoid, 0.9},
+		{97, 3, commitlog.LevelAvoid, 0.97},
+		{30, 70, commitlog.LevelThrottle, 0.95},
+		{30, 70, commitlog.LevelRefuse, 1},
+	} {
+		if got := diskUsed(&commitlog.Stats{DiskBytes: tt.disk, FreeBytes: tt.free, Level: tt.level}); got != tt.want {
+			t.Errorf("%d of %d at level %d: %v, want %v", tt.disk, tt.disk+tt.free, tt.level, got, tt.want)
+		}
+	}
 }

@@ -26,8 +26,10 @@ func (p *Planner) disks(b *board) {
 		return set[id]
 	}
 	said := make(map[ident.Broker]bool)
+	b.allFull = true
 	for _, sh := range b.takers {
 		sh.full, sh.brim = latch(p.full, sh, p.limits.DiskFull), latch(p.brim, sh, p.limits.DiskRelieve)
+		b.allFull = b.allFull && sh.full
 		if id := sh.broker.ID; !said[id] && sh.full {
 			said[id] = true
 			what := "takes no more groups"
@@ -35,6 +37,12 @@ func (p *Planner) disks(b *board) {
 				what = "takes no more groups, and groups that are written to leave it"
 			}
 			b.note("broker %d %s: its disk is %.0f %% full (limits %.0f %% and %.0f %%)", id, what, 100*sh.broker.DiskUsed, 100*p.limits.DiskFull, 100*p.limits.DiskRelieve)
+		}
+	}
+	if b.allFull && len(b.takers) > 0 { // even is then the best that there is
+		b.note("every disk is nearly full: groups are spread as if none were")
+		for _, sh := range b.takers {
+			sh.full = false
 		}
 	}
 }
@@ -60,7 +68,7 @@ func (p *Planner) relieve(b *board) {
 			if it.pinned || it.planned || in < relieveLeast*all || in < 1 {
 				continue
 			}
-			to := lightest(b.takers, func(t *shelf) bool { return !t.full && t != sh })
+			to := lightest(b.takers, func(t *shelf) bool { return !t.full && !b.allFull && t != sh })
 			if to == nil {
 				b.note("broker %d is not relieved: every other disk is nearly full too", sh.broker.ID)
 				return

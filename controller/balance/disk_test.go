@@ -127,4 +127,10 @@ func TestRelief(t *testing.T) {
 	if plan := all.Plan(c.input(loads)); len(plan.Moves) > 0 || !strings.Contains(strings.Join(plan.Notes, "\n"), "every other disk is nearly full too") {
 		t.Errorf("with every disk full: %+v", plan)
 	}
+	c.join(4)
+	c.fill(4, 0.97)
+	c.apply(all, all.Plan(c.input(nil)))
+	if n := c.counts(); n[4] != 15 {
+		t.Errorf("with every disk full a new broker gets no share: %v", n)
+	}
 }

@@ -183,6 +183,7 @@ type board struct {
 	items   []*item  // by group; only those on a shelf
 	plan    Plan
 	loaded  bool // there is load worth balancing
+	allFull bool // every log that takes groups is on a disk that is nearly full
 	weigher *weigher
 
 	homeless int // groups that are on no shelf
