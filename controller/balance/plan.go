@@ -112,7 +112,7 @@ type LogState struct {
 	Draining   bool
 	Groups     int
 	Partitions int
-	Load       float64 // of the cluster's, 1 being the mean of all logs that take groups
+	Load       float64 // 1 is the mean of the logs over which load is spread
 	DiskUsed   float64 // of its broker
 	Full       bool    // it takes no more groups
 }
@@ -314,6 +314,10 @@ func newBoard(in Input) *board {
 
 // stand says how things stand before anything moves.
 func (p *Planner) stand(b *board) {
+	_, mean := evenly(b.takers, loadOf)
+	if mean == 0 {
+		mean = 1
+	}
 	for _, sh := range b.shelves {
 		parts := 0
 		for _, it := range sh.groups {
@@ -321,7 +325,7 @@ func (p *Planner) stand(b *board) {
 		}
 		b.plan.Logs = append(b.plan.Logs, LogState{
 			Log: sh.log.ID, Broker: sh.broker.ID, Draining: sh.broker.Draining, Groups: len(sh.groups), Partitions: parts,
-			Load: sh.load * float64(max(len(b.takers), 1)), DiskUsed: sh.broker.DiskUsed, Full: p.full[sh.broker.ID],
+			Load: sh.load / mean, DiskUsed: sh.broker.DiskUsed, Full: p.full[sh.broker.ID],
 		})
 	}
 }
