@@ -149,7 +149,7 @@ func New(cfg Config) (*Broker, error) {
 		b.idleTimeout = math.MaxInt64 / 4
 	}
 	b.cfg.MaxConnections = min(cfg.MaxConnections, int(conf.MaxConnections))
-	if conf.QueuedMaxRequestBytes >= 0 {
+	if conf.QueuedMaxRequestBytes > 0 { // as in Kafka, 0 is no limit of the operator's
 		cfg.MemoryBytes = conf.QueuedMaxRequestBytes
 	}
 	b.memory.limit = max(cfg.MemoryBytes/2, int64(b.maxRequest)) // any request that is allowed must fit
