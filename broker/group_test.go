@@ -24,6 +24,13 @@ type groupReader struct {
 	rejoins  int
 }
 
+// joined is how many times it was given partitions, none included.
+func (r *groupReader) joined() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.rejoins
+}
+
 func (c *cluster) reader(group, topic string, opts ...kgo.Opt) *groupReader {
 	c.t.Helper()
 	r := &groupReader{seen: map[string]int{}, assigned: map[int32]bool{}}
@@ -178,12 +185,12 @@ func TestGroupStatic(t *testing.T) {
 	one, two := start("i1"), start("i2")
 	eventually(t, "two share", func() bool { return one.partitions() == 2 && two.partitions() == 2 })
 	adm := kadm.NewClient(c.client())
-	before := one.rejoins
+	before := one.joined()
 	two.stop() // a static member does not leave
 	two = start("i2")
 	eventually(t, "it has its partitions again", func() bool { return two.partitions() == 2 })
-	if one.rejoins != before {
-		t.Errorf("the other member was assigned %d times meanwhile", one.rejoins-before)
+	if n := one.joined(); n != before {
+		t.Errorf("the other member was assigned %d times meanwhile", n-before)
 	}
 	d, err := adm.DescribeGroups(t.Context(), "g")
 	if err != nil || d["g"].State != "Stable" || len(d["g"].Members) != 2 {
