@@ -18,8 +18,8 @@ import (
 //
 // The answer comes when every partition takes writes, wherever it is, as clients produce the moment they have it, or
 // after a second if a broker does not answer; Apache Kafka answers before. Any replication factor is accepted and stored: a partition has one copy, and the
-// factor is how many replicas are shown (replicas.go). The brokers of a manual assignment must be alive; the first of each is
-// the owner at first. A topic may be created with 10,000 partitions, as in Kafka, and
+// factor is how many replicas are shown (replicas.go). The brokers of a manual assignment must be of the cluster, and one of each alive;
+// the first is the owner at first, if it lives. A topic may be created with 10,000 partitions, as in Kafka, and
 // a request may ask for 100,000 in all and 10,000 topics, where Kafka takes 10,000 partitions. Two names of one request that collide are refused.
 //
 //	v1  validate only, error messages   v4  -1 for the default number of partitions and replicas
@@ -221,14 +221,21 @@ func (b *Broker) checkReplicas(m *queuemapper.Map, replicas []int32, want int) e
 		return refuse(protocol.CodeInvalidReplicaAssignment, "The manual partition assignment includes an empty replica list.")
 	}
 	seen := make(map[int32]bool, len(replicas))
+	alive := false
 	for _, id := range replicas {
 		if seen[id] {
 			return refuse(protocol.CodeInvalidReplicaAssignment, "The manual partition assignment includes the broker %d more than once.", id)
 		}
 		seen[id] = true
-		if ident.Broker(id) != b.cfg.ID && m.Broker(ident.Broker(id)) == nil {
+		switch {
+		case ident.Broker(id) == b.cfg.ID || m.Broker(ident.Broker(id)) != nil:
+			alive = true
+		case !hostsLog(m, ident.Broker(id)): // one that is away may be named, as in Kafka
 			return refuse(protocol.CodeInvalidReplicaAssignment, "The manual partition assignment includes broker %d, but no such broker is registered.", id)
 		}
+	}
+	if !alive {
+		return refuse(protocol.CodeInvalidReplicaAssignment, "All brokers specified in the manual partition assignment are fenced or in controlled shutdown.")
 	}
 	if len(replicas) != want {
 		return refuse(protocol.CodeInvalidReplicaAssignment,

@@ -13,8 +13,7 @@ import (
 
 // CreatePartitions (key 37), v0 to v3.
 //
-// The answer comes when every new partition takes writes, wherever it is. Brokers of an assignment must be alive; the first of
-// each is the owner at first.
+// The answer comes when every new partition takes writes, wherever it is. Assignments are as in CreateTopics.
 //
 //	v1  throttle time   v2  flexible
 var createPartitions = handler{

@@ -150,6 +150,17 @@ func TestReplicasOfTheDead(t *testing.T) {
 	}
 	a.await(func(m *queuemapper.Map) bool { return m.Broker(2) == nil })
 	check([]int32{1, 2, 3}, []int32{1, 3}, []int32{2})
+	for _, tt := range []struct {
+		to   []int32
+		code int16
+	}{{[]int32{1, 2, 3}, 0}, {[]int32{2}, kerr.InvalidReplicaAssignment.Code}, {[]int32{1, 9}, kerr.InvalidReplicaAssignment.Code}} {
+		if p := askReassign(a, reassigned{"t", 0, tt.to})[0]; p.ErrorCode != tt.code {
+			t.Errorf("reassign to %v with broker 2 away: code %d, want %d", tt.to, p.ErrorCode, tt.code)
+		}
+	}
+	if err := a.b.store.Assign(t.Context(), a.b.topic("t").id, map[int32][]ident.Broker{0: nil}); err != nil {
+		t.Fatal(err)
+	}
 	if err := c.b.store.DrainBroker(t.Context(), 2, true); err != nil {
 		t.Fatal(err)
 	}

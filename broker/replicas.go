@@ -38,6 +38,16 @@ func members(m *queuemapper.Map) []ident.Broker {
 	return slices.Compact(out)
 }
 
+// hostsLog reports whether a broker is of the cluster, although it may be away.
+func hostsLog(m *queuemapper.Map, id ident.Broker) bool {
+	for l := range m.Logs() {
+		if l.Host == id {
+			return true
+		}
+	}
+	return false
+}
+
 // replicas are the lists of a partition of an owner.
 func (d *describer) replicas(owner ident.Broker, factor int16, assigned []ident.Broker) replicas {
 	if len(assigned) > 0 {
