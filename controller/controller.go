@@ -115,6 +115,7 @@ func (c *Controller) Run(ctx context.Context) (err error) {
 	if err != nil {
 		return errors.Join(err, c.store.Close())
 	}
+	c.store.running.Store(true)
 	c.raft.Store(r)
 	defer func() { err = errors.Join(err, c.stop(r)) }()
 	observed := c.observe(r)

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -17,6 +18,8 @@ type logStore struct {
 	*wal.WAL
 	stuck  time.Duration
 	poison chan<- error // gets the first cause
+	// running: raft's own goroutine writes. It panics when its term or its vote cannot be written.
+	running atomic.Bool
 
 	mu    sync.Mutex
 	cause error
@@ -103,10 +106,19 @@ func (s *logStore) DeleteRange(first, last uint64) error {
 
 // Set implements raft.StableStore.
 func (s *logStore) Set(key, val []byte) error {
-	return s.write("set", func() error { return s.WAL.Set(key, val) })
+	return s.final(s.write("set", func() error { return s.WAL.Set(key, val) }))
 }
 
 // SetUint64 implements raft.StableStore.
 func (s *logStore) SetUint64(key []byte, val uint64) error {
-	return s.write("set", func() error { return s.WAL.SetUint64(key, val) })
+	return s.final(s.write("set", func() error { return s.WAL.SetUint64(key, val) }))
+}
+
+// final does not return an error to a raft that runs, which would panic: Run ends by the poison, and the process after it,
+// in order.
+func (s *logStore) final(err error) error {
+	if err != nil && s.running.Load() {
+		select {}
+	}
+	return err
 }
