@@ -141,7 +141,7 @@ func (o *owner) machine(key witness.Key) {
 		o.key, o.links, o.rec = key, map[uint64]*link{}, nil
 		o.m = witness.NewOwner(witness.OwnerConfig{
 			Key: key, Self: witness.ID{Broker: o.b.id(), Incarnation: o.b.incarnation}, FirstSession: o.session, Timeout: memberTimeout,
-			TableTimeout: time.Second, Backoff: 300 * time.Millisecond, MaxBackoff: 2 * time.Second,
+			TableTimeout: time.Second, Alone: 100 * time.Millisecond, Backoff: 300 * time.Millisecond, MaxBackoff: 2 * time.Second,
 		})
 		o.b.w.e.start(o.b.proc, "tick", 0, o.tick)
 	}

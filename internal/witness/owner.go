@@ -22,6 +22,10 @@ type OwnerConfig struct {
 	Timeout time.Duration
 	// TableTimeout is how long a joiner may take for the whole table; default 5 s.
 	TableTimeout time.Duration
+	// Alone is how long an owner whose members have all failed waits before it goes on without any, while the map shows
+	// other brokers: who hears nobody is more likely cut off itself, and must not be what keeps the others from its
+	// table. It is longer than a broker may be silent before others take over; default 3 s.
+	Alone time.Duration
 	// A member that failed is not asked again for Backoff, twice as long each time, up to MaxBackoff; default 1 s and 60 s.
 	// While there is no other one, Backoff is all that it rests: a slow witness is better than none.
 	Backoff, MaxBackoff time.Duration
@@ -32,6 +36,7 @@ type OwnerConfig struct {
 func (c OwnerConfig) withDefaults() OwnerConfig {
 	c.Size = cmp.Or(c.Size, 2)
 	c.Timeout = cmp.Or(c.Timeout, 300*time.Millisecond)
+	c.Alone = cmp.Or(c.Alone, 3*time.Second)
 	c.TableTimeout = cmp.Or(c.TableTimeout, 5*time.Second)
 	c.Backoff = cmp.Or(c.Backoff, time.Second)
 	c.MaxBackoff = cmp.Or(c.MaxBackoff, time.Minute)
@@ -143,6 +148,7 @@ type Owner struct {
 	target   []ID
 	swapNext time.Time // not before
 	pause    time.Duration
+	alone    time.Time // since when no member works; zero: one does, or none is recorded
 
 	pending   []pending // from number first on
 	first     uint64

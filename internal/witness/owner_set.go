@@ -28,11 +28,28 @@ func (o *Owner) advanceSwap(now time.Time) {
 	case swapNone:
 		target := o.wanted()
 		if slices.Equal(target, o.settled) {
+			o.alone = time.Time{}
 			return
 		}
+		if len(target) == 0 && o.lingers(now) {
+			return
+		}
+		o.alone = time.Time{}
 		o.swap, o.target = swapSent, target
 		o.act(Action{Kind: ActSwap, Set: slices.Clone(target)})
 	}
+}
+
+// lingers says whether it is too early to go on without any witness.
+func (o *Owner) lingers(now time.Time) bool {
+	others := slices.ContainsFunc(o.candidates, func(c Candidate) bool { return c.ID.Broker != o.cfg.Self.Broker && !c.Leaving })
+	if !others {
+		return false
+	}
+	if o.alone.IsZero() {
+		o.alone = now
+	}
+	return now.Sub(o.alone) < o.cfg.Alone
 }
 
 // wanted is the set that should be recorded: the members of the recorded one that work, and joiners that have

@@ -75,3 +75,39 @@ func TestOnlyWitnessRestsShortly(t *testing.T) {
 		t.Error("it rests for ever")
 	}
 }
+
+// TestAlone: an owner whose only witness fails goes on without one at once when there is no other broker, and late
+// when there are: it may be the one that is cut off.
+func TestAlone(t *testing.T) {
+	for _, others := range []bool{false, true} {
+		now := time.Unix(0, 0)
+		w := ID{Broker: 2, Incarnation: 1}
+		o := NewOwner(OwnerConfig{Key: Key{Log: ident.Log{1}, Epoch: 1}, Self: ID{Broker: 1, Incarnation: 1}})
+		if others {
+			o.Candidates(now, []Candidate{{ID: ID{Broker: 3, Incarnation: 1}}})
+		}
+		o.Opened(now, Record{Open: true, Host: 1, Epoch: 1, Set: []ID{w}}) // and nobody follows
+		swapped := func() bool {
+			for _, a := range o.Take() {
+				if a.Kind == ActSwap && len(a.Set) == 0 {
+					return true
+				}
+			}
+			return false
+		}
+		if got := swapped(); got == others {
+			t.Errorf("others %v: swapped at once: %v", others, got)
+		}
+		if !others {
+			continue
+		}
+		now = now.Add(2900 * time.Millisecond)
+		if o.Tick(now); swapped() {
+			t.Error("swapped before anybody can have taken over")
+		}
+		now = now.Add(200 * time.Millisecond)
+		if o.Tick(now); !swapped() {
+			t.Error("never goes on alone")
+		}
+	}
+}

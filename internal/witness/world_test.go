@@ -104,7 +104,7 @@ func newWorld(seed uint64, l *lived) *world {
 		w.append(p)
 	}
 	w.acked, w.durable = w.ends, w.ends
-	w.o = NewOwner(OwnerConfig{Key: w.key, Self: ID{1, 1}})
+	w.o = NewOwner(OwnerConfig{Key: w.key, Self: ID{1, 1}, Alone: 100 * time.Millisecond})
 	return w
 }
 

@@ -51,7 +51,7 @@ func Ports(n int) ([]string, error) {
 		}
 	}
 	var out []string
-	for i, at := 0, os.Getpid()*7; i < high-low && len(out) < n; i++ {
+	for i, at := 0, os.Getpid()*7919; i < high-low && len(out) < n; i++ {
 		addr := net.JoinHostPort("127.0.0.1", strconv.Itoa(low+(at+i)%(high-low)))
 		l, err := net.Listen("tcp", addr)
 		if err != nil {
