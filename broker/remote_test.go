@@ -118,6 +118,7 @@ func fetchAll(t *testing.T, c *cluster, topic string, p int32) []byte {
 	t.Helper()
 	w := c.dial()
 	var all []byte
+	patience := time.Now().Add(20 * time.Second)
 	for offset := int64(0); ; {
 		req := fetchRequest(12, c.b.topic(topic), offset)
 		req.Topics[0].Partitions[0].Partition, req.Topics[0].Partitions[0].PartitionMaxBytes = p, 1024
@@ -127,6 +128,9 @@ func fetchAll(t *testing.T, c *cluster, topic string, p int32) []byte {
 		}
 		if offset == got.HighWatermark {
 			return all
+		}
+		if len(got.RecordBatches) == 0 && time.Now().Before(patience) {
+			continue // the other broker did not answer in time: clients ask again
 		}
 		if len(got.RecordBatches) == 0 {
 			t.Fatalf("fetch at %d: nothing, below the high watermark %d", offset, got.HighWatermark)
