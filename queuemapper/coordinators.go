@@ -12,8 +12,8 @@ func (m *Map) CoordinatorGroup(partition int32) ident.Group {
 	return ident.Group(int(partition) * m.cluster.Groups / CoordinatorPartitions)
 }
 
-// Coordinators is how many coordinator partitions live in a group: they are work for its owner as others are, although
-// they have no records in its log.
+// Coordinators is how many coordinator partitions live in a group: they are work for its owner, although they have
+// no records in its log.
 func (m *Map) Coordinators(group ident.Group) int {
 	groups := m.cluster.Groups
 	if int(group) < 0 || int(group) >= groups {

@@ -7,10 +7,16 @@ import (
 	"github.com/skeinmq/skein/internal/ident"
 )
 
-// candidate is a group that may take new partitions.
+// candidate is a group that may take new partitions, or move.
 type candidate struct {
-	id    ident.Group
-	count int32
+	id           ident.Group
+	count        int32 // partitions
+	coordinators int32 // where groups move
+}
+
+// fuller orders candidates by what lives in them, the emptiest first.
+func (c candidate) fuller(o candidate) int {
+	return cmp.Or(cmp.Compare(c.count, o.count), cmp.Compare(c.coordinators, o.coordinators))
 }
 
 // shelf is a log with the groups that are open on it, the emptiest first.
@@ -124,7 +130,7 @@ func (m *Map) shelves() shelfHeap {
 		}
 		count := m.counts[g.ID]
 		sh.total += int(count)
-		sh.groups = append(sh.groups, candidate{g.ID, count})
+		sh.groups = append(sh.groups, candidate{id: g.ID, count: count})
 	}
 	for _, g := range m.groups {
 		if cur := g.Current(); cur != nil {

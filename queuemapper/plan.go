@@ -35,7 +35,7 @@ func (m *Map) Plan(logs []ident.Log) ([]Move, error) {
 	}
 	var homeless []candidate
 	for _, g := range m.groups {
-		c := candidate{g.ID, m.counts[g.ID] + int32(m.Coordinators(g.ID))}
+		c := candidate{g.ID, m.counts[g.ID], int32(m.Coordinators(g.ID))}
 		if cur := g.Current(); cur != nil {
 			if _, ok := at[cur.Log]; ok {
 				at[cur.Log] = append(at[cur.Log], c)
@@ -48,7 +48,7 @@ func (m *Map) Plan(logs []ident.Log) ([]Move, error) {
 	for _, id := range logs {
 		groups := at[id]
 		slices.SortFunc(groups, func(a, b candidate) int { // the fullest stay
-			return cmp.Or(cmp.Compare(b.count, a.count), cmp.Compare(a.id, b.id))
+			return cmp.Or(b.fuller(a), cmp.Compare(a.id, b.id))
 		})
 		if over := len(groups) - quota[id]; over > 0 {
 			homeless = append(homeless, groups[len(groups)-over:]...)
@@ -74,28 +74,34 @@ func quotas(logs []ident.Log, at map[ident.Log][]candidate, groups int) map[iden
 }
 
 // house gives each homeless group a log with room: the fullest group first, each to the log
-// with the fewest partitions, then groups.
+// with the fewest partitions, then coordinators, then groups.
 func (m *Map) house(logs []ident.Log, at map[ident.Log][]candidate, quota map[ident.Log]int, homeless []candidate) []Move {
-	partitions := make(map[ident.Log]int, len(logs))
+	on := make(map[ident.Log]candidate, len(logs)) // the sums
+	put := func(id ident.Log, g candidate) {
+		sum := on[id]
+		sum.count += g.count
+		sum.coordinators += g.coordinators
+		on[id] = sum
+	}
 	for id, groups := range at {
 		for _, g := range groups {
-			partitions[id] += int(g.count)
+			put(id, g)
 		}
 	}
 	slices.SortFunc(homeless, func(a, b candidate) int {
-		return cmp.Or(cmp.Compare(b.count, a.count), cmp.Compare(a.id, b.id))
+		return cmp.Or(b.fuller(a), cmp.Compare(a.id, b.id))
 	})
 	moves := make([]Move, 0, len(homeless))
 	for _, g := range homeless {
 		var to *ident.Log
 		for i, id := range logs { // few logs; the first of equals
 			if len(at[id]) < quota[id] && (to == nil || cmp.Or(
-				cmp.Compare(partitions[id], partitions[*to]), cmp.Compare(len(at[id]), len(at[*to]))) < 0) {
+				on[id].fuller(on[*to]), cmp.Compare(len(at[id]), len(at[*to]))) < 0) {
 				to = &logs[i]
 			}
 		}
 		at[*to] = append(at[*to], g)
-		partitions[*to] += int(g.count)
+		put(*to, g)
 		move := Move{Group: g.id, To: *to}
 		if cur := m.groups[g.id].Current(); cur != nil {
 			move.From = cur.Log

@@ -182,12 +182,7 @@ func TestGrowTwice(t *testing.T) {
 				t.Errorf("of %d brokers, %d has %d groups", id, b, n)
 			}
 		}
-		partitions := make(map[ident.Broker]int)
-		m := c.store.Map()
-		for g := range m.Groups() {
-			partitions[m.Log(g.Current().Log).Host] += m.Partitions(g.ID)
-		}
-		for b, n := range partitions {
+		for b, n := range c.partitions() {
 			if want := 200.0 / float64(id); float64(n) < 0.9*want || float64(n) > 1.1*want {
 				t.Errorf("of %d brokers, %d has %d partitions of 200", id, b, n)
 			}
@@ -196,6 +191,35 @@ func TestGrowTwice(t *testing.T) {
 			t.Errorf("it is even, and %+v", plan.Moves)
 		}
 	}
+}
+
+// TestFewPartitions: coordinators, which are as many, do not stand in for them. The topic lies where two brokers were when the third
+// had its groups already; the fourth gets its share of it.
+func TestFewPartitions(t *testing.T) {
+	c := newCluster(t, 3, 1024, 0)
+	p := NewPlanner(Limits{})
+	hosts := make([]ident.Broker, 40)
+	for i := range hosts {
+		hosts[i] = ident.Broker(1 + i%2)
+	}
+	if _, err := c.store.CreateTopic(t.Context(), queuemapper.NewTopic{Name: "a", Placements: c.store.Map().PlaceAt(ident.Topic{}, 0, hosts)}); err != nil {
+		t.Fatal(err)
+	}
+	c.join(4)
+	c.apply(p, p.Plan(c.input(nil)))
+	got := c.partitions()
+	if n := got[4]; n < 8 || n > 20 || got[1] > 16 || got[2] > 16 {
+		t.Errorf("partitions by broker: %v", got)
+	}
+}
+
+func (c *cluster) partitions() map[ident.Broker]int {
+	out := make(map[ident.Broker]int)
+	m := c.store.Map()
+	for g := range m.Groups() {
+		out[m.Log(g.Current().Log).Host] += m.Partitions(g.ID)
+	}
+	return out
 }
 
 func TestDrain(t *testing.T) {

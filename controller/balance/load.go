@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/skeinmq/skein/internal/ident"
+	"github.com/skeinmq/skein/queuemapper"
 )
 
 // Load is what a group costs its owner, per second.
@@ -40,7 +41,7 @@ func weigh(in Input) *weigher {
 	w := &weigher{in: in}
 	for g := range in.Map.Groups() {
 		w.groups++
-		w.partitions += float64(in.Map.Partitions(g.ID) + in.Map.Coordinators(g.ID))
+		w.partitions += float64(in.Map.Partitions(g.ID))
 		l := in.Loads[g.ID]
 		w.all.BytesIn += l.BytesIn
 		w.all.BatchesIn += l.BatchesIn
@@ -73,11 +74,12 @@ func (w *weigher) weight(l Load) float64 {
 	return l.BytesIn*w.factor.BytesIn + l.BatchesIn*w.factor.BatchesIn + l.ColdReads*w.factor.ColdReads
 }
 
-// cost is a group's share of the cluster in groups, partitions and load.
+// cost is a group's share of the cluster in groups, coordinators, partitions and load. Coordinators do not stand in for
+// partitions: a broker that has many of them has its share of partitions as well.
 func (w *weigher) cost(g ident.Group) float64 {
-	c := 0.2 / w.groups
+	c := 0.2/w.groups + 0.1*float64(w.in.Map.Coordinators(g))/queuemapper.CoordinatorPartitions
 	if w.partitions > 0 {
-		c += 0.8 * float64(w.in.Map.Partitions(g)+w.in.Map.Coordinators(g)) / w.partitions
+		c += 0.8 * float64(w.in.Map.Partitions(g)) / w.partitions
 	}
 	if w.loaded {
 		c += 2 * w.load(g)

@@ -10,21 +10,23 @@ import (
 
 // cost is what a group, or all groups of a log, take of a broker.
 type cost struct {
-	groups     int
-	partitions int
-	load       float64
+	groups       int
+	partitions   int
+	coordinators int
+	load         float64
 }
 
 func (c *cost) add(o cost) {
 	c.groups += o.groups
 	c.partitions += o.partitions
+	c.coordinators += o.coordinators
 	c.load += o.load
 }
 
-// of expresses a cost as a share of the whole: partitions, load as far as it is known, and, so that empty groups are
-// spread as well, a little of the number of groups.
+// of expresses a cost as a share of the whole: partitions, load as far as it is known, and, so that coordinators and empty
+// groups are spread as well, a little of their numbers. They do not stand in for partitions: those are spread for themselves.
 func (c cost) of(all cost) float64 {
-	out := 0.1 * float64(c.groups) / float64(max(all.groups, 1))
+	out := 0.1*float64(c.groups)/float64(max(all.groups, 1)) + 0.1*float64(c.coordinators)/float64(max(all.coordinators, 1))
 	out += float64(c.partitions) / float64(max(all.partitions, 1))
 	if all.load > 0 {
 		out += c.load / all.load
@@ -42,7 +44,7 @@ func (f *Failover) spread(m *queuemapper.Map, orphans []orphan, targets []*queue
 		at[t.ID] = i
 	}
 	costOf := func(g *queuemapper.Group) cost {
-		return cost{groups: 1, partitions: m.Partitions(g.ID) + m.Coordinators(g.ID), load: f.cfg.Load(g.ID)}
+		return cost{groups: 1, partitions: m.Partitions(g.ID), coordinators: m.Coordinators(g.ID), load: f.cfg.Load(g.ID)}
 	}
 	var all cost
 	on := make([]cost, len(targets))
