@@ -20,8 +20,10 @@ run: build ## one broker on embedded defaults, data in ./skein-data
 dev: build ## three brokers to look at failover with, data in ./skein-dev
 	./bin/skein dev
 
-cluster-long: ## clusters broken for 15 minutes each
-	SKEIN_CLUSTER_LONG=1 go test -count=1 -v -timeout 3h ./test/cluster
+cluster-long: build ## clusters broken for 15 minutes each, under franz-go, Java and librdkafka
+	cd test/conformance && go build -o ../../bin/conformance .
+	bin/conformance --workers bin/workers.json
+	SKEIN_CLUSTER_LONG=1 SKEIN_CLUSTER_CLIENTS=$(CURDIR)/bin/workers.json go test -count=1 -v -timeout 3h ./test/cluster
 
 test: ## every Go test, with the race detector
 	CGO_ENABLED=$(if $(RACE),1,0) go test $(RACE) -shuffle=on -timeout 20m ./...
@@ -58,6 +60,8 @@ conformance: build ## foreign clients against bin/skein; installs what it needs 
 	cd test/conformance && go vet ./... && go test ./... && go build -o ../../bin/conformance .
 	bin/conformance $(ARGS)
 	$(if $(ARGS),,bin/conformance --brokers 3 --only cluster,java-4.3.0,kcat,franz-go --cases tool,admin,none,group,idempotent)
+	$(if $(ARGS),,bin/conformance --workers bin/workers.json && \
+	  SKEIN_BIN=$(CURDIR)/bin/skein SKEIN_CLUSTER_CLIENTS=$(CURDIR)/bin/workers.json go test -count=1 -run '^TestForeign' ./test/cluster)
 
 targets: ## builds for every supported platform
 	GOOS=linux GOARCH=amd64 go build -o /dev/null ./cmd/skein

@@ -133,13 +133,16 @@ type run struct {
 	stops    []time.Duration
 }
 
-// begin puts the load on a cluster that runs.
-func begin(t *testing.T, c Cluster) *run {
+// begin puts the load on a cluster that runs; set changes it before it starts.
+func begin(t *testing.T, c Cluster, set ...func(*load.Load)) *run {
 	t.Helper()
 	seed := number(t, envSeed, rand.Uint64()%1e9)
 	t.Logf("replay the choices with %s=%d go test -count=1 -v -run '^%s$' ./test/cluster", envSeed, seed, t.Name())
 	r := &run{t: t, rng: rand.New(rand.NewPCG(seed, 0)), c: c, writable: map[string][]time.Duration{}}
 	r.load = &load.Load{Seeds: c.Seeds(), Seed: seed, H: history.New(), Patience: settlePatience, Slower: 5}
+	for _, f := range set {
+		f(r.load)
+	}
 	if name := os.Getenv(envTrace); name != "" {
 		f, err := os.Create(name)
 		if err != nil {
@@ -228,6 +231,7 @@ func (r *run) finish() {
 	}
 	if t.Failed() {
 		t.Log(logs)
+		t.Log(r.load.ForeignLogs())
 	}
 	t.Logf("%d records sent, %d acked, %d read in the end, %d seen before; %d doubles of plain producers; %d commits, %d partitions revoked; tolerated %v",
 		totals.Sent, totals.Acked, totals.Read, totals.Seen, totals.Doubles, r.load.Commits(), r.load.Revoked(), totals.Tolerated)

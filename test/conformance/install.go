@@ -152,10 +152,15 @@ func (in *installer) jdk(ctx context.Context) error {
 }
 
 func (in *installer) java(ctx context.Context, version string) ([]string, error) {
+	return in.javaClasses(ctx, version, "Conformance")
+}
+
+// javaClasses is the command of one of the programs in java/ with a version of the client.
+func (in *installer) javaClasses(ctx context.Context, version, program string) ([]string, error) {
 	if err := in.jdk(ctx); err != nil {
 		return nil, err
 	}
-	pom, src := filepath.Join(in.src, "java", "pom.xml"), filepath.Join(in.src, "java", "Conformance.java")
+	pom, src := filepath.Join(in.src, "java", "pom.xml"), filepath.Join(in.src, "java", program+".java")
 	id, err := digest(version, pom)
 	if err != nil {
 		return nil, err
@@ -168,7 +173,7 @@ func (in *installer) java(ctx context.Context, version string) ([]string, error)
 		return nil, err
 	}
 	classes, err := in.compile(ctx, src, filepath.Join(jars, "*"), filepath.Join(in.cache, "java"), version)
-	return append(append([]string{"java"}, javaFlags...), "-cp", classes+":"+filepath.Join(jars, "*"), "Conformance"), err
+	return append(append([]string{"java"}, javaFlags...), "-cp", classes+":"+filepath.Join(jars, "*"), program), err
 }
 
 func (in *installer) compile(ctx context.Context, src, classpath, dir, label string) (string, error) {

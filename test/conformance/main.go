@@ -42,6 +42,7 @@ type options struct {
 	selftest  bool
 	trace     bool
 	setup     bool
+	workers   string
 	list      bool
 }
 
@@ -81,6 +82,7 @@ func parseFlags() options {
 	flag.BoolVar(&o.selftest, "selftest", false, "plant faults between clients and broker; passes when every aimed case fails")
 	flag.BoolVar(&o.trace, "trace", false, "print which requests in which versions each client sends")
 	flag.BoolVar(&o.setup, "setup", false, "only install the clients")
+	flag.StringVar(&o.workers, "workers", "", "only install what test/cluster drives, and write its commands to `FILE`")
 	flag.BoolVar(&o.list, "list", false, "print clients and cases")
 	flag.Parse()
 	o.only, o.cases = splitList(only), splitList(cases)
@@ -120,6 +122,12 @@ func run(ctx context.Context, o options) (int, error) {
 	in := &installer{cache: o.cache}
 	if err := in.locate(); err != nil {
 		return 2, err
+	}
+	if o.workers != "" {
+		if err := in.writeWorkers(ctx, o.workers); err != nil {
+			return 2, err
+		}
+		return 0, nil
 	}
 	if o.setup {
 		return in.all(ctx, chosen.clients)

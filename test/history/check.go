@@ -36,6 +36,7 @@ func (h *History) Check() ([]Violation, Totals) {
 		h.checkOffsets(p, x)
 		h.checkAcked(p, x)
 		h.checkSeen(p, x)
+		h.checkGiven(p, x)
 		t.Doubles += h.checkProducers(p, x)
 		h.checkAckOrder(p, x)
 	}
@@ -97,6 +98,18 @@ func (h *History) checkSeen(p Partition, x *partition) {
 			h.report(Vanished, p, "a consumer saw %v at %d; there is nothing", s.rec, offset)
 		} else if got != s.rec {
 			h.report(Changed, p, "a consumer saw %v at %d; there is %v", s.rec, offset, got)
+		}
+	}
+}
+
+// checkGiven: no group has passed over a record.
+func (h *History) checkGiven(p Partition, x *partition) {
+	for group, list := range x.given {
+		for o := x.start; o < int64(len(list)); o++ {
+			if !list[o] {
+				h.report(Gap, p, "%s was given records up to %d, but nobody of it the one at %d", group, len(list)-1, o)
+				break
+			}
 		}
 	}
 }

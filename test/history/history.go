@@ -92,6 +92,7 @@ type partition struct {
 	first    floor  // the same for log starts
 	seen     []seen // by offset
 	next     map[string]int64
+	given    map[string][]bool // by group: what its members were given, by offset
 	marks    map[string]int64
 	final    []entry
 	start    int64
@@ -165,7 +166,7 @@ func (h *History) Producer(id int32, idempotent bool) {
 func (h *History) part(p Partition) *partition {
 	x := h.parts[p]
 	if x == nil {
-		x = &partition{sent: make(map[int32]int64), next: make(map[string]int64), marks: make(map[string]int64)}
+		x = &partition{sent: make(map[int32]int64), next: make(map[string]int64), given: make(map[string][]bool), marks: make(map[string]int64)}
 		h.parts[p] = x
 	}
 	return x
@@ -211,6 +212,14 @@ func (h *History) Sent(p Partition, producer int32) int64 {
 	return seq
 }
 
+// SentTo notes that a producer that counts by itself has sent its records below next.
+func (h *History) SentTo(p Partition, producer int32, next int64) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	x := h.part(p)
+	x.sent[producer] = max(x.sent[producer], next)
+}
+
 // Acked notes that the broker has promised rec at offset.
 func (h *History) Acked(p Partition, rec Record, offset int64) {
 	h.mu.Lock()
@@ -245,6 +254,24 @@ func (h *History) Saw(ordered string, p Partition, rec Record, offset int64) {
 	}
 	x.seen[offset] = seen{rec, true}
 	x.high.raise(step{h.clock.Add(1), offset + 1, "a consumer of the record before", Stale})
+}
+
+// Given notes that a member of a group was given the record at offset. All members together must be given everything from
+// the first offset to the last that any of them was given: a group that goes on behind records that nobody got has lost them.
+func (h *History) Given(group string, p Partition, offset int64) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	x := h.part(p)
+	if offset < 0 || offset > 1<<32 {
+		h.report(Invented, p, "a record at offset %d", offset)
+		return
+	}
+	list := x.given[group]
+	for int64(len(list)) <= offset {
+		list = append(list, false)
+	}
+	list[offset] = true
+	x.given[group] = list
 }
 
 // Acknowledged is the offset behind the highest one that has been acked.

@@ -25,6 +25,7 @@ func story(n int64) (*History, []entry) {
 		r := rec(producer, h.Sent(p0, producer))
 		h.Acked(p0, r, i)
 		h.Saw("tail", p0, r, i)
+		h.Given("group", p0, i)
 		h.HighWatermark("tail", p0, h.Now(), i+1)
 		h.LogStart("tail", p0, 0, 0)
 		h.Committed("g", p0, i)
@@ -139,6 +140,14 @@ func TestPlanted(t *testing.T) {
 			h.Sent(p0, producer)
 			h.Saw("tail", p0, rec(producer, 11), 11)
 			return append(f, entry{10, rec(producer, 10)}, entry{11, rec(producer, 11)})
+		}},
+		{"a group passes over a record", Gap, func(h *History, f []entry) []entry {
+			for _, e := range f {
+				if e.offset != 4 {
+					h.Given("g", p0, e.offset)
+				}
+			}
+			return f
 		}},
 		{"a record that nobody sent", Invented, func(_ *History, f []entry) []entry {
 			return append(f, entry{10, rec(producer, 10)})

@@ -3,7 +3,7 @@ package load
 import (
 	"encoding/binary"
 	"errors"
-	"hash/crc64"
+	"hash/crc32"
 	"math/rand/v2"
 
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -15,10 +15,11 @@ import (
 //
 //	0          4        12       20
 //	+----------+--------+--------+-------+
-//	| producer | seq    | crc64  | noise |
+//	| producer | seq    | sum    | noise |
 //	+----------+--------+--------+-------+
 //
-// where the checksum covers everything else: producer, seq, noise, key and headers.
+// where the sum is the CRC-32 (IEEE: every language has it) of everything else, and how many bytes that is: producer, seq,
+// noise, key and headers. The workers of Foreign make and read the same.
 const (
 	seqAt      = 4
 	sumAt      = 12
@@ -27,7 +28,6 @@ const (
 )
 
 var (
-	table     = crc64.MakeTable(crc64.ECMA)
 	errForged = errors.New("a record that no producer made")
 	errSpoilt = errors.New("a record whose bytes have changed")
 )
@@ -52,14 +52,19 @@ func newContent(rng *rand.Rand, producer int32, seq int64, size int) *kgo.Record
 }
 
 func checksum(r *kgo.Record) uint64 {
-	sum := crc64.Update(0, table, r.Value[:sumAt])
-	sum = crc64.Update(sum, table, r.Value[noiseAt:])
-	sum = crc64.Update(sum, table, r.Key)
-	for _, h := range r.Headers {
-		sum = crc64.Update(sum, table, []byte(h.Key))
-		sum = crc64.Update(sum, table, h.Value)
+	crc, size := uint32(0), 0
+	add := func(b []byte) {
+		crc = crc32.Update(crc, crc32.IEEETable, b)
+		size += len(b)
 	}
-	return sum
+	add(r.Value[:sumAt])
+	add(r.Value[noiseAt:])
+	add(r.Key)
+	for _, h := range r.Headers {
+		add([]byte(h.Key))
+		add(h.Value)
+	}
+	return uint64(crc)<<32 | uint64(size)
 }
 
 // readContent is what a record says about itself, if its bytes are those that were sent.

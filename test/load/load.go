@@ -38,6 +38,8 @@ type Load struct {
 	Patience time.Duration
 	// Slower leaves that many milliseconds more between two bursts of a producer.
 	Slower int
+	// Foreign are clients that are not franz-go, beside it.
+	Foreign []Foreign
 
 	acked   atomic.Int64
 	commits atomic.Int64
@@ -51,7 +53,8 @@ type Load struct {
 
 	mu       sync.Mutex
 	fresh    map[history.Partition]time.Time // by partition: when the newest record was sent that has been acked
-	problems []error                         // of the clients' set-up: the load did not run as it should
+	foreign  []*worker
+	problems []error // of the clients' set-up: the load did not run as it should
 }
 
 // producerKind is one producer of the load.
@@ -144,7 +147,7 @@ func (l *Load) Begin() error {
 			}
 		})
 	}
-	return nil
+	return l.beginForeign(producing, observing)
 }
 
 // Finish ends the load; the broker must be up. Producers flush first, consumers stop last.

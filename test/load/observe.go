@@ -217,14 +217,22 @@ func (l *Load) askMarks(ctx context.Context, adm *kadm.Client, known leaders) {
 			}
 		})
 	}
+	l.askCommitted(ctx, adm, Group)
+	if len(l.Foreign) > 0 {
+		l.askCommitted(ctx, adm, ForeignGroup)
+	}
+}
+
+// askCommitted compares the committed offsets of a group with what its members were told before.
+func (l *Load) askCommitted(ctx context.Context, adm *kadm.Client, group string) {
 	floors := make(map[history.Partition]int64)
 	for topic, parts := range l.from(kgo.NewOffset()) {
 		for i := range parts {
 			p := history.Partition{Topic: topic, Index: i}
-			floors[p] = l.H.CommittedFloor(Group, p)
+			floors[p] = l.H.CommittedFloor(group, p)
 		}
 	}
-	offsets, err := adm.FetchOffsets(ctx, Group)
+	offsets, err := adm.FetchOffsets(ctx, group)
 	if err != nil {
 		return
 	}
@@ -236,8 +244,8 @@ func (l *Load) askMarks(ctx context.Context, adm *kadm.Client, known leaders) {
 			}
 			value = o.At
 		}
-		l.H.CommittedAfter(Group, p, floor, value)
-		l.H.Committed(Group, p, value)
+		l.H.CommittedAfter(group, p, floor, value)
+		l.H.Committed(group, p, value)
 	}
 }
 
