@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"strconv"
 
-	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -35,7 +34,6 @@ func (n *node) askBalancer(ask func(peerpb.BalanceClient) error) error {
 	if !ok {
 		return errors.New("no active controller is known")
 	}
-	var conn grpc.ClientConnInterface
 	conn, err := n.net.pool.Conn(leader)
 	if err != nil {
 		return fmt.Errorf("reach broker %d: %w", leader, err)

@@ -24,7 +24,7 @@ import (
 func (n *node) openSessions() {
 	n.sessions = session.NewServer(session.ServerConfig{
 		Self: n.settings.nodeID, Leadership: n.ctl, Map: n.store, Logger: n.logger, Registerer: n.registry,
-		Changed: n.etcdLeaderGone,
+		Died: n.etcdLeaderGone,
 		Heard: func(hb *peerpb.Heartbeat) {
 			now := time.Now()
 			n.balancer.ObserveDisk(ident.Broker(hb.GetBroker()), hb.GetDiskUsed())
@@ -40,7 +40,7 @@ func (n *node) openSessions() {
 }
 
 // etcdLeaderGone has this broker's etcd member stand for election when the one that led is dead.
-func (n *node) etcdLeaderGone(_ uint64, b ident.Broker, _ int64, _ failover.Standing, why session.Reason) {
+func (n *node) etcdLeaderGone(b ident.Broker, why session.Reason) {
 	m := n.member.Load()
 	if m == nil || why != session.Refused {
 		return

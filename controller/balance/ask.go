@@ -70,8 +70,7 @@ func (l *Loop) split(ctx context.Context, s Split) {
 		l.loads.Shift(s.From, s.To, s.share, now) // at once, so that nothing is planned on what was
 		l.metrics.split.Inc()
 	}
-	l.recent = append(l.recent, done)
-	l.recent = l.recent[max(0, len(l.recent)-recentMoves):]
+	l.note(done)
 	l.log.Info("partition split off", "topic", s.Topic, "partition", s.Partition, "from", s.From, "to", s.To, "broker", s.Broker, "share", s.share,
 		"ms", float64(now.Sub(begun).Microseconds())/1000, "error", err)
 }

@@ -191,12 +191,11 @@ func (l *Loop) input(now time.Time) Input {
 		if reg := m.Broker(rec.Host); reg != nil {
 			b.Rack = reg.Rack
 		}
-		switch l.cfg.Sessions.Session(rec.Host).Standing {
-		case failover.Live, failover.Draining:
-		default:
+		standing := l.cfg.Sessions.Session(rec.Host).Standing
+		if standing != failover.Live && standing != failover.Draining {
 			continue
 		}
-		b.Draining = m.Draining(rec.Host) || l.cfg.Sessions.Session(rec.Host).Standing == failover.Draining
+		b.Draining = standing == failover.Draining || m.Draining(rec.Host)
 		in.Brokers = append(in.Brokers, b)
 	}
 	return in
@@ -285,15 +284,19 @@ func (l *Loop) ask(ctx context.Context, e errand, moves []Move) {
 			}
 			l.metrics.moves.WithLabelValues(string(mv.Cause)).Inc()
 		}
-		l.recent = append(l.recent, done)
+		l.note(done)
 	}
-	l.recent = l.recent[max(0, len(l.recent)-recentMoves):]
 	l.log.Info("groups moved", "from", e.owner, "to", e.to, "cause", string(moves[0].Cause), "groups", len(moves)-failed, "failed", failed,
 		"ms", float64(now.Sub(begun).Microseconds())/1000, "error", last)
 }
 
 // recentMoves are shown to operators.
 const recentMoves = 50
+
+func (l *Loop) note(d Done) {
+	l.recent = append(l.recent, d)
+	l.recent = l.recent[max(0, len(l.recent)-recentMoves):]
+}
 
 func (l *Loop) report(p *Plan) {
 	held := 0.0

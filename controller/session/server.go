@@ -46,8 +46,8 @@ type ServerConfig struct {
 	Probe time.Duration
 	// Dial connects to an address and closes the connection; default TCP. The address is that of an internal listener.
 	Dial func(ctx context.Context, address string) error
-	// Changed hears of each change, in order; it must not block. Optional.
-	Changed func(term uint64, broker ident.Broker, incarnation int64, standing failover.Standing, why Reason)
+	// Died hears of each broker whose session ends, in order; it must not block. Optional.
+	Died func(broker ident.Broker, why Reason)
 	// Heard is given the heartbeats of live brokers; about one a second of each carries loads, if it has any. Optional.
 	Heard func(*peerpb.Heartbeat)
 
@@ -204,11 +204,11 @@ func (s *Server) tell(t *term, a Action) {
 	if a.Standing == failover.Dead {
 		level = slog.LevelWarn
 		s.metrics.deaths.WithLabelValues(string(a.Reason)).Inc()
+		if s.cfg.Died != nil {
+			s.cfg.Died(a.Broker, a.Reason)
+		}
 	}
 	s.log.Log(t.ctx, level, "session changed", "broker", a.Broker, "incarnation", a.Incarnation, "standing", standingName(a.Standing), "reason", a.Reason, "term", t.number)
-	if s.cfg.Changed != nil {
-		s.cfg.Changed(t.number, a.Broker, a.Incarnation, a.Standing, a.Reason)
-	}
 }
 
 // probe knocks once.
