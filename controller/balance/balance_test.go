@@ -193,23 +193,32 @@ func TestGrowTwice(t *testing.T) {
 	}
 }
 
-// TestFewPartitions: coordinators, which are as many, do not stand in for them. The topic lies where two brokers were when the third
-// had its groups already; the fourth gets its share of it.
+// TestFewPartitions: partitions and coordinators do not stand in for each other. A topic lies where two of three brokers are when a
+// fourth comes: it gets its share of both, however few partitions there are.
 func TestFewPartitions(t *testing.T) {
-	c := newCluster(t, 3, 1024, 0)
-	p := NewPlanner(Limits{})
-	hosts := make([]ident.Broker, 40)
-	for i := range hosts {
-		hosts[i] = ident.Broker(1 + i%2)
-	}
-	if _, err := c.store.CreateTopic(t.Context(), queuemapper.NewTopic{Name: "a", Placements: c.store.Map().PlaceAt(ident.Topic{}, 0, hosts)}); err != nil {
-		t.Fatal(err)
-	}
-	c.join(4)
-	c.apply(p, p.Plan(c.input(nil)))
-	got := c.partitions()
-	if n := got[4]; n < 8 || n > 20 || got[1] > 16 || got[2] > 16 {
-		t.Errorf("partitions by broker: %v", got)
+	for _, partitions := range []int{1, 3, 40} {
+		c := newCluster(t, 3, 1024, 0)
+		p := NewPlanner(Limits{})
+		hosts := make([]ident.Broker, partitions)
+		for i := range hosts {
+			hosts[i] = ident.Broker(1 + i%2)
+		}
+		if _, err := c.store.CreateTopic(t.Context(), queuemapper.NewTopic{Name: "a", Placements: c.store.Map().PlaceAt(ident.Topic{}, 0, hosts)}); err != nil {
+			t.Fatal(err)
+		}
+		c.join(4)
+		c.apply(p, p.Plan(c.input(nil)))
+		got := c.partitions()
+		if n := got[4]; n < partitions/4 || n > partitions/2 || got[1] > (partitions+2)*2/5 || got[2] > (partitions+2)*2/5 {
+			t.Errorf("partitions by broker: %v", got)
+		}
+		m, coordinators := c.store.Map(), make(map[ident.Broker]int)
+		for g := range m.Groups() {
+			coordinators[m.Log(g.Current().Log).Host] += m.Coordinators(g.ID)
+		}
+		if n := coordinators[4]; n < 10 || n > 16 {
+			t.Errorf("%d partitions: coordinators by broker: %v", partitions, coordinators)
+		}
 	}
 }
 

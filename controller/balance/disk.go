@@ -68,7 +68,7 @@ func (p *Planner) relieve(b *board) {
 			if it.pinned || it.planned || in < relieveLeast*all || in < 1 {
 				continue
 			}
-			to := lightest(b.takers, func(t *shelf) bool { return !t.full && !b.allFull && t != sh })
+			to := place(it, b.takers, func(t *shelf) bool { return !t.full && !b.allFull && t != sh })
 			if to == nil {
 				b.note("broker %d is not relieved: every other disk is nearly full too", sh.broker.ID)
 				return

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/skeinmq/skein/controller/failover"
 	"github.com/skeinmq/skein/internal/ident"
 	"github.com/skeinmq/skein/queuemapper"
 )
@@ -74,15 +75,13 @@ func (w *weigher) weight(l Load) float64 {
 	return l.BytesIn*w.factor.BytesIn + l.BatchesIn*w.factor.BatchesIn + l.ColdReads*w.factor.ColdReads
 }
 
-// cost is a group's share of the cluster in groups, coordinators, partitions and load. Coordinators do not stand in for
-// partitions: a broker that has many of them has its share of partitions as well.
-func (w *weigher) cost(g ident.Group) float64 {
-	c := 0.2/w.groups + 0.1*float64(w.in.Map.Coordinators(g))/queuemapper.CoordinatorPartitions
-	if w.partitions > 0 {
-		c += 0.8 * float64(w.in.Map.Partitions(g)) / w.partitions
+// cost is a group's part of the cluster; its load counts if there is load worth balancing.
+func (w *weigher) cost(g ident.Group) failover.Cost {
+	c := failover.Cost{
+		Groups: 1 / w.groups, Coordinators: float64(w.in.Map.Coordinators(g)) / queuemapper.CoordinatorPartitions, Load: w.load(g),
 	}
-	if w.loaded {
-		c += 2 * w.load(g)
+	if w.partitions > 0 {
+		c.Partitions = float64(w.in.Map.Partitions(g)) / w.partitions
 	}
 	return c
 }

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/skeinmq/skein/controller/failover"
 	"github.com/skeinmq/skein/internal/ident"
 	"github.com/skeinmq/skein/queuemapper"
 )
@@ -158,7 +159,7 @@ type shelf struct {
 	broker Broker
 	groups []*item
 	want   int // groups that it shall have
-	cost   float64
+	cost   failover.Cost
 	load   float64
 	full   bool // it takes no more groups for its disk
 	brim   bool // and gives those that are written to
@@ -168,7 +169,7 @@ type shelf struct {
 type item struct {
 	group      ident.Group
 	at         *shelf
-	cost       float64 // share of the cluster: groups, partitions, and load as far as it is known
+	cost       failover.Cost
 	load       float64 // share of the cluster's load
 	partitions int
 	pinned     bool // and its broker can have it
@@ -353,13 +354,13 @@ func (b *board) takes(id ident.Broker) bool {
 func (sh *shelf) put(it *item) {
 	it.at = sh
 	sh.groups = append(sh.groups, it)
-	sh.cost += it.cost
+	sh.cost = sh.cost.Plus(1, it.cost)
 	sh.load += it.load
 }
 
 func (sh *shelf) take(it *item) {
 	sh.groups = slices.DeleteFunc(sh.groups, func(x *item) bool { return x == it })
-	sh.cost -= it.cost
+	sh.cost = sh.cost.Plus(-1, it.cost)
 	sh.load -= it.load
 }
 
@@ -375,11 +376,11 @@ func (b *board) move(it *item, to *shelf, cause Cause, format string, args ...an
 	it.planned = true
 }
 
-// lightest is the shelf with the least cost, of those that satisfy ok; nil if none does.
-func lightest(shelves []*shelf, ok func(*shelf) bool) *shelf {
+// place is the shelf that a group fits best on, of those that satisfy ok; nil if none does.
+func place(it *item, shelves []*shelf, ok func(*shelf) bool) *shelf {
 	var best *shelf
 	for _, sh := range shelves {
-		if ok(sh) && (best == nil || sh.cost < best.cost) {
+		if ok(sh) && (best == nil || sh.cost.Adding(it.cost) < best.cost.Adding(it.cost)) {
 			best = sh
 		}
 	}
@@ -396,12 +397,12 @@ func (p *Planner) drain(b *board) {
 			continue
 		}
 		for _, it := range heaviestFirst(sh.groups) {
-			to := lightest(b.takers, func(t *shelf) bool { return !t.full })
+			to := place(it, b.takers, func(t *shelf) bool { return !t.full })
 			if to == nil {
-				to = lightest(b.takers, func(*shelf) bool { return true })
+				to = place(it, b.takers, func(*shelf) bool { return true })
 			}
 			if pin, ok := pinned(b.in, it.group); ok && it.pinned {
-				to = lightest(b.takers, func(t *shelf) bool { return t.broker.ID == pin.Broker })
+				to = place(it, b.takers, func(t *shelf) bool { return t.broker.ID == pin.Broker })
 			}
 			b.move(it, to, CauseDrain, "broker %d drains", sh.broker.ID)
 		}
@@ -416,7 +417,7 @@ func (p *Planner) pins(b *board) {
 		}
 		pin, _ := pinned(b.in, it.group)
 		if it.at.broker.ID != pin.Broker {
-			to := lightest(b.takers, func(t *shelf) bool { return t.broker.ID == pin.Broker })
+			to := place(it, b.takers, func(t *shelf) bool { return t.broker.ID == pin.Broker })
 			b.move(it, to, CausePin, "it is pinned to broker %d", pin.Broker)
 		}
 	}
@@ -424,6 +425,6 @@ func (p *Planner) pins(b *board) {
 
 func heaviestFirst(items []*item) []*item {
 	out := slices.Clone(items)
-	slices.SortStableFunc(out, func(x, y *item) int { return cmp.Or(cmp.Compare(y.cost, x.cost), cmp.Compare(x.group, y.group)) })
+	slices.SortStableFunc(out, func(x, y *item) int { return cmp.Or(y.cost.Compare(x.cost), cmp.Compare(x.group, y.group)) })
 	return out
 }

@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"math"
 	"slices"
+
+	"github.com/skeinmq/skein/controller/failover"
 )
 
 // slack is how many groups a log may have more or less than its share before anything moves: what load moves have made of
@@ -25,20 +27,22 @@ func (p *Planner) shares(b *board) {
 	// Those that have most get the one more that does not divide evenly: it saves moves.
 	byCount := slices.Clone(logs)
 	slices.SortStableFunc(byCount, func(x, y *shelf) int { return cmp.Compare(len(y.groups), len(x.groups)) })
-	mean := 0.0
+	var mean failover.Cost
+	least := byCount[0].cost
 	for i, sh := range byCount {
 		sh.want = n / len(byCount)
 		if i < n%len(byCount) {
 			sh.want++
 		}
-		mean += sh.cost / float64(len(byCount))
+		mean = mean.Plus(1/float64(len(byCount)), sh.cost)
+		least = least.Min(sh.cost)
 	}
 	var loose []*item
 	for _, sh := range byCount {
-		loose = append(loose, p.surplus(b, sh, mean)...)
+		loose = append(loose, p.surplus(b, sh, mean, least)...)
 	}
 	for _, it := range heaviestFirst(loose) {
-		to := lightest(byCount, func(sh *shelf) bool { return len(sh.groups) < sh.want && !sh.full })
+		to := place(it, byCount, func(sh *shelf) bool { return len(sh.groups) < sh.want && !sh.full })
 		if to == nil {
 			return
 		}
@@ -47,8 +51,8 @@ func (p *Planner) shares(b *board) {
 	}
 }
 
-// surplus chooses the groups that a log has too many, such that what stays is as close as can be to the mean cost.
-func (p *Planner) surplus(b *board, sh *shelf, mean float64) []*item {
+// surplus chooses the groups that a log has too many, such that what stays is as close as can be to the mean.
+func (p *Planner) surplus(b *board, sh *shelf, mean, least failover.Cost) []*item {
 	over := len(sh.groups) - sh.want
 	if over <= 0 {
 		return nil
@@ -59,17 +63,19 @@ func (p *Planner) surplus(b *board, sh *shelf, mean float64) []*item {
 			movable = append(movable, it)
 		}
 	}
-	slices.SortStableFunc(movable, func(x, y *item) int { return cmp.Compare(x.cost, y.cost) })
-	excess := sh.cost - mean
+	slices.SortStableFunc(movable, func(x, y *item) int { return x.cost.Compare(y.cost) }) // of equals the one that costs least to move
 	var out []*item
+	stays := sh.cost
 	for ; over > 0 && len(movable) > 0; over-- {
-		i, _ := slices.BinarySearchFunc(movable, excess/float64(over), func(it *item, c float64) int { return cmp.Compare(it.cost, c) })
-		if i == len(movable) || i > 0 && excess/float64(over)-movable[i-1].cost < movable[i].cost-excess/float64(over) {
-			i--
+		best := 0
+		for i, it := range movable {
+			if stays.Relief(it.cost, mean, least) > stays.Relief(movable[best].cost, mean, least) {
+				best = i
+			}
 		}
-		out = append(out, movable[i])
-		excess -= movable[i].cost
-		movable = slices.Delete(movable, i, i+1)
+		out = append(out, movable[best])
+		stays = stays.Plus(-1, movable[best].cost)
+		movable = slices.Delete(movable, best, best+1)
 	}
 	return out
 }

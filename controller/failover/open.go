@@ -92,7 +92,7 @@ type orphan struct {
 	source *source
 	group  *queuemapper.Group
 	state  []ident.PartitionState
-	cost   cost
+	cost   Cost
 }
 
 // orphans lists the groups that are still open on the sources, by id, as the map has them now: after the seal (O9).
