@@ -27,7 +27,7 @@ cluster-long: build ## clusters broken for 15 minutes each, under franz-go, Java
 
 test: ## every Go test, with the race detector
 	CGO_ENABLED=$(if $(RACE),1,0) go test $(RACE) -shuffle=on -timeout 20m ./...
-	go test -tags skeinplant -run TestPlanted ./queuemapper ./commitlog ./controller/failover ./internal/witness # planted mistakes that the tests must catch
+	go test -tags skeinplant -run TestPlanted ./queuemapper ./commitlog ./controller/failover ./internal/witness ./broker # planted mistakes that the tests must catch
 
 SEEDS ?= 20000
 sim: ## SEEDS seeds of the simulated cluster; the mistakes that it must catch

@@ -19,7 +19,8 @@ import (
 //
 // One batch is always returned whole, also if it alone exceeds the limits, in every version (KIP-74; Apache Kafka up
 // to v2 cut it off). v0 to v3, which Apache Kafka 4 no longer serves, get their old message formats. Followers do not
-// exist here: replica ids are ignored, and so is the rack, as every partition has one replica.
+// exist here: replica ids are ignored, and so is the rack. With skein.read.redirect consumers of v11 and later are sent to
+// the broker that has an older run, and read there (redirect.go, fetch_hosted.go, ADR 22).
 //
 //	v3  + max bytes            v4  isolation level, format 2, aborted transactions
 //	v5  + log start            v7  sessions (KIP-227)
@@ -232,6 +233,6 @@ func (j *fetchJob) buildResponse() {
 
 // news reports whether an incremental answer must name the partition (KIP-227).
 func (f *fetchPart) news(out *protocol.FetchResponsePartition) bool {
-	return len(out.Records) > 0 || out.Code != protocol.CodeNone || out.Diverging.Known ||
+	return len(out.Records) > 0 || out.Code != protocol.CodeNone || out.Diverging.Known || out.PreferredReadReplica >= 0 ||
 		out.HighWatermark != f.toldHigh || out.LogStartOffset != f.toldStart
 }

@@ -160,7 +160,12 @@ func (d *describer) place(t *topic, p *partition, assigned []ident.Broker) place
 	if !ok || log == nil {
 		return placed{err: refuseCode(protocol.CodeLeaderNotAvailable), leader: -1, epoch: -1}
 	}
-	out := placed{leader: int32(log.Host), epoch: int32(run.Generation.Epoch), replicas: d.replicas(log.Host, rec.ReplicationFactor, assigned)}
+	hosts := noHosts
+	if run.Start > 0 && d.b.conf().ReadRedirect {
+		hosts = d.readHosts(rec, p.index, log.Host)
+	}
+	out := placed{leader: int32(log.Host), epoch: int32(run.Generation.Epoch)}
+	out.replicas = d.replicasWith(log.Host, rec.ReplicationFactor, assigned, hosts)
 	if _, known := d.b.endpoint(d.m, log.Host); !known {
 		// Those that are alive do not know its records.
 		out.err, out.leader, out.inSync = refuseCode(protocol.CodeLeaderNotAvailable), -1, nil

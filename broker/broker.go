@@ -96,6 +96,8 @@ type Broker struct {
 	answersLimit int64
 	server       *server
 	sessions     *sessions
+	told         atomic.Int64 // entries of all connections' told
+	marks        ownersMarks
 	metrics      *metrics
 
 	// Limits that hold from the start on.
@@ -157,7 +159,7 @@ func New(cfg Config) (*Broker, error) {
 	b.remote = runs.NewClient(runs.Config{
 		Conns: cfg.Peers, AheadBytes: min(b.answersLimit/4, aheadMost), Logger: cfg.Logger, Registerer: cfg.Registerer,
 	})
-	b.reads = runs.NewServer(b.openHere)
+	b.reads = runs.NewServer(b.openHere, b.ownMarks)
 	b.gone.wake = make(chan struct{}, 1)
 	b.server = &server{b: b, conns: make(map[*conn]struct{})}
 	b.sessions = newSessions(int(conf.FetchSessionSlots))

@@ -48,6 +48,7 @@ type conn struct {
 	// Owned by whoever writes: the reading goroutine while the pipeline is empty, else its writer.
 	writeUntil time.Time
 	sour       sourness
+	told       told
 	out        net.Buffers
 
 	stopping atomic.Bool
@@ -61,6 +62,7 @@ type conn struct {
 
 func newConn(b *Broker, nc net.Conn) *conn {
 	c := &conn{b: b, nc: nc}
+	c.told.all = &b.told
 	c.idle.L = &c.mu
 	return c
 }
@@ -73,6 +75,7 @@ func (c *conn) serve(ctx context.Context) {
 	c.drainPipeline(0)
 	c.cancel(errConnEnded)
 	c.nc.Close()
+	c.told.close()
 	if c.ahead != nil {
 		<-c.ahead
 	}

@@ -137,6 +137,11 @@ func (j *fetchJob) read(ctx context.Context, f *fetchPart, left int, res *fetchR
 		return nil, err
 	}
 	run := f.p.open.Load()
+	if run == nil {
+		if mine, err := j.readHosted(ctx, f, left, res); mine || err != nil {
+			return nil, err
+		}
+	}
 	if run == nil || ident.Epoch(f.leaderEpoch) > run.gen.Epoch {
 		if j.awaitUntil.IsZero() {
 			j.awaitUntil = time.Now().Add(openPatience)
@@ -180,11 +185,25 @@ func (j *fetchJob) read(ctx context.Context, f *fetchPart, left int, res *fetchR
 	if from >= upper || left <= 0 && j.bytes > 0 {
 		return q, nil
 	}
-	opt := commitlog.ReadOptions{
+	return j.readRecords(ctx, f, run, commitlog.ReadOptions{
 		From: from, To: upper, MaxBytes: min(int(f.maxBytes), left), AtLeastOne: j.bytes == 0,
-	}
-	if from < q.Start() && j.b.isRemote(f.p, from) && !j.mayAsk(&opt, res) {
-		return q, nil
+	}, res)
+}
+
+// readRecords is the part of read that reads, from a range that has records. Where the client is to read elsewhere there is
+// nothing to wait for.
+func (j *fetchJob) readRecords(ctx context.Context, f *fetchPart, run *openRun, opt commitlog.ReadOptions, res *fetchResult) (*commitlog.Queue, error) {
+	q, out, from := run.queue, &res.out, opt.From
+	if from >= q.Start() {
+		j.conn.told.forget(f.p.id())
+	} else if j.b.isRemote(f.p, from) {
+		if !j.mayAsk(&opt, res) {
+			return q, nil
+		}
+		if to, ok := j.redirect(ctx, f, from); ok {
+			j.sendTo(out, to, res)
+			return nil, nil
+		}
 	}
 	if err := j.b.readRun(ctx, f.p, run, opt, &res.records); err != nil {
 		if errors.Is(err, commitlog.ErrOutOfRange) && from >= q.LogStart() {
@@ -194,6 +213,7 @@ func (j *fetchJob) read(ctx context.Context, f *fetchPart, left int, res *fetchR
 	}
 	if res.remote {
 		j.holdRemote(res)
+		j.conn.told.served(f.p.id(), from, res.records.Next)
 	}
 	out.Records = res.records.Slices
 	return q, j.convert(f, res)
@@ -250,6 +270,7 @@ const (
 	fetchMagic1 = 2
 	fetchMagic2 = 4
 	fetchZstd   = 10
+	fetchRack   = 11
 )
 
 // convert turns records into what the version's clients can read.

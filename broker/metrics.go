@@ -21,6 +21,10 @@ type metrics struct {
 	sessionsEvicted prometheus.Counter
 	retained        prometheus.Counter
 	skipped         prometheus.Counter
+
+	redirected  prometheus.Counter
+	sentBack    prometheus.Counter
+	hostedBytes prometheus.Counter
 }
 
 // class of an outcome, for a label with few values.
@@ -58,6 +62,9 @@ func newMetrics(reg prometheus.Registerer, b *Broker) *metrics {
 		sessionsEvicted: prometheus.NewCounter(prometheus.CounterOpts{Name: "skein_broker_fetch_sessions_evicted_total", Help: "Fetch sessions ended to make room."}),
 		retained:        prometheus.NewCounter(prometheus.CounterOpts{Name: "skein_broker_retention_moves_total", Help: "Log starts moved by retention."}),
 		skipped:         prometheus.NewCounter(prometheus.CounterOpts{Name: "skein_broker_skipped_reads_total", Help: "Reads that went on behind records out of reach, as failover.read=skip says."}),
+		redirected:      prometheus.NewCounter(prometheus.CounterOpts{Name: "skein_broker_redirected_reads_total", Help: "Consumers sent to the broker that has the older records which they read (skein.read.redirect)."}),
+		sentBack:        prometheus.NewCounter(prometheus.CounterOpts{Name: "skein_broker_sent_back_reads_total", Help: "Consumers sent back from here to the owner, as this broker has nothing more for them."}),
+		hostedBytes:     prometheus.NewCounter(prometheus.CounterOpts{Name: "skein_broker_hosted_read_bytes_total", Help: "Bytes of records that consumers read here in partitions of other brokers."}),
 	}
 	latency := prometheus.NewHistogramVec(prometheus.HistogramOpts{
 		Name: "skein_broker_request_seconds", Help: "Time from the end of reading a request to the end of writing its answer.",
@@ -78,7 +85,8 @@ func newMetrics(reg prometheus.Registerer, b *Broker) *metrics {
 	if reg == nil {
 		return m
 	}
-	reg.MustRegister(latency, requests, m.bytesIn, m.bytesOut, m.malformed, m.refused, m.sessionsEvicted, m.retained, m.skipped)
+	reg.MustRegister(latency, requests, m.bytesIn, m.bytesOut, m.malformed, m.refused, m.sessionsEvicted, m.retained, m.skipped,
+		m.redirected, m.sentBack, m.hostedBytes)
 	gauge := func(name, help string, f func() float64) {
 		reg.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: name, Help: help, ConstLabels: prometheus.Labels{"node": strconv.Itoa(int(b.cfg.ID))},

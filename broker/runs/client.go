@@ -289,7 +289,7 @@ func (c *Client) judge(h *host, err error) error {
 	case codes.NotFound:
 		h.answered()
 		return fmt.Errorf("broker %d: %s: %w", h.id, status.Convert(err).Message(), ErrMissing)
-	case codes.ResourceExhausted:
+	case codes.ResourceExhausted, codes.Unimplemented: // the latter: an older build
 		h.answered()
 	default:
 		h.failed()

@@ -28,13 +28,14 @@ const (
 type Server struct {
 	peerpb.UnimplementedReadsServer
 	log   func(ident.Log) *commitlog.Log
+	marks func(ident.Partition) (Marks, bool)
 	slots chan struct{}
 }
 
 // NewServer makes a server of the logs that log finds; nil is a log that is not in service here. It is asked at each
-// request, on any goroutine.
-func NewServer(log func(ident.Log) *commitlog.Log) *Server {
-	return &Server{log: log, slots: make(chan struct{}, readersAtOnce)}
+// request, on any goroutine, and so is marks, which knows the partitions that are open here.
+func NewServer(log func(ident.Log) *commitlog.Log, marks func(ident.Partition) (Marks, bool)) *Server {
+	return &Server{log: log, marks: marks, slots: make(chan struct{}, readersAtOnce)}
 }
 
 // queue finds the run of a request.

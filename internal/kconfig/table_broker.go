@@ -39,6 +39,10 @@ var brokerDefs = []Def{
 	// Skein's own.
 	{Name: "skein.balancer.enabled", Type: Boolean, Default: "true", Update: ClusterWide,
 		Doc: "Whether the active controller moves placement groups to brokers that have fewer than their share, or less load. Draining brokers are emptied, and pinned partitions moved, without it, too."},
+	{Name: "skein.read.redirect", Type: Boolean, Default: "false", Update: ClusterWide,
+		Doc: "Whether consumers are sent to the broker whose disk has the older records that they read (KIP-392), instead of getting them through the owner. Set it for all brokers: both ends look at it. Lists of replicas then name those brokers (ADR 22)."},
+	{Name: "skein.read.redirect.min.bytes", Type: Long, Default: "268435456", Update: ClusterWide, check: atLeast(0),
+		Doc: "Bytes that a consumer must have left to read at one other broker to be sent there."},
 
 	// Connections and requests.
 	{Name: "connections.max.idle.ms", Type: Long, Default: "600000", check: anyNumber,

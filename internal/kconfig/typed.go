@@ -112,6 +112,9 @@ type BrokerConfig struct {
 	OffsetsRetentionCheckInterval time.Duration
 
 	Balancer bool
+
+	ReadRedirect         bool  // skein.read.redirect
+	ReadRedirectMinBytes int64 // skein.read.redirect.min.bytes
 }
 
 // BrokerConfig computes a broker's config from its layers; Entity is not looked at.
@@ -144,6 +147,8 @@ func (l Layers) BrokerConfig() BrokerConfig {
 		OffsetsRetention:              time.Duration(r.long("offsets.retention.minutes")) * time.Minute,
 		OffsetsRetentionCheckInterval: r.duration("offsets.retention.check.interval.ms"),
 		Balancer:                      r.value("skein.balancer.enabled").Bool(),
+		ReadRedirect:                  r.value("skein.read.redirect").Bool(),
+		ReadRedirectMinBytes:          r.long("skein.read.redirect.min.bytes"),
 	}
 	if _, ok := l.Static["node.id"]; !ok {
 		if id := r.long("broker.id"); id >= 0 {

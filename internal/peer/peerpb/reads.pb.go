@@ -607,6 +607,222 @@ func (*ReleaseReply) Descriptor() ([]byte, []int) {
 	return file_reads_proto_rawDescGZIP(), []int{9}
 }
 
+type MarksRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Partitions    []*PartitionRef        `protobuf:"bytes,1,rep,name=partitions,proto3" json:"partitions,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MarksRequest) Reset() {
+	*x = MarksRequest{}
+	mi := &file_reads_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MarksRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MarksRequest) ProtoMessage() {}
+
+func (x *MarksRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_reads_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MarksRequest.ProtoReflect.Descriptor instead.
+func (*MarksRequest) Descriptor() ([]byte, []int) {
+	return file_reads_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *MarksRequest) GetPartitions() []*PartitionRef {
+	if x != nil {
+		return x.Partitions
+	}
+	return nil
+}
+
+type PartitionRef struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Topic         []byte                 `protobuf:"bytes,1,opt,name=topic,proto3" json:"topic,omitempty"`
+	Index         int32                  `protobuf:"varint,2,opt,name=index,proto3" json:"index,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PartitionRef) Reset() {
+	*x = PartitionRef{}
+	mi := &file_reads_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PartitionRef) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PartitionRef) ProtoMessage() {}
+
+func (x *PartitionRef) ProtoReflect() protoreflect.Message {
+	mi := &file_reads_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PartitionRef.ProtoReflect.Descriptor instead.
+func (*PartitionRef) Descriptor() ([]byte, []int) {
+	return file_reads_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *PartitionRef) GetTopic() []byte {
+	if x != nil {
+		return x.Topic
+	}
+	return nil
+}
+
+func (x *PartitionRef) GetIndex() int32 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+type MarksReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Marks         []*Mark                `protobuf:"bytes,1,rep,name=marks,proto3" json:"marks,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MarksReply) Reset() {
+	*x = MarksReply{}
+	mi := &file_reads_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MarksReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MarksReply) ProtoMessage() {}
+
+func (x *MarksReply) ProtoReflect() protoreflect.Message {
+	mi := &file_reads_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MarksReply.ProtoReflect.Descriptor instead.
+func (*MarksReply) Descriptor() ([]byte, []int) {
+	return file_reads_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *MarksReply) GetMarks() []*Mark {
+	if x != nil {
+		return x.Marks
+	}
+	return nil
+}
+
+type Mark struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	At            int32                  `protobuf:"varint,1,opt,name=at,proto3" json:"at,omitempty"`       // index in the request
+	Epoch         int32                  `protobuf:"varint,2,opt,name=epoch,proto3" json:"epoch,omitempty"` // leader epoch of the open run
+	High          int64                  `protobuf:"varint,3,opt,name=high,proto3" json:"high,omitempty"`
+	Stable        int64                  `protobuf:"varint,4,opt,name=stable,proto3" json:"stable,omitempty"`
+	Start         int64                  `protobuf:"varint,5,opt,name=start,proto3" json:"start,omitempty"` // committed log start (O4)
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Mark) Reset() {
+	*x = Mark{}
+	mi := &file_reads_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Mark) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Mark) ProtoMessage() {}
+
+func (x *Mark) ProtoReflect() protoreflect.Message {
+	mi := &file_reads_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Mark.ProtoReflect.Descriptor instead.
+func (*Mark) Descriptor() ([]byte, []int) {
+	return file_reads_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *Mark) GetAt() int32 {
+	if x != nil {
+		return x.At
+	}
+	return 0
+}
+
+func (x *Mark) GetEpoch() int32 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
+func (x *Mark) GetHigh() int64 {
+	if x != nil {
+		return x.High
+	}
+	return 0
+}
+
+func (x *Mark) GetStable() int64 {
+	if x != nil {
+		return x.Stable
+	}
+	return 0
+}
+
+func (x *Mark) GetStart() int64 {
+	if x != nil {
+		return x.Start
+	}
+	return 0
+}
+
 var File_reads_proto protoreflect.FileDescriptor
 
 const file_reads_proto_rawDesc = "" +
@@ -652,12 +868,29 @@ const file_reads_proto_rawDesc = "" +
 	"\ttimestamp\x18\x03 \x01(\x03R\ttimestamp\";\n" +
 	"\x0eReleaseRequest\x12)\n" +
 	"\x04runs\x18\x01 \x03(\v2\x15.skein.peer.v1.RunRefR\x04runs\"\x0e\n" +
-	"\fReleaseReply2\x9c\x02\n" +
+	"\fReleaseReply\"K\n" +
+	"\fMarksRequest\x12;\n" +
+	"\n" +
+	"partitions\x18\x01 \x03(\v2\x1b.skein.peer.v1.PartitionRefR\n" +
+	"partitions\":\n" +
+	"\fPartitionRef\x12\x14\n" +
+	"\x05topic\x18\x01 \x01(\fR\x05topic\x12\x14\n" +
+	"\x05index\x18\x02 \x01(\x05R\x05index\"7\n" +
+	"\n" +
+	"MarksReply\x12)\n" +
+	"\x05marks\x18\x01 \x03(\v2\x13.skein.peer.v1.MarkR\x05marks\"n\n" +
+	"\x04Mark\x12\x0e\n" +
+	"\x02at\x18\x01 \x01(\x05R\x02at\x12\x14\n" +
+	"\x05epoch\x18\x02 \x01(\x05R\x05epoch\x12\x12\n" +
+	"\x04high\x18\x03 \x01(\x03R\x04high\x12\x16\n" +
+	"\x06stable\x18\x04 \x01(\x03R\x06stable\x12\x14\n" +
+	"\x05start\x18\x05 \x01(\x03R\x05start2\xdd\x02\n" +
 	"\x05Reads\x12>\n" +
 	"\x04Read\x12\x1a.skein.peer.v1.ReadRequest\x1a\x18.skein.peer.v1.ReadReply0\x01\x12H\n" +
 	"\bSegments\x12\x1e.skein.peer.v1.SegmentsRequest\x1a\x1c.skein.peer.v1.SegmentsReply\x12B\n" +
 	"\x06Lookup\x12\x1c.skein.peer.v1.LookupRequest\x1a\x1a.skein.peer.v1.LookupReply\x12E\n" +
-	"\aRelease\x12\x1d.skein.peer.v1.ReleaseRequest\x1a\x1b.skein.peer.v1.ReleaseReplyB/Z-github.com/skeinmq/skein/internal/peer/peerpbb\x06proto3"
+	"\aRelease\x12\x1d.skein.peer.v1.ReleaseRequest\x1a\x1b.skein.peer.v1.ReleaseReply\x12?\n" +
+	"\x05Marks\x12\x1b.skein.peer.v1.MarksRequest\x1a\x19.skein.peer.v1.MarksReplyB/Z-github.com/skeinmq/skein/internal/peer/peerpbb\x06proto3"
 
 var (
 	file_reads_proto_rawDescOnce sync.Once
@@ -671,7 +904,7 @@ func file_reads_proto_rawDescGZIP() []byte {
 	return file_reads_proto_rawDescData
 }
 
-var file_reads_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
+var file_reads_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
 var file_reads_proto_goTypes = []any{
 	(*RunRef)(nil),          // 0: skein.peer.v1.RunRef
 	(*ReadRequest)(nil),     // 1: skein.peer.v1.ReadRequest
@@ -683,28 +916,36 @@ var file_reads_proto_goTypes = []any{
 	(*LookupReply)(nil),     // 7: skein.peer.v1.LookupReply
 	(*ReleaseRequest)(nil),  // 8: skein.peer.v1.ReleaseRequest
 	(*ReleaseReply)(nil),    // 9: skein.peer.v1.ReleaseReply
-	(*Generation)(nil),      // 10: skein.peer.v1.Generation
+	(*MarksRequest)(nil),    // 10: skein.peer.v1.MarksRequest
+	(*PartitionRef)(nil),    // 11: skein.peer.v1.PartitionRef
+	(*MarksReply)(nil),      // 12: skein.peer.v1.MarksReply
+	(*Mark)(nil),            // 13: skein.peer.v1.Mark
+	(*Generation)(nil),      // 14: skein.peer.v1.Generation
 }
 var file_reads_proto_depIdxs = []int32{
-	10, // 0: skein.peer.v1.RunRef.generation:type_name -> skein.peer.v1.Generation
+	14, // 0: skein.peer.v1.RunRef.generation:type_name -> skein.peer.v1.Generation
 	0,  // 1: skein.peer.v1.ReadRequest.run:type_name -> skein.peer.v1.RunRef
 	0,  // 2: skein.peer.v1.SegmentsRequest.run:type_name -> skein.peer.v1.RunRef
 	4,  // 3: skein.peer.v1.SegmentsReply.segments:type_name -> skein.peer.v1.Segment
 	0,  // 4: skein.peer.v1.LookupRequest.run:type_name -> skein.peer.v1.RunRef
 	0,  // 5: skein.peer.v1.ReleaseRequest.runs:type_name -> skein.peer.v1.RunRef
-	1,  // 6: skein.peer.v1.Reads.Read:input_type -> skein.peer.v1.ReadRequest
-	3,  // 7: skein.peer.v1.Reads.Segments:input_type -> skein.peer.v1.SegmentsRequest
-	6,  // 8: skein.peer.v1.Reads.Lookup:input_type -> skein.peer.v1.LookupRequest
-	8,  // 9: skein.peer.v1.Reads.Release:input_type -> skein.peer.v1.ReleaseRequest
-	2,  // 10: skein.peer.v1.Reads.Read:output_type -> skein.peer.v1.ReadReply
-	5,  // 11: skein.peer.v1.Reads.Segments:output_type -> skein.peer.v1.SegmentsReply
-	7,  // 12: skein.peer.v1.Reads.Lookup:output_type -> skein.peer.v1.LookupReply
-	9,  // 13: skein.peer.v1.Reads.Release:output_type -> skein.peer.v1.ReleaseReply
-	10, // [10:14] is the sub-list for method output_type
-	6,  // [6:10] is the sub-list for method input_type
-	6,  // [6:6] is the sub-list for extension type_name
-	6,  // [6:6] is the sub-list for extension extendee
-	0,  // [0:6] is the sub-list for field type_name
+	11, // 6: skein.peer.v1.MarksRequest.partitions:type_name -> skein.peer.v1.PartitionRef
+	13, // 7: skein.peer.v1.MarksReply.marks:type_name -> skein.peer.v1.Mark
+	1,  // 8: skein.peer.v1.Reads.Read:input_type -> skein.peer.v1.ReadRequest
+	3,  // 9: skein.peer.v1.Reads.Segments:input_type -> skein.peer.v1.SegmentsRequest
+	6,  // 10: skein.peer.v1.Reads.Lookup:input_type -> skein.peer.v1.LookupRequest
+	8,  // 11: skein.peer.v1.Reads.Release:input_type -> skein.peer.v1.ReleaseRequest
+	10, // 12: skein.peer.v1.Reads.Marks:input_type -> skein.peer.v1.MarksRequest
+	2,  // 13: skein.peer.v1.Reads.Read:output_type -> skein.peer.v1.ReadReply
+	5,  // 14: skein.peer.v1.Reads.Segments:output_type -> skein.peer.v1.SegmentsReply
+	7,  // 15: skein.peer.v1.Reads.Lookup:output_type -> skein.peer.v1.LookupReply
+	9,  // 16: skein.peer.v1.Reads.Release:output_type -> skein.peer.v1.ReleaseReply
+	12, // 17: skein.peer.v1.Reads.Marks:output_type -> skein.peer.v1.MarksReply
+	13, // [13:18] is the sub-list for method output_type
+	8,  // [8:13] is the sub-list for method input_type
+	8,  // [8:8] is the sub-list for extension type_name
+	8,  // [8:8] is the sub-list for extension extendee
+	0,  // [0:8] is the sub-list for field type_name
 }
 
 func init() { file_reads_proto_init() }
@@ -719,7 +960,7 @@ func file_reads_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_reads_proto_rawDesc), len(file_reads_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   10,
+			NumMessages:   14,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -23,6 +23,7 @@ const (
 	Reads_Segments_FullMethodName = "/skein.peer.v1.Reads/Segments"
 	Reads_Lookup_FullMethodName   = "/skein.peer.v1.Reads/Lookup"
 	Reads_Release_FullMethodName  = "/skein.peer.v1.Reads/Release"
+	Reads_Marks_FullMethodName    = "/skein.peer.v1.Reads/Marks"
 )
 
 // ReadsClient is the client API for Reads service.
@@ -43,6 +44,8 @@ type ReadsClient interface {
 	Lookup(ctx context.Context, in *LookupRequest, opts ...grpc.CallOption) (*LookupReply, error)
 	// Release says that nothing below these offsets is wanted any more (O4: committed log starts only).
 	Release(ctx context.Context, in *ReleaseRequest, opts ...grpc.CallOption) (*ReleaseReply, error)
+	// Marks says where partitions begin and end now, by their owner. Those that are not open at the broker are left out.
+	Marks(ctx context.Context, in *MarksRequest, opts ...grpc.CallOption) (*MarksReply, error)
 }
 
 type readsClient struct {
@@ -102,6 +105,16 @@ func (c *readsClient) Release(ctx context.Context, in *ReleaseRequest, opts ...g
 	return out, nil
 }
 
+func (c *readsClient) Marks(ctx context.Context, in *MarksRequest, opts ...grpc.CallOption) (*MarksReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(MarksReply)
+	err := c.cc.Invoke(ctx, Reads_Marks_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // ReadsServer is the server API for Reads service.
 // All implementations must embed UnimplementedReadsServer
 // for forward compatibility.
@@ -120,6 +133,8 @@ type ReadsServer interface {
 	Lookup(context.Context, *LookupRequest) (*LookupReply, error)
 	// Release says that nothing below these offsets is wanted any more (O4: committed log starts only).
 	Release(context.Context, *ReleaseRequest) (*ReleaseReply, error)
+	// Marks says where partitions begin and end now, by their owner. Those that are not open at the broker are left out.
+	Marks(context.Context, *MarksRequest) (*MarksReply, error)
 	mustEmbedUnimplementedReadsServer()
 }
 
@@ -141,6 +156,9 @@ func (UnimplementedReadsServer) Lookup(context.Context, *LookupRequest) (*Lookup
 }
 func (UnimplementedReadsServer) Release(context.Context, *ReleaseRequest) (*ReleaseReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method Release not implemented")
+}
+func (UnimplementedReadsServer) Marks(context.Context, *MarksRequest) (*MarksReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method Marks not implemented")
 }
 func (UnimplementedReadsServer) mustEmbedUnimplementedReadsServer() {}
 func (UnimplementedReadsServer) testEmbeddedByValue()               {}
@@ -228,6 +246,24 @@ func _Reads_Release_Handler(srv interface{}, ctx context.Context, dec func(inter
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Reads_Marks_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(MarksRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ReadsServer).Marks(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Reads_Marks_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ReadsServer).Marks(ctx, req.(*MarksRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Reads_ServiceDesc is the grpc.ServiceDesc for Reads service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -246,6 +282,10 @@ var Reads_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Release",
 			Handler:    _Reads_Release_Handler,
+		},
+		{
+			MethodName: "Marks",
+			Handler:    _Reads_Marks_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{
