@@ -196,16 +196,30 @@ func (h *Host) markLost(ctx context.Context, found commitlog.Recovered) error {
 	return nil
 }
 
+// runIn is a partition's run in a generation; false: it has none there, or its topic is gone.
+func runIn(m *queuemapper.Map, p ident.Partition, gen ident.Generation) (queuemapper.Run, bool) {
+	for _, r := range m.Runs(m.TopicByID(p.Topic), p.Index) {
+		if r.Generation == gen {
+			return r, true
+		}
+	}
+	return queuemapper.Run{}, false
+}
+
 // missing is what a sealed generation should hold beyond the ends on the disk, and is not noted yet.
 func missing(m *queuemapper.Map, g *queuemapper.Group, i int, disk map[ident.Partition]ident.Offset) map[ident.Partition][]queuemapper.Range {
 	gen := &g.Generations[i]
 	lost := make(map[ident.Partition][]queuemapper.Range)
 	for p, end := range gen.Ends {
-		have := max(disk[p], g.Start(p, i))
-		if have >= end || m.TopicByID(p.Topic) == nil {
+		if max(disk[p], g.Start(p, i)) >= end {
 			continue
 		}
-		r := queuemapper.Range{From: have, To: end}
+		// The run says more than the group: a partition that was split into it begins where it came in.
+		run, lives := runIn(m, p, generationOf(g.ID, gen))
+		r := queuemapper.Range{From: max(disk[p], run.Start), To: run.End}
+		if !lives || r.From >= r.To {
+			continue
+		}
 		if !slices.ContainsFunc(gen.Lost[p], func(k queuemapper.Range) bool { return k.From <= r.From && k.To >= r.To }) {
 			lost[p] = []queuemapper.Range{r}
 		}
