@@ -129,14 +129,19 @@ type Failover struct {
 	said map[ident.Log]said // what operators were told last
 }
 
-// said is an outcome and when it was reported.
+// said is an outcome, since when it is so, and when it was reported: the zero time if it was not.
 type said struct {
 	outcome Outcome
-	at      time.Time
+	since   time.Time
+	told    time.Time
 }
 
 // sayAgain is how often operators hear of a log that waits or fails.
 const sayAgain = 30 * time.Second
+
+// lastTime is for how long there must be no other log before operators hear of it: a new controller has not heard of the
+// other brokers yet when it tries for the first time.
+const lastTime = 3 * time.Second
 
 // New makes a Failover.
 func New(cfg Config) (*Failover, error) {
@@ -240,12 +245,17 @@ func (f *Failover) news(r *Report) bool {
 	now := f.cfg.Now()
 	news := r.Groups > 0
 	for _, res := range r.Results {
-		last := f.said[res.Log]
-		news = news || last.outcome != res.Outcome || now.Sub(last.at) >= sayAgain
+		s := f.said[res.Log]
+		if s.outcome != res.Outcome {
+			s = said{outcome: res.Outcome, since: now}
+			f.said[res.Log] = s
+		}
+		early := res.Outcome == Last && now.Sub(s.since) < lastTime
+		news = news || !early && (s.told.IsZero() || now.Sub(s.told) >= sayAgain)
 	}
 	if news {
 		for _, res := range r.Results {
-			f.said[res.Log] = said{res.Outcome, now}
+			f.said[res.Log] = said{res.Outcome, f.said[res.Log].since, now}
 		}
 	}
 	return news
