@@ -216,7 +216,8 @@ func (j *produceJob) appendAnswer(dst []byte) []byte {
 		for k := range l.append.Batches {
 			batch := &l.append.Batches[k]
 			j.settle(&batch.Result, &l.slots[k])
-			if batch.Result.Err == nil {
+			// What a full disk refused counts as well: nothing else tells the balancer that somebody writes there.
+			if batch.Result.Err == nil || errors.Is(batch.Result.Err, commitlog.ErrFull) {
 				j.conn.b.loads.appended(batch.Queue.Generation().Group, batch.Queue.Partition(), len(batch.Data))
 			}
 		}

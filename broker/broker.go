@@ -13,6 +13,7 @@ import (
 	"log/slog"
 	"math"
 	"net"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -119,6 +120,8 @@ type Broker struct {
 	hosted    map[ident.Log]*hostedLog // set by start-up, before the table; immutable then
 
 	leaving atomic.Bool // Run was told to end
+	full    atomic.Bool // the disk is nearly full, as the registration says
+	signing sync.Mutex  // held while the registration is written
 	loads   loads
 
 	host  *host.Host

@@ -20,6 +20,7 @@ import (
 	"github.com/skeinmq/skein/commitlog"
 	"github.com/skeinmq/skein/controller"
 	"github.com/skeinmq/skein/internal/ident"
+	"github.com/skeinmq/skein/internal/vfs"
 	"github.com/skeinmq/skein/queuemapper"
 	"github.com/skeinmq/skein/queuemapper/embedded"
 )
@@ -54,6 +55,7 @@ type cluster struct {
 	peers  *testPeers
 	prefix string
 	dirs   []string
+	fs     vfs.FS // of the logs; nil: the real one
 	etcd   *clientv3.Client
 	conf   Config                 // template: Static and limits
 	shared *controller.Controller // of several brokers: one replicated state for all, which outlives them
@@ -152,7 +154,7 @@ func (c *cluster) startAt(addr string) {
 	c.logs = nil
 	for _, dir := range c.dirs {
 		l, err := commitlog.Open(ctx, commitlog.Config{
-			Dir: filepath.Join(dir, "log"), ClusterID: store.Map().Cluster().ID, FileSize: 32 << 20, CacheBytes: 32 << 20, Logger: logger,
+			Dir: filepath.Join(dir, "log"), ClusterID: store.Map().Cluster().ID, FileSize: 32 << 20, CacheBytes: 32 << 20, Logger: logger, FS: c.fs,
 		})
 		if err != nil {
 			c.t.Fatal(err)

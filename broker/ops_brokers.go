@@ -19,6 +19,7 @@ type BrokerView struct {
 	// State: live; leaving (it moves its groups away, then ends); away (not registered). Drained is an operator's mark.
 	State   string `json:"state"`
 	Drained bool   `json:"drained"`
+	Full    bool   `json:"full"` // its disk is nearly full: it gets no new partitions
 	Logs    int    `json:"logs"`
 	Groups  int    `json:"groups"` // that are open in its logs
 	Runs    int    `json:"runs"`   // sealed generations with records in its logs: what must be gone before it can be removed
@@ -52,6 +53,7 @@ func (b *Broker) viewBrokers() []BrokerView {
 	for r := range m.Brokers() {
 		v := view(r.ID)
 		v.Address, v.Internal, v.Rack, v.State = fmt.Sprintf("%s:%d", r.Host, r.Port), r.Internal, r.Rack, "live"
+		v.Full = m.Full(r.ID)
 		if m.Draining(r.ID) && !v.Drained {
 			v.State = "leaving"
 		}

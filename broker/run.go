@@ -28,7 +28,8 @@ func (b *Broker) Run(ctx context.Context) error {
 	if err := b.learnStarts(ctx); err != nil {
 		return fmt.Errorf("move log starts to where a log that is back has them: %w", err)
 	}
-	if err := b.store.RegisterBroker(ctx, b.registration()); err != nil {
+	b.full.Store(fullNow(false, b.DiskUsed()))
+	if err := b.register(ctx); err != nil {
 		return fmt.Errorf("run broker: %w", err)
 	}
 	serve, stopServing := context.WithCancel(context.WithoutCancel(ctx))
@@ -37,7 +38,7 @@ func (b *Broker) Run(ctx context.Context) error {
 	// The background work outlives the connections: requests that drain may need it.
 	work, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
-	for _, loop := range []func(context.Context) error{b.followMap, b.keepRetention, b.dropDeleted, b.keepDrained} {
+	for _, loop := range []func(context.Context) error{b.followMap, b.keepRetention, b.dropDeleted, b.keepDrained, b.keepFull} {
 		g.Go(func() error { return loop(work) })
 	}
 	for _, h := range b.hosted {
@@ -70,12 +71,18 @@ func (b *Broker) Run(ctx context.Context) error {
 	return fmt.Errorf("run broker: %w", err)
 }
 
-// registration is what the map says of this broker.
-func (b *Broker) registration(more ...string) queuemapper.Broker {
-	return queuemapper.Broker{
-		ID: b.cfg.ID, Incarnation: b.cfg.Incarnation, Host: b.cfg.Host, Port: b.cfg.Port, Internal: b.cfg.Internal, Rack: b.cfg.Rack,
-		Roles: append([]string{"broker", "controller"}, more...),
+// register writes what the map says of this broker. It is called by one goroutine at a time.
+func (b *Broker) register(ctx context.Context) error {
+	roles := []string{"broker", "controller"}
+	if b.full.Load() {
+		roles = append(roles, queuemapper.RoleFull)
 	}
+	if b.leaving.Load() {
+		roles = append(roles, queuemapper.RoleDraining)
+	}
+	return b.store.RegisterBroker(ctx, queuemapper.Broker{
+		ID: b.cfg.ID, Incarnation: b.cfg.Incarnation, Host: b.cfg.Host, Port: b.cfg.Port, Internal: b.cfg.Internal, Rack: b.cfg.Rack, Roles: roles,
+	})
 }
 
 const (
@@ -94,7 +101,10 @@ func (b *Broker) leave(ctx context.Context) {
 	}
 	sign, cancel := context.WithTimeout(ctx, signTime)
 	defer cancel()
-	if err := b.store.RegisterBroker(sign, b.registration(queuemapper.RoleDraining)); err != nil {
+	b.signing.Lock()
+	err := b.register(sign)
+	b.signing.Unlock()
+	if err != nil {
 		b.log.Warn("tell others that this broker ends", "err", err)
 		return // nor could a move be published
 	}

@@ -49,11 +49,11 @@ func (h *shelfHeap) Push(x any)   { *h = append(*h, x.(*shelf)) }
 func (h *shelfHeap) Pop() any     { panic("queuemapper: logs are only moved in the heap") }
 
 // PlaceNew chooses groups for n new partitions of a topic, the first of which has the index
-// first: spread over the open logs, then over the groups with the fewest partitions. The same
-// map and arguments give the same answer. Before any group is open, all groups count as
+// first: spread over the open logs, those on disks that are nearly full only if all are, then over the groups with the
+// fewest partitions. The same map and arguments give the same answer. Before any group is open, all groups count as
 // being on one log.
 func (m *Map) PlaceNew(topic ident.Topic, first, n int32) []ident.Group {
-	shelves := m.shelves()
+	shelves := m.withRoom(m.shelves())
 	if len(shelves) == 0 || n <= 0 {
 		return nil
 	}

@@ -90,13 +90,17 @@ func (h *Host) drainTo(ctx context.Context, m *queuemapper.Map, targets []ident.
 // HasTargets reports whether another broker takes groups.
 func (h *Host) HasTargets(m *queuemapper.Map) bool { return len(h.targets(m, nil)) > 0 }
 
-// targets lists the open logs of the live brokers that take groups.
+// targets lists the open logs of the live brokers that take groups, those with full disks only if there are no others.
 func (h *Host) targets(m *queuemapper.Map, passed map[ident.Log]bool) []ident.Log {
-	var out []ident.Log
+	var open []*queuemapper.Log
 	for l := range m.Logs() {
 		if l.Host != h.cfg.ID && l.State == queuemapper.LogOpen && m.Broker(l.Host) != nil && !m.Draining(l.Host) && !passed[l.ID] {
-			out = append(out, l.ID)
+			open = append(open, l)
 		}
+	}
+	var out []ident.Log
+	for _, l := range m.WithRoom(open) {
+		out = append(out, l.ID)
 	}
 	return out
 }

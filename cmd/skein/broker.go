@@ -42,6 +42,9 @@ logs. An away broker is not registered; it is listed as long as the map has logs
 				if v.Drained {
 					state += ", drained"
 				}
+				if v.Full {
+					state += ", disk full"
+				}
 				t.row(v.ID, v.Address, v.Internal, v.Rack, state, v.Logs, v.Groups, v.Runs)
 			}
 			return t.flush()

@@ -6,10 +6,8 @@ import (
 	"time"
 
 	"github.com/skeinmq/skein/internal/ident"
+	"github.com/skeinmq/skein/queuemapper"
 )
-
-// diskBack is how far a disk must be below a limit that it was above: what retention deletes, comes back in a moment.
-const diskBack = 0.03
 
 // relieveLeast is a group's share of its log's bytes in below which it may stay on a full disk: it costs a move and saves nothing.
 const relieveLeast = 0.01
@@ -18,7 +16,7 @@ const relieveLeast = 0.01
 func (p *Planner) disks(b *board) {
 	latch := func(set map[ident.Broker]bool, sh *shelf, limit float64) bool {
 		id, used := sh.broker.ID, sh.broker.DiskUsed
-		if used >= limit || set[id] && used >= limit-diskBack {
+		if used >= limit || set[id] && used >= limit-queuemapper.DiskBack {
 			set[id] = true
 		} else {
 			delete(set, id)

@@ -26,8 +26,8 @@ type Limits struct {
 	PerMinute, DiskPerMinute int
 	// SplitEvery is the time between two splits; default 2 min.
 	SplitEvery time.Duration
-	// DiskFull is the share of a disk in use from which its broker takes no more groups, default 0.90; DiskRelieve that from
-	// which groups that are written to leave it, default 0.95. Both end 0.03 below.
+	// DiskFull is the share of a disk in use from which its broker takes no more groups, default queuemapper.DiskFull; DiskRelieve
+	// that from which groups that are written to leave it, default 0.95. Both end queuemapper.DiskBack below.
 	DiskFull, DiskRelieve float64
 	// Warmup is how long a new controller watches loads before it acts on them; default 1 min.
 	Warmup time.Duration
@@ -42,7 +42,7 @@ func (l Limits) withDefaults() Limits {
 	l.Rest = cmp.Or(l.Rest, 10*time.Minute)
 	l.Return = cmp.Or(l.Return, time.Hour)
 	l.SplitEvery = cmp.Or(l.SplitEvery, 2*time.Minute)
-	l.DiskFull = cmp.Or(l.DiskFull, 0.90)
+	l.DiskFull = cmp.Or(l.DiskFull, queuemapper.DiskFull)
 	l.DiskRelieve = cmp.Or(l.DiskRelieve, 0.95)
 	l.Warmup = cmp.Or(l.Warmup, time.Minute)
 	l.Vanish = cmp.Or(l.Vanish, time.Minute)

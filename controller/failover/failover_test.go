@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"testing"
+	"time"
 
 	"github.com/skeinmq/skein/internal/ident"
 	"github.com/skeinmq/skein/queuemapper"
@@ -102,6 +104,77 @@ func TestLast(t *testing.T) {
 	}
 	w.brokers[1].standing = Draining
 	want(t, f.FailOver(t.Context(), w.brokers[2].log), Done)
+}
+
+// TestNews: operators hear of what changes and, now and then, of what does not; of a log without another one not before
+// the controller can know.
+func TestNews(t *testing.T) {
+	now := time.Unix(1e9, 0)
+	f := &Failover{said: make(map[ident.Log]said)}
+	f.cfg.Now = func() time.Time { return now }
+	at := func(after time.Duration, want bool, groups int, outcomes ...Outcome) {
+		t.Helper()
+		now = time.Unix(1e9, 0).Add(after)
+		r := Report{Groups: groups}
+		for i, o := range outcomes {
+			r.Results = append(r.Results, Result{Log: ident.Log{byte(i)}, Outcome: o})
+		}
+		if got := f.news(&r); got != want {
+			t.Errorf("after %v: %v is news: %v", after, outcomes, got)
+		}
+	}
+	at(0, false, 0, Last)
+	at(time.Second, false, 0, Last)
+	at(2*time.Second, true, 5, Done) // the others were heard of
+	at(3*time.Second, false, 0, Done)
+	at(10*time.Second, false, 0, Last)
+	at(12*time.Second, false, 0, Last)
+	at(13*time.Second, true, 0, Last)
+	at(14*time.Second, false, 0, Last)
+	at(15*time.Second, true, 0, Last, Waits)
+	at(44*time.Second, false, 0, Last, Waits)
+	at(45*time.Second, true, 0, Last, Waits)
+}
+
+// TestFullTargets: groups go to brokers whose disks have room; when no disk has any, to all of them.
+func TestFullTargets(t *testing.T) {
+	w := newWorld(t, 4, 12)
+	f := w.failover(nil)
+	full := func(ids ...ident.Broker) {
+		t.Helper()
+		for id := ident.Broker(1); id <= 4; id++ {
+			b := queuemapper.Broker{ID: id, Incarnation: w.brokers[id].incarnation}
+			if slices.Contains(ids, id) {
+				b.Roles = []string{queuemapper.RoleFull}
+			}
+			if err := w.store.RegisterBroker(t.Context(), b); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for w.store.Map().Revision() > f.store.Map().Revision() {
+			<-f.store.Watch(f.store.Map())
+		}
+	}
+	owned := func() (out [5]int) {
+		for g := range w.store.Map().Groups() {
+			out[w.store.Map().Log(g.Current().Log).Host]++
+		}
+		return out
+	}
+	full(1, 2)
+	w.kill(4)
+	want(t, f.FailOver(t.Context(), w.brokers[4].log), Done)
+	w.seen(f)
+	if got := owned(); got != [5]int{0, 3, 3, 6, 0} {
+		t.Errorf("with brokers 1 and 2 full: %v", got)
+	}
+	full(1, 2, 3)
+	w.kill(3)
+	want(t, f.FailOver(t.Context(), w.brokers[3].log), Done)
+	w.seen(f)
+	if got := owned(); got != [5]int{0, 6, 6, 0, 0} {
+		t.Errorf("with every disk full: %v", got)
+	}
 }
 
 // TestWaits: when no member knows the table, the groups wait; a member that comes to know nothing of it does not help

@@ -163,8 +163,8 @@ func living(m *queuemapper.Map, state []ident.PartitionState) []ident.PartitionS
 	return state
 }
 
-// targets lists the logs that take groups over: open, on a live broker, and not refused before. Draining brokers are
-// the last resort.
+// targets lists the logs that take groups over: open, on a live broker, and not refused before. Brokers whose disks are nearly
+// full are asked if no other one is left, and draining brokers are the last resort.
 func (f *Failover) targets(m *queuemapper.Map, sources []*source, refused map[slot]bool) []*queuemapper.Log {
 	var live, draining []*queuemapper.Log
 	for l := range m.Logs() {
@@ -186,9 +186,9 @@ func (f *Failover) targets(m *queuemapper.Map, sources []*source, refused map[sl
 		}
 	}
 	if len(live) == 0 {
-		return draining
+		live = draining
 	}
-	return live
+	return m.WithRoom(live)
 }
 
 // openShare opens the groups of one share on its target: one request to prepare them, then as few transactions as the
