@@ -14,6 +14,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"github.com/skeinmq/skein/test/faultdisk"
 	"github.com/skeinmq/skein/test/history"
 	"github.com/skeinmq/skein/test/load"
 	"github.com/skeinmq/skein/test/process"
@@ -46,30 +47,12 @@ func smallFS(t *testing.T) string {
 // fill takes the room of a file system but for what is to be left, and returns what gives it back.
 func fill(t *testing.T, dir string, left int64) (empty func()) {
 	t.Helper()
-	name := filepath.Join(dir, "ballast")
-	f, err := os.Create(name)
+	remove, err := faultdisk.Fill(dir, left)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer f.Close()
-	for at := int64(0); ; {
-		var st syscall.Statfs_t
-		if err := syscall.Statfs(dir, &st); err != nil {
-			t.Fatal(err)
-		}
-		room := int64(st.Bavail)*st.Bsize - left
-		if room <= 0 {
-			break
-		}
-		if err := syscall.Fallocate(int(f.Fd()), 0, at, room); errors.Is(err, syscall.ENOSPC) {
-			continue // somebody else took some
-		} else if err != nil {
-			t.Fatal(err)
-		}
-		at += room
-	}
 	return func() {
-		if err := os.Remove(name); err != nil {
+		if err := remove(); err != nil {
 			t.Error(err)
 		}
 	}

@@ -24,5 +24,8 @@ func (d *Disk) Fail() error { return ErrUnsupported }
 // Heal is never reached.
 func (d *Disk) Heal() error { return ErrUnsupported }
 
+// Fill is never reached.
+func Fill(string, int64) (func() error, error) { return nil, ErrUnsupported }
+
 // Close is never reached.
 func (d *Disk) Close() error { return ErrUnsupported }

@@ -1,4 +1,4 @@
-// Package faultdisk makes a real file system that can be told to hang and to die: ext4 on a loop device over a file. It
+// Package faultdisk makes a real file system that can be told to hang and to die, and fills one: ext4 on a loop device over a file. It
 // takes Linux, root, and the tools mount and mkfs.ext4, and says so where one is missing (ErrUnsupported). It needs no
 // device mapper, and knows nothing of who writes there.
 package faultdisk
