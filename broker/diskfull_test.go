@@ -37,8 +37,15 @@ func TestFullDisk(t *testing.T) {
 	disk.free.Store(900 << 20)
 	a.fs = disk
 	a.start()
-	for g := range ident.Group(4) {
-		moveAcross(t, b, a, g)
+	for g := range ident.Group(8) { // it may have gone before it knew of the other one
+		from, to := b, a
+		if g >= 4 {
+			from, to = a, b
+		}
+		if m := a.b.store.Map(); m.Log(m.Group(g).Current().Log).Host == from.id {
+			from.await(func(m *queuemapper.Map) bool { return m.Log(m.Group(g).Current().Log).Host == from.id })
+			moveAcross(t, from, to, g)
+		}
 	}
 	topic := a.topic("t", 2, nil)
 	for _, c := range cs {

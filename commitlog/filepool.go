@@ -85,6 +85,7 @@ const (
 	poolFillChunk   = 1 << 20
 	poolLevelPeriod = time.Second
 	poolYieldPeriod = 250 * time.Millisecond
+	firstReserve    = 32 << 20 // bytes that the first file of a process must leave
 )
 
 // filePool prepares files in one directory.
@@ -94,6 +95,7 @@ type filePool struct {
 	cfg filePoolConfig
 
 	room  atomic.Int32  // Level
+	took  atomic.Bool   // a file was handed out: the log can begin, and say what it gives up
 	wrote atomic.Int64  // bytes that the log has written through files of the pool
 	wake  chan struct{} // something for run to do
 
@@ -253,6 +255,7 @@ func (p *filePool) take(ctx context.Context, first ident.Position, header []byte
 		p.filling = append(p.filling, out)
 		p.mu.Unlock()
 	}
+	p.took.Store(true)
 	return out, name, p.measure()
 }
 
@@ -284,10 +287,15 @@ func (p *filePool) openFill(path string, opt vfs.OpenOptions) (vfs.File, error) 
 // makeAtOnce makes a file of which all space is reserved and the first part zeroed.
 func (p *filePool) makeAtOnce() (string, error) {
 	// What is left then is for indexes and checkpoints, without which no file
-	// could ever be retired.
+	// could ever be retired. A log that begins takes no data at that level, and
+	// without its first file its broker could not even serve what is there.
+	reserve := p.cfg.Refuse / 4
+	if !p.took.Load() {
+		reserve = min(reserve, firstReserve)
+	}
 	if space, err := p.fs.Space(p.dir); err != nil {
 		return "", err
-	} else if space.Available < p.cfg.FileSize+p.cfg.Refuse/4 {
+	} else if space.Available < p.cfg.FileSize+reserve {
 		p.room.Store(int32(LevelRefuse))
 		return "", fmt.Errorf("%w: %d bytes are free: %w", ErrFull, space.Available, syscall.ENOSPC)
 	}
@@ -362,6 +370,7 @@ func (p *filePool) run(ctx context.Context) error {
 	defer tick.Stop()
 	defer p.stop()
 	load := loadMeter{wrote: &p.wrote, at: time.Now()}
+	measured := time.Now()
 	for {
 		start := time.Now()
 		if load.rate(start) > p.cfg.YieldRate {
@@ -389,10 +398,11 @@ func (p *filePool) run(ctx context.Context) error {
 		case <-pause:
 		case <-p.wakeUnless(n > 0):
 		}
-		if n == 0 {
+		if n == 0 || time.Since(measured) >= poolLevelPeriod { // preparing a file can take long
 			if err := p.measure(); err != nil {
 				return err
 			}
+			measured = time.Now()
 		}
 	}
 }

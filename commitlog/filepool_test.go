@@ -288,6 +288,56 @@ func TestFilePoolRunKeepsFilesReadyAtItsRate(t *testing.T) {
 	})
 }
 
+// TestFilePoolLooksAtTheDiskWhileItPrepares: somebody else fills the disk while files are being zeroed, which takes long.
+func TestFilePoolLooksAtTheDiskWhileItPrepares(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cfg := poolTestConfig()
+		cfg.FillRate, cfg.Refuse = 200<<10, 2*poolTestSize // a chunk in 5 s, of the two files that it reserved
+		mem := poolTestDisk(t)
+		p, err := openFilePool(mem, "/log", cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- p.run(ctx) }()
+		time.Sleep(time.Second)
+		mem.SetCapacity(2 * poolTestSize)
+		time.Sleep(6 * time.Second)
+		if p.level() != LevelRefuse || p.available() > 0 {
+			t.Errorf("level %v with %d files ready", p.level(), p.available())
+		}
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// TestFilePoolFirstFile: a log that begins gets its file on a disk that has no room for another one.
+func TestFilePoolFirstFile(t *testing.T) {
+	mem := poolTestDisk(t)
+	mem.SetCapacity(poolTestSize + firstReserve + 1<<20)
+	cfg := poolTestConfig()
+	cfg.Refuse = 8 * firstReserve
+	p := openPool(t, mem, cfg)
+	f, _, err := p.take(t.Context(), 0, poolHeader(0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if _, _, err := p.take(t.Context(), poolTestSize, poolHeader(0)); !errors.Is(err, ErrFull) {
+		t.Errorf("the second one: %v", err)
+	}
+	mem.SetCapacity(poolTestSize + firstReserve - 1<<20)
+	if err := mem.Remove("/log/" + logFileName(0)); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := openPool(t, mem, cfg).take(t.Context(), 0, poolHeader(0)); !errors.Is(err, ErrFull) || !errors.Is(err, syscall.ENOSPC) {
+		t.Errorf("without its reserve: %v", err)
+	}
+}
+
 // poolSweepSize keeps the sweep quick: the smallest file.
 const poolSweepSize = 1 << 20
 

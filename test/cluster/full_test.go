@@ -136,8 +136,10 @@ func TestDisksFull(t *testing.T) {
 
 func (r *run) fill(d *faultdisk.Disk, left int64) (empty func() error) {
 	r.t.Helper()
+	begun := time.Now()
 	empty, err := faultdisk.Fill(d.Dir, left)
 	r.must(err)
+	r.note("filled in %v", time.Since(begun).Round(time.Millisecond))
 	return empty
 }
 
