@@ -20,10 +20,10 @@ import (
 const (
 	// toldMost bounds what is remembered of all connections; clients that there is no room for are not redirected.
 	toldMost = 1 << 16
-	// toldTimes is how often a client is told that stays here nevertheless, and toldAgain how long after the time before:
-	// the lists of replicas that it knows may be from before the move.
+	// toldTimes is how often a client is told that stays here nevertheless, and toldAgain how long after the time before: what
+	// it knows of brokers and replicas may be from before the move.
 	toldTimes = 2
-	toldAgain = 30 * time.Second
+	toldAgain = 5 * time.Second
 )
 
 // told is what the client of a connection was told about partitions. It is owned by the goroutine that reads requests.
@@ -32,16 +32,22 @@ type told struct {
 	all  *atomic.Int64 // of all connections
 }
 
+// readAt is a broker that clients are sent to. One that comes back is another: clients are told again.
+type readAt struct {
+	id          ident.Broker
+	incarnation int64
+}
+
 // toldRun is a redirect that was given.
 type toldRun struct {
-	host     ident.Broker
+	host     readAt
 	from, to ident.Offset // told at from; served here up to to since
 	at       time.Time
 	times    int
 }
 
 // may says whether a client that asks for an offset may be told to read it at host.
-func (t *told) may(p ident.Partition, host ident.Broker, from ident.Offset, now time.Time) bool {
+func (t *told) may(p ident.Partition, host readAt, from ident.Offset, now time.Time) bool {
 	r, ok := t.runs[p]
 	switch {
 	case !ok:
@@ -54,7 +60,7 @@ func (t *told) may(p ident.Partition, host ident.Broker, from ident.Offset, now 
 }
 
 // tell remembers a redirect.
-func (t *told) tell(p ident.Partition, host ident.Broker, from ident.Offset, now time.Time) {
+func (t *told) tell(p ident.Partition, host readAt, from ident.Offset, now time.Time) {
 	was, ok := t.runs[p]
 	if !ok {
 		t.all.Add(1)
@@ -108,7 +114,11 @@ func (j *fetchJob) redirect(ctx context.Context, f *fetchPart, from ident.Offset
 		return 0, false
 	}
 	l := m.Log(run.Log)
-	if l == nil || l.Host == b.cfg.ID || m.Broker(l.Host) == nil || !j.conn.told.may(f.p.id(), l.Host, from, now) {
+	if l == nil || l.Host == b.cfg.ID || m.Broker(l.Host) == nil {
+		return 0, false
+	}
+	host := readAt{l.Host, m.Broker(l.Host).Incarnation}
+	if !j.conn.told.may(f.p.id(), host, from, now) {
 		return 0, false
 	}
 	d := describer{b: b, m: m}
@@ -119,7 +129,7 @@ func (j *fetchJob) redirect(ctx context.Context, f *fetchPart, from ident.Offset
 	if !b.leftThere(ctx, m, f.p, from, l.Host, max(conf.ReadRedirectMinBytes, 1)) {
 		return 0, false
 	}
-	j.conn.told.tell(f.p.id(), l.Host, from, now)
+	j.conn.told.tell(f.p.id(), host, from, now)
 	b.metrics.redirected.Inc()
 	return l.Host, true
 }

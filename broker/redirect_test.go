@@ -43,8 +43,9 @@ func TestTold(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var all atomic.Int64
 		c := told{all: &all}
+		two, three := readAt{2, 7}, readAt{3, 7}
 		p, q := ident.Partition{Index: 1}, ident.Partition{Index: 2}
-		ask := func(p ident.Partition, host ident.Broker, from ident.Offset) bool {
+		ask := func(p ident.Partition, host readAt, from ident.Offset) bool {
 			now := time.Now()
 			if !c.may(p, host, from, now) {
 				return false
@@ -54,28 +55,29 @@ func TestTold(t *testing.T) {
 		}
 		for i, step := range []struct {
 			p    ident.Partition
-			host ident.Broker
+			host readAt
 			from ident.Offset
 			want bool
 			next ident.Offset // it is served up to there
 			wait time.Duration
 		}{
-			{p, 2, 100, true, 0, 0},
-			{p, 2, 100, false, 150, 0}, // it did not go
-			{p, 2, 150, false, 200, 0},
-			{q, 2, 150, true, 0, 0},
-			{p, 2, 200, false, 210, 0},
-			{p, 2, 110, false, 120, 0},         // what it was served it may read again
-			{p, 2, 900, true, 0, 0},            // it was there, and comes back
-			{p, 2, 900, false, 950, toldAgain}, // once more, later
-			{p, 2, 950, true, 0, 0},
-			{p, 2, 950, false, 960, toldAgain},
-			{p, 2, 960, false, 970, 0}, // and never again
-			{p, 3, 970, true, 0, 0},    // another broker has what follows
-			{p, 3, 5, true, 0, 0},      // a seek
+			{p, two, 100, true, 0, 0},
+			{p, two, 100, false, 150, 0}, // it did not go
+			{p, two, 150, false, 200, 0},
+			{q, two, 150, true, 0, 0},
+			{p, two, 200, false, 210, 0},
+			{p, two, 110, false, 120, 0},         // what it was served it may read again
+			{p, two, 900, true, 0, 0},            // it was there, and comes back
+			{p, two, 900, false, 950, toldAgain}, // once more, later
+			{p, two, 950, true, 0, 0},
+			{p, two, 950, false, 960, toldAgain},
+			{p, two, 960, false, 970, 0},       // and never again
+			{p, readAt{2, 8}, 970, true, 0, 0}, // it was away, and is back
+			{p, three, 970, true, 0, 0},        // another broker has what follows
+			{p, three, 5, true, 0, 0},          // a seek
 		} {
 			if got := ask(step.p, step.host, step.from); got != step.want {
-				t.Errorf("step %d: %d at broker %d: told %v, want %v", i, step.from, step.host, got, step.want)
+				t.Errorf("step %d: %d at broker %v: told %v, want %v", i, step.from, step.host, got, step.want)
 			}
 			if step.next > 0 {
 				c.served(step.p, step.from, step.next)
@@ -88,10 +90,10 @@ func TestTold(t *testing.T) {
 		c.forget(p)
 		c.forget(p)
 		all.Add(toldMost - 1)
-		if ask(p, 2, 0) {
+		if ask(p, two, 0) {
 			t.Error("told with no room to remember it")
 		}
-		if !ask(q, 2, 990) {
+		if !ask(q, two, 990) {
 			t.Error("not told though it is remembered already")
 		}
 		c.close()
