@@ -21,6 +21,16 @@ func TestPlanted(t *testing.T) {
 		}
 		t.Log(err)
 	})
+	t.Run("a host says OFFSET_OUT_OF_RANGE to librdkafka", func(t *testing.T) {
+		plants.endOutOfRange = true
+		defer func() { plants.endOutOfRange = false }()
+		cs, h := moved(t, redirecting(nil))
+		err := kcatReads(t, cs[1], h)
+		if err == nil {
+			t.Error("not caught")
+		}
+		t.Log(err)
+	})
 	t.Run("an owner redirects a client that came back", func(t *testing.T) {
 		plants.tellAlways = true
 		defer func() { plants.tellAlways = false }()

@@ -10,6 +10,7 @@ import (
 	"io"
 	"math"
 	"net/http"
+	"os"
 	"os/exec"
 	"slices"
 	"strconv"
@@ -334,7 +335,7 @@ func (r *redirecting) judge(name string, start func(context.Context, *reader)) {
 		rd.let(math.MaxInt64)
 		r.c.started(r.t, r.c.Start(1))
 		r.await("the host is of use again", func() bool { return rd.at() > redirectPartitions*redirectOlder-500 }) // further than pipes and buffers go
-		r.t.Logf("%s: %.0f bytes from the host since it is back", name, r.hosted()) // none if the client did not know it as yet
+		r.t.Logf("%s: %.0f bytes from the host since it is back", name, r.hosted())                                // none if the client did not know it as yet
 	})
 }
 
@@ -357,5 +358,33 @@ func TestForeignRedirect(t *testing.T) {
 	slices.Reverse(list)
 	for _, f := range list {
 		r.judge(f.Name, func(ctx context.Context, rd *reader) { rd.foreign(ctx, r, f) })
+	}
+}
+
+// TestRedirectOwnerKilled kills the owner instead, while its consumers read at the host: a survivor takes over, which may be the
+// host itself.
+func TestRedirectOwnerKilled(t *testing.T) {
+	thorough(t)
+	readers := map[string]func(context.Context, *redirecting, *reader){
+		"franz-go": func(ctx context.Context, r *redirecting, rd *reader) { rd.franz(ctx, r) },
+	}
+	if os.Getenv(envForeign) != "" {
+		for _, f := range foreignClients(t) {
+			readers[f.Name] = func(ctx context.Context, r *redirecting, rd *reader) { rd.foreign(ctx, r, f) }
+		}
+	}
+	for name, start := range readers {
+		t.Run(name, func(t *testing.T) {
+			r := startRedirecting(t)
+			r.read(name, func(ctx context.Context, rd *reader) { start(ctx, r, rd) }, func(rd *reader) {
+				rd.let(2000)
+				r.await("it reads at the host", func() bool { return rd.at() >= 2000 && r.hosted() > 0 })
+				r.c.started(t, r.c.Kill(r.owner))
+				rd.let(4500)
+				r.produce(redirectNewer)
+				r.await("it goes on", func() bool { return rd.at() >= 4500 })
+				r.c.started(t, r.c.Start(r.owner))
+			})
+		})
 	}
 }
