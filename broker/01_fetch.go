@@ -118,7 +118,7 @@ func (j *fetchJob) collect(ctx context.Context, c *conn) error {
 		j.pass(ctx)
 		if !held && j.allFailed() {
 			held = true
-			if d := c.sour.add(time.Now()); j.urgent && d > 0 && ctx.Err() == nil {
+			if d := c.sour.add(time.Now(), false); j.urgent && d > 0 && ctx.Err() == nil {
 				j.hold(ctx, d)
 				continue
 			}

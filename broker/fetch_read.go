@@ -86,7 +86,7 @@ func (j *fetchJob) fail(f *fetchPart, res *fetchResult, err error) {
 	if j.code == protocol.CodeNone {
 		j.code = res.out.Code
 	}
-	if j.version >= 12 && f.p != nil && (res.out.Code == protocol.CodeNotLeaderOrFollower || res.out.Code == protocol.CodeFencedLeaderEpoch) {
+	if j.version >= 16 && f.p != nil && (res.out.Code == protocol.CodeNotLeaderOrFollower || res.out.Code == protocol.CodeFencedLeaderEpoch) {
 		if node, leader, ok := j.b.leaderOf(f.p.topic, f.index); ok {
 			res.out.CurrentLeader = leader
 			j.nameNode(node)

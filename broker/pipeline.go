@@ -53,17 +53,17 @@ func (c *conn) writeReady() {
 			return
 		}
 		out.b = out.b[:0]
-		good := false
+		good, told := false, true
 		for _, j := range batch[:n] {
 			out.b = j.appendAnswer(out.b)
-			good = good || !j.allFailed()
+			good, told = good || !j.allFailed(), told && j.told()
 			if j.noReply && j.failed && broken == nil {
 				broken = errRefusedQuietly
 			}
 		}
 		if good {
 			c.sour.clear()
-		} else if held := c.sour.add(time.Now()); broken == nil && held > 0 {
+		} else if held := c.sour.add(time.Now(), told); broken == nil && held > 0 {
 			time.Sleep(held) // what is ready meanwhile goes with the next write
 		}
 		if broken == nil && len(out.b) > 0 {

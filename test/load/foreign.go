@@ -26,6 +26,8 @@ type Foreign struct {
 	Argv []string
 	// Settings are the client's own, beside what each role needs.
 	Settings map[string]string
+	// Roles are what it does; default: RoleProduce, RoleTail, RoleMember.
+	Roles []string
 	// Plant has the worker report something that is not so, for tests of the checkers: "data" (the fiftieth ack,
 	// and the records at offset 20) or "commit" (the fifth).
 	Plant string
@@ -36,9 +38,10 @@ const ForeignGroup = "load-foreign"
 
 // The roles of a worker.
 const (
-	roleProduce = "produce" // idempotent, acks=all, to all partitions
-	roleTail    = "tail"    // reads all partitions from 0 on, and asks for marks
-	roleMember  = "member"  // of ForeignGroup: reads and commits
+	RoleProduce = "produce" // idempotent, acks=all, to all partitions
+	RoleTail    = "tail"    // reads all partitions from 0 on, and asks for marks
+	RoleReader  = "reader"  // the same without asking
+	RoleMember  = "member"  // of ForeignGroup: reads and commits
 )
 
 // FirstForeign is the id of the first foreign client's producer; the others follow in order.
@@ -96,10 +99,14 @@ func (l *Load) beginForeign(producing, observing context.Context) error {
 	for i, f := range l.Foreign {
 		id := int32(FirstForeign + i)
 		l.H.Producer(id, true)
-		for _, role := range []string{roleProduce, roleTail, roleMember} {
+		roles := f.Roles
+		if roles == nil {
+			roles = []string{RoleProduce, RoleTail, RoleMember}
+		}
+		for _, role := range roles {
 			w := newWorker(l, f.Name+" "+role, role, id)
 			ctx, group := observing, &l.observe
-			if role == roleProduce {
+			if role == RoleProduce {
 				ctx, group = producing, &l.produce
 			}
 			run, err := w.start(ctx, f)
@@ -199,9 +206,13 @@ func (w *worker) read(out io.Reader) error {
 	var bad error
 	for {
 		line, err := lines.ReadBytes('\n')
-		if len(line) > 0 && bad == nil {
+		switch {
+		case len(line) > 0 && line[0] != '{': // what a runtime says by itself
+			w.Write(line)
+		case len(line) > 0 && bad == nil:
 			if err := w.note(line); err != nil {
-				bad = fmt.Errorf("line %.200q: %w", line, err) // and on: it must not block
+				bad = fmt.Errorf("line %.200q: %w", line, err)
+				fmt.Fprintf(w, "nothing of it is noted any more: %v\n", bad) // but all is read: it must not block
 			}
 		}
 		if err != nil {
@@ -271,7 +282,7 @@ func (w *worker) noteProduce(r *report) error {
 
 func (w *worker) notePoll(r *report) error {
 	name, called := w.name, time.UnixMicro(r.Called)
-	if w.role == roleMember {
+	if w.role == RoleMember {
 		name = fmt.Sprintf("%s, assignment %d", w.name, r.Assigned)
 	}
 	for _, row := range r.Records {
@@ -280,7 +291,7 @@ func (w *worker) notePoll(r *report) error {
 			return err
 		}
 		w.l.H.Saw(name, p, rec, offset)
-		if w.role == roleMember {
+		if w.role == RoleMember {
 			w.l.H.Given(ForeignGroup, p, offset)
 		} else {
 			w.good(p, called)
@@ -339,7 +350,7 @@ func (l *Load) Behind(moment time.Time) (out []string) {
 			for i := range t.Partitions {
 				p := history.Partition{Topic: t.Name, Index: i}
 				done := !w.fresh[p].Before(moment)
-				if w.role == roleMember {
+				if w.role == RoleMember {
 					group[p] = group[p] || done
 				} else if !done {
 					out = append(out, fmt.Sprintf("%s: %v", w.name, p))

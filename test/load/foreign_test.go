@@ -48,7 +48,7 @@ func TestForeignLines(t *testing.T) {
 			h := history.New()
 			l := &Load{Topics: []Topic{{"t", 1}}, H: h}
 			h.Producer(FirstForeign, true)
-			produce, tail, member := newWorker(l, "x produce", roleProduce, FirstForeign), newWorker(l, "x tail", roleTail, 0), newWorker(l, "x member", roleMember, 0)
+			produce, tail, member := newWorker(l, "x produce", RoleProduce, FirstForeign), newWorker(l, "x tail", RoleTail, 0), newWorker(l, "x member", RoleMember, 0)
 			var recs []history.Record
 			var lines []string
 			rng := rand.New(rand.NewPCG(1, 2))
@@ -97,7 +97,7 @@ func TestForeignLines(t *testing.T) {
 
 // TestForeignNonsense: lines that no worker writes end the run, not the process.
 func TestForeignNonsense(t *testing.T) {
-	w := newWorker(&Load{Topics: []Topic{{"t", 1}}, H: history.New()}, "x", roleTail, 0)
+	w := newWorker(&Load{Topics: []Topic{{"t", 1}}, H: history.New()}, "x", RoleTail, 0)
 	for _, line := range []string{"", "{}", "null", `{"op":"dance"}`, `{"op":"poll","records":[[1,0,0,0,0,0]]}`, `{"op":"poll","records":[[0,1,0,0,0,0]]}`,
 		`{"op":"produce","at":[0,18446744073709551615,0,0,0,0]}`, `{"op":"end","marks":[[-1,0,0]]}`, `{"op":"poll","more":1}`} {
 		if err := w.note([]byte(line)); err == nil {

@@ -62,7 +62,8 @@ public final class Worker {
     long left = 0;
     switch (params.get("role")) {
       case "produce": left = w.produce(); break;
-      case "tail": w.tail(); break;
+      case "tail": w.tail(true); break;
+      case "reader": w.tail(false); break;
       case "member": w.member(); break;
       default: throw new IllegalArgumentException(params.get("role"));
     }
@@ -202,14 +203,14 @@ public final class Worker {
     say(op("poll", called) + ",\"assigned\":" + assigned + ",\"records\":[" + rows + "],\"spoilt\":[" + spoilt + "]}");
   }
 
-  private void tail() {
+  private void tail(boolean asks) {
     KafkaConsumer<byte[], byte[]> c = consumer("auto.offset.reset", "none", "enable.auto.commit", "false");
     c.assign(partitions);
     for (TopicPartition tp : partitions) c.seek(tp, 0);
     Map<TopicPartition, OffsetAndMetadata> positions = new HashMap<>();
     for (long asked = 0; !over; ) {
       poll(c, 0, positions);
-      if (now() - asked < 500_000) continue;
+      if (!asks || now() - asked < 500_000) continue;
       asked = now();
       marks("end", () -> c.endOffsets(partitions, Duration.ofSeconds(10)));
       marks("start", () -> c.beginningOffsets(partitions, Duration.ofSeconds(10)));
