@@ -269,8 +269,10 @@ func (l *Log) activate(gens []ident.Generation) error {
 // adopt makes the sequencer look after the queues of a run: their producers expire, and
 // snapshots tell of them.
 func (s *sequencer) adopt(r *run) {
+	now := s.l.cfg.Now().UnixMilli()
 	for _, q := range r.sorted() {
 		if q.prods != nil {
+			q.prods.meet(now, s.l.cfg.ProducerExpiry)
 			s.producing = append(s.producing, q)
 		}
 		if !q.listed && q.hasState() {

@@ -72,7 +72,7 @@ type Config struct {
 
 	Logger     *slog.Logger
 	Registerer prometheus.Registerer
-	Now        func() time.Time // nil: time.Now; producer expiry and CreateTime checks never decide safety
+	Now        func() time.Time // nil: the wall clock at Open and the time since then. Ages of producers go by it, stamps of blocks and files tell people
 }
 
 // Log is one commitlog. Life: Open (recovers; serves nothing) → Run in a goroutine →

@@ -29,7 +29,8 @@ func (c Config) withDefaults() Config {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
 	if c.Now == nil {
-		c.Now = time.Now
+		began := time.Now()
+		c.Now = func() time.Time { return began.Add(time.Since(began)) } // a clock that is set does not make producers old
 	}
 	return c
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"time"
 
 	"github.com/skeinmq/skein/internal/ident"
 )
@@ -83,6 +84,20 @@ func (ps *producers) expire(before int64) (removed []int64) {
 		ps.reindex()
 	}
 	return removed
+}
+
+// grace is how long a producer is remembered at least where its age was told by other clocks than this process's own.
+const grace = time.Hour
+
+// meet takes producers over whose last appends were dated by other clocks: by clients (their records' timestamps may be as old
+// as they like), by another broker, or by the process before, whose clock may have been set since. None of these may
+// decide whether a retry is stored twice: all are remembered for a while, and what lies in the future counts as now.
+func (ps *producers) meet(nowMs int64, expiry time.Duration) {
+	least := nowMs - max(0, expiry-grace).Milliseconds()
+	for i := range ps.list {
+		p := &ps.list[i]
+		p.seen = min(max(p.seen, least), nowMs)
+	}
 }
 
 // lastSequence is Kafka's increment, which wraps to 0 after MaxInt32.
@@ -212,7 +227,7 @@ func (ps *producers) export() []ident.ProducerState {
 }
 
 // importProducers is the inverse of export. A timestamp that lies in the future
-// counts as now, so that it cannot pin the state.
+// counts as now, so that it cannot pin the state; see meet for those of the past.
 func importProducers(states []ident.ProducerState, nowMs int64) *producers {
 	if len(states) == 0 {
 		return nil

@@ -60,9 +60,13 @@ type Coordinator struct {
 	metrics *metrics
 	shards  [controller.Partitions]*shard
 	tickets atomic.Uint64
+	began   time.Time
 	ready   chan struct{} // closed when every shard that was assigned first was loaded once
 	done    chan struct{} // closed when Run has ended
 }
+
+// uptime is how long the coordinators have been there, in ns: a clock that nobody can set.
+func (c *Coordinator) uptime() int64 { return int64(time.Since(c.began)) }
 
 // New prepares the coordinators. Run serves them.
 func New(cfg Config) *Coordinator {
@@ -73,7 +77,7 @@ func New(cfg Config) *Coordinator {
 		cfg.TopicName = func(ident.Topic) (string, bool) { return "", true }
 	}
 	c := &Coordinator{
-		cfg: cfg, log: cfg.Logger.With("component", "coordinator"),
+		cfg: cfg, log: cfg.Logger.With("component", "coordinator"), began: time.Now(),
 		ready: make(chan struct{}), done: make(chan struct{}),
 	}
 	c.metrics = newMetrics(cfg.Registerer, c)

@@ -107,7 +107,7 @@ const (
 
 // still confirms now and then that the coordinator that heard a heartbeat is the newest one.
 func (c *Coordinator) still(ctx context.Context, s *shard, by controller.Epoch) error {
-	was, now := s.confirmed.Load(), time.Now().UnixNano()
+	was, now := s.confirmed.Load(), s.c.uptime()
 	if now-was < int64(confirmEach) || !s.confirmed.CompareAndSwap(was, now) {
 		return nil // lately, or somebody else is about to
 	}

@@ -440,7 +440,7 @@ func (s *shard) take(a *claimed) {
 	default:
 		s.epoch, s.pause = a.epoch, reloadPause
 		s.behind.Store(false)
-		s.confirmed.Store(time.Now().UnixNano())
+		s.confirmed.Store(s.c.uptime())
 		s.load()
 		s.settleOnce()
 	}
