@@ -77,7 +77,7 @@ func (n *node) openMap(ctx context.Context) (err error) {
 		cfg.MaxOps, cfg.MaxBytes = 0, 0 // what any etcd takes
 		err = n.openExternal(n.settings.etcd)
 	case n.net == nil:
-		err = n.startMember(ctx, embedded.Config{Dir: n.firstDir("etcd"), Logger: n.logger})
+		err = n.startMember(ctx, embedded.Config{Dir: n.firstDir("etcd"), Logger: n.logger, Quota: n.settings.etcdQuota})
 	case n.hasMember():
 		err = n.startMember(ctx, n.memberConfig(nil, false))
 	case contains(first, n.settings.nodeID):
@@ -150,7 +150,7 @@ func (n *node) memberConfig(members map[string]string, join bool) embedded.Confi
 		}
 	}
 	return embedded.Config{
-		Dir: n.firstDir("etcd"), Name: memberName(n.settings.nodeID), Logger: n.logger,
+		Dir: n.firstDir("etcd"), Name: memberName(n.settings.nodeID), Logger: n.logger, Quota: n.settings.etcdQuota,
 		Peers: &embedded.Peers{
 			URL: n.memberURL(n.net.addr), Members: members, Join: join, Alone: !join && len(members) < 2 && len(voters(n.settings.peers)) < 2 && voting < 2,
 			Cert: f.Cert, Key: f.Key, CA: f.CA, Handle: func(h http.Handler) { n.net.server.HandleHTTP(h) },

@@ -18,6 +18,7 @@ import (
 	"github.com/skeinmq/skein/broker"
 	"github.com/skeinmq/skein/internal/ident"
 	"github.com/skeinmq/skein/internal/peer"
+	"github.com/skeinmq/skein/queuemapper/embedded"
 )
 
 // settings is what `skein serve` runs with, after flags, environment, file and defaults
@@ -31,6 +32,7 @@ type settings struct {
 	etcd      []string // endpoints; empty: embedded
 	failover  broker.Unwitnessed
 	etcdTLS   peer.TLSFiles // of an external etcd
+	etcdQuota int64         // bytes, of the embedded one
 
 	internal    string     // address of the internal listener; "": see listenInternal
 	advertiseIn string     // address that other brokers are told; "": that of the listener
@@ -76,6 +78,13 @@ var options = []option{
 	{name: "etcd-ca", usage: "CA file of an external etcd (PEM)", set: func(s *settings, v string) error { s.etcdTLS.CA = v; return nil }},
 	{name: "etcd-cert", usage: "client certificate for an external etcd (PEM)", set: func(s *settings, v string) error { s.etcdTLS.Cert = v; return nil }},
 	{name: "etcd-key", usage: "its key", set: func(s *settings, v string) error { s.etcdTLS.Key = v; return nil }},
+	{name: "etcd-quota-bytes", value: strconv.Itoa(embedded.QuotaDefault), usage: "size in bytes of the embedded etcd's database at which the map takes no more changes; the same at each voter",
+		set: func(s *settings, v string) (err error) {
+			if s.etcdQuota, err = strconv.ParseInt(v, 10, 64); err != nil || s.etcdQuota < embedded.QuotaLeast {
+				return fmt.Errorf("%q is not a number of bytes from %d", v, embedded.QuotaLeast)
+			}
+			return nil
+		}},
 	{name: "peers", usage: "brokers that form a cluster: ID@HOST:PORT,… with their internal addresses, this one included, the same list at each; the first 1, 3 or 5 vote",
 		set: func(s *settings, v string) (err error) { s.peers, err = parsePeers(v); return err }},
 	{name: "join", usage: "internal addresses of brokers of a cluster to join, separated by commas; looked at by a fresh directory only",

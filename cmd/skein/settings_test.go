@@ -49,7 +49,7 @@ func TestSettingsLayers(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := settings{
-		data: []string{"/a", "/b"}, listen: "127.0.0.1:9092", http: "127.0.0.1:1", nodeID: 9,
+		data: []string{"/a", "/b"}, listen: "127.0.0.1:9092", http: "127.0.0.1:1", nodeID: 9, etcdQuota: 2 << 30,
 		kafka: map[string]string{"num.partitions": "6", "message.max.bytes": "7000"},
 	}
 	if !reflect.DeepEqual(got, want) {

@@ -46,8 +46,10 @@ const (
 	// fresh one-broker cluster take 128 MB of disk.
 	walSegment = 8 << 20
 
-	// quota is etcd's own recommended default; the map of 100,000 partitions takes tens of MiB.
-	quota = 2 << 30
+	// QuotaDefault is etcd's own recommended one, in bytes; the map of 100,000 partitions takes tens of MiB. Below
+	// QuotaLeast nothing would be left beside what a fresh map takes.
+	QuotaDefault = 2 << 30
+	QuotaLeast   = 8 << 20
 
 	maxTxnOps       = 4096
 	maxRequestBytes = 8 << 20
@@ -82,6 +84,9 @@ type Config struct {
 	Listen string
 	// Peers is for a member of several; nil: a single one.
 	Peers *Peers
+	// Quota is the size in bytes that the database may have, default QuotaDefault. At three quarters of it old values are
+	// forgotten at once; beyond it writes are refused until there is room.
+	Quota int64
 	// NoFsync is for tests that do not restart: it loses data when the machine stops.
 	NoFsync bool
 }
@@ -92,6 +97,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.Logger == nil {
 		c.Logger = slog.Default()
+	}
+	if c.Quota == 0 {
+		c.Quota = QuotaDefault
 	}
 	return c
 }
@@ -108,6 +116,9 @@ type Server struct {
 	close    sync.Once
 	closing  *atomic.Bool // set before the server is stopped
 	failure  *failure
+
+	spacing   sync.WaitGroup // keepSpace
+	stopSpace context.CancelFunc
 }
 
 // ErrStopped: the server stopped by itself while it started: the others have removed it, or its files are damaged.
@@ -145,7 +156,8 @@ func Start(ctx context.Context, cfg Config) (srv *Server, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("start embedded etcd in %s: %w", cfg.Dir, err)
 	}
-	srv = &Server{cfg: cfg, etcd: etcd, closing: closing, failure: failure}
+	space, stopSpace := context.WithCancel(context.Background())
+	srv = &Server{cfg: cfg, etcd: etcd, closing: closing, failure: failure, stopSpace: stopSpace}
 	failure.live.Store(true)
 	etcd.Start()
 	srv.client = v3client.New(etcd)
@@ -166,6 +178,7 @@ func Start(ctx context.Context, cfg Config) (srv *Server, err error) {
 		srv.Close()
 		return nil, fmt.Errorf("start embedded etcd in %s: %w", cfg.Dir, context.Cause(ctx))
 	}
+	srv.spacing.Go(func() { srv.keepSpace(space) })
 	if cfg.Listen != "" {
 		if err := srv.listen(cfg.Listen); err != nil {
 			srv.Close()
@@ -198,7 +211,7 @@ func serverConfig(cfg Config, closing *atomic.Bool, failure *failure) (config.Se
 		MaxWALFiles:                       2,
 		BackendBatchInterval:              100 * time.Millisecond,
 		BackendBatchLimit:                 10000,
-		QuotaBackendBytes:                 quota,
+		QuotaBackendBytes:                 cfg.Quota,
 		MaxTxnOps:                         maxTxnOps,
 		MaxRequestBytes:                   maxRequestBytes,
 		MaxConcurrentStreams:              1000,
@@ -258,6 +271,7 @@ func (s *Server) Close() error {
 	var err error
 	s.close.Do(func() {
 		s.closing.Store(true)
+		s.stopSpace()
 		stopped := make(chan error, 1)
 		go func() { stopped <- s.stop() }()
 		select {
@@ -280,6 +294,7 @@ func (s *Server) stop() error {
 		s.serving.Wait()
 	}
 	s.hidePeers()
+	s.spacing.Wait() // the database stays until it is out of it
 	s.etcd.HardStop()
 	return err
 }

@@ -337,3 +337,74 @@ func TestEtcdWithoutCertificate(t *testing.T) {
 		}
 	}
 }
+
+// TestNoSpace writes five times the quota of the embedded etcd, over the same configs: its members make room by themselves.
+// Then configs that stay fill it: data and commits go on, what needs the map is refused with a retriable error, the brokers say
+// what can be done, and everything goes on when topics are deleted.
+func TestNoSpace(t *testing.T) {
+	thorough(t)
+	const quota, size = 16 << 20, 250 << 10
+	c := skein(t, 3, "--etcd-quota-bytes", fmt.Sprint(quota))
+	c.started(t, c.StartAll())
+	l := newLedger(t, c)
+	l.write()
+	topics := make([]string, 2*quota/size)
+	for i := range topics {
+		topics[i] = fmt.Sprintf("fill%d", i)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 2*settlePatience)
+	defer cancel()
+	rs, err := l.admin().CreateTopics(ctx, 1, 1, nil, topics...)
+	if err == nil {
+		err = rs.Error()
+	}
+	c.started(t, err)
+	for i := range 5 * quota / size {
+		for err := l.configure(topics[i%4], size); err != nil; err = l.configure(topics[i%4], size) {
+			if retriable(t, "alter configs", err); ctx.Err() != nil || t.Failed() {
+				t.Fatalf("write %d: %v\n%s", i, err, c.Logs())
+			}
+		}
+	}
+	l.write()
+	if log := c.Logs(); strings.Contains(log, "etcd is full") {
+		t.Errorf("etcd was full of old values:\n%s", log)
+	}
+
+	l.still()
+	for i := 0; !strings.Contains(c.Logs(), "etcd is full and takes no changes of the map"); i++ {
+		if err := l.configure(topics[i%len(topics)], size); err != nil {
+			retriable(t, "alter configs", err)
+		}
+		if ctx.Err() != nil {
+			t.Fatalf("it is never full\n%s", c.Logs())
+		}
+	}
+	l.withoutMap("g")
+	ds, err := l.admin().DeleteTopics(ctx, topics...)
+	if err == nil {
+		err = ds.Error()
+	}
+	if err != nil {
+		t.Errorf("delete topics while etcd is full: %v", err)
+	}
+	begun := time.Now()
+	l.recovers("again")
+	t.Logf("the map takes changes %v after topics were deleted", time.Since(begun).Round(time.Millisecond))
+	l.write()
+	l.check()
+}
+
+// configure gives a topic a config of so many bytes.
+func (l *ledger) configure(topic string, size int) error {
+	ctx, cancel := context.WithTimeout(l.t.Context(), 20*time.Second)
+	defer cancel()
+	value := strings.Repeat("0:1,", size/4-1) + fmt.Sprintf("1:%d", l.n)
+	rs, err := l.admin().AlterTopicConfigs(ctx, []kadm.AlterConfig{{Op: kadm.SetConfig, Name: "leader.replication.throttled.replicas", Value: &value}}, topic)
+	if err == nil {
+		for _, r := range rs {
+			err = errors.Join(err, r.Err)
+		}
+	}
+	return err
+}

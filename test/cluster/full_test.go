@@ -81,10 +81,10 @@ func TestDiskFull(t *testing.T) {
 	r.awaitGroups(full, func(own, _, _ int) bool { return own == 0 })
 	r.notPlaced(full, "elsewhere too")
 
-	at = r.note("not a byte is left for broker %d", full)
+	r.note("not a byte is left for broker %d", full)
 	r.fill(disks[full], 0)
-	r.pause(2000)
-	r.settle("no byte", at)
+	time.Sleep(2 * time.Second)
+	r.settle("no byte", time.Now())
 	at = r.note("there is room")
 	r.must(empty())
 	r.again(c, full)
@@ -103,12 +103,11 @@ func TestDisksFull(t *testing.T) {
 	r := begin(t, c)
 	at := r.note("all disks are nearly full")
 	for _, d := range disks {
-		r.fill(d, 64<<20)
+		r.fill(d, 1280<<20) // less than four log files, and more than two
 	}
-	r.pause(3000)
 	r.settle("nearly full", at)
-	at = time.Now()
-	r.settle("nearly full", at)
+	time.Sleep(2 * time.Second) // by now they know
+	r.settle("nearly full", time.Now())
 	r.notPlaced(0, "somewhere")
 
 	r.note("all are killed and have no room when they start")
