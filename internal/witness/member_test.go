@@ -261,28 +261,36 @@ func TestBounds(t *testing.T) {
 	}
 }
 
-// manyStates is partitions with one producer with five batches each.
-func manyStates(n int) []ident.GenerationState {
+// manyStates is partitions with as many producers with five batches each.
+func manyStates(n, producers int) []ident.GenerationState {
 	gens := make([]ident.GenerationState, 1024)
 	for g := range gens {
 		gens[g].Generation = ident.Generation{Group: ident.Group(g), Epoch: 5, Frame: ident.Frame{Epoch: 3, Position: ident.Position(g) << 20}}
 	}
 	for i := range n {
 		s := ident.PartitionState{Partition: ident.Partition{Topic: ident.Topic{byte(i >> 10), byte(i >> 18)}, Index: int32(i & 1023)}, End: 1e9 + 50}
-		p := ident.ProducerState{ID: 1e6 + int64(i), Epoch: 3, CoordinatorEpoch: -1, TxnStart: -1, LastTimestamp: 1_800_000_000_000}
-		for b := range int32(5) {
-			p.Batches = append(p.Batches, ident.ProducerBatch{
-				FirstSequence: 1e6 + 10*b, LastSequence: 1e6 + 10*b + 9, LastOffset: 1e9 + ident.Offset(10*b) + 9, OffsetDelta: 9, Timestamp: 1_799_999_999_000 + int64(b)*250,
-			})
+		for k := range producers {
+			s.Producers = append(s.Producers, manyProducer(int64(i*producers+k)))
 		}
-		s.Producers = []ident.ProducerState{p}
 		gens[i%len(gens)].Partitions = append(gens[i%len(gens)].Partitions, s)
 	}
 	return gens
 }
 
-// TestTableMemory measures 100,000 partitions (the bar is 200 MB) and compares it with what the table thinks.
+func manyProducer(id int64) ident.ProducerState {
+	p := ident.ProducerState{ID: 1e6 + id, Epoch: 3, CoordinatorEpoch: -1, TxnStart: -1, LastTimestamp: 1_800_000_000_000}
+	for b := range int32(5) {
+		p.Batches = append(p.Batches, ident.ProducerBatch{
+			FirstSequence: 1e6 + 10*b, LastSequence: 1e6 + 10*b + 9, LastOffset: 1e9 + ident.Offset(10*b) + 9, OffsetDelta: 9, Timestamp: 1_799_999_999_000 + int64(b)*250,
+		})
+	}
+	return p
+}
+
+// TestTableMemory measures 100,000 partitions (the bar is 200 MB) and compares it with what the table thinks: as a whole
+// table brings them, and as they grow, producer by producer, with the deltas of a log.
 func TestTableMemory(t *testing.T) {
+	const partitions = 100_000
 	heap := func() int64 {
 		var s runtime.MemStats
 		runtime.GC()
@@ -290,26 +298,58 @@ func TestTableMemory(t *testing.T) {
 		runtime.ReadMemStats(&s)
 		return int64(s.HeapAlloc)
 	}
-	m := NewMember(MemberConfig{ID: ID{2, 60}})
-	s, err := m.Hello(testHello(1))
-	if err != nil {
-		t.Fatal(err)
-	}
-	before := heap()
-	func() {
-		parts := tableParts(manyStates(100_000))
-		for i, gens := range parts {
-			if _, _, err := s.Handle(Message{Table: &TablePart{Generations: gens, Done: i == len(parts)-1, Next: 1}}); err != nil {
+	for _, c := range []struct {
+		name             string
+		producers, later int // in the whole table; by deltas
+		most             int64
+	}{
+		{"one-producer", 1, 0, 40e6},
+		{"three-producers", 3, 0, 80e6},
+		{"five-producers", 5, 0, 120e6},
+		{"five-by-deltas", 0, 5, 140e6},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			m := NewMember(MemberConfig{ID: ID{2, 60}})
+			s, err := m.Hello(testHello(1))
+			if err != nil {
 				t.Fatal(err)
 			}
-		}
-	}()
-	took, says := heap()-before, int64(m.Stats().Bytes)
-	t.Logf("100,000 partitions with a producer with five batches each: %.1f MB, the table says %.1f MB", float64(took)/1e6, float64(says)/1e6)
-	if took > 40e6 || says < took*2/3 || says > took*3/2 {
-		t.Errorf("%d bytes, the table says %d: want less than 40 MB, and to know it", took, says)
+			handle := func(msg Message) {
+				if _, _, err := s.Handle(msg); err != nil {
+					t.Fatal(err)
+				}
+			}
+			before := heap()
+			func() {
+				gens := manyStates(partitions, c.producers)
+				parts := tableParts(gens)
+				for i, part := range parts {
+					handle(Message{Table: &TablePart{Generations: part, Done: i == len(parts)-1, Next: 1}})
+				}
+				n, id := uint64(0), int64(0)
+				for range c.later {
+					for _, g := range gens {
+						var updates []commitlog.Update
+						for _, p := range g.Partitions {
+							p.Producers = []ident.ProducerState{manyProducer(id)}
+							updates = append(updates, commitlog.Update{Generation: g.Generation, State: p})
+							id++
+						}
+						for _, data := range EncodeUpdates(updates) {
+							n++
+							handle(Message{Delta: &Delta{Number: n, Updates: data}})
+						}
+					}
+				}
+			}()
+			took, says := heap()-before, int64(m.Stats().Bytes)
+			t.Logf("100,000 partitions with %d producers with five batches each: %.1f MB, the table says %.1f MB", c.producers+c.later, float64(took)/1e6, float64(says)/1e6)
+			if took > c.most || says < took*2/3 || says > took*3/2 {
+				t.Errorf("%d bytes, the table says %d: want less than %d, and to know it", took, says, c.most)
+			}
+			runtime.KeepAlive(m)
+		})
 	}
-	runtime.KeepAlive(m)
 }
 
 func goldenUpdates() []commitlog.Update {
@@ -406,7 +446,7 @@ func TestGoldenUpdates(t *testing.T) {
 	if len(pieces) < 2 && len(AppendUpdates(nil, many)) > maxDelta || !reflect.DeepEqual(got, many) {
 		t.Errorf("%d updates in %d deltas came back as %d", len(many), len(pieces), len(got))
 	}
-	one := AppendUpdates(nil, []commitlog.Update{{Generation: testGen, State: manyStates(1)[0].Partitions[0]}})
+	one := AppendUpdates(nil, []commitlog.Update{{Generation: testGen, State: manyStates(1, 1)[0].Partitions[0]}})
 	t.Logf("one partition with a producer with five batches: %d bytes", len(one))
 	if len(one) > 96 {
 		t.Errorf("%d bytes for one touched partition", len(one))
