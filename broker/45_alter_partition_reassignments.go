@@ -18,9 +18,9 @@ import (
 // older runs are read where they are. The rest of the list is what tools are shown as its replicas (replicas.go); there is
 // one copy, whatever it says. Only this partition moves: unless it is alone in its placement group, or all of the group goes to
 // the same broker, it is given another group first (reassign.go). The group it ends up in is pinned to the broker.
-// The answer waits two seconds for the moves, which take milliseconds; what is not done then goes on in the broker that was
-// asked, ListPartitionReassignments lists it, and a null list of brokers ends it: the partition stays where it was, or goes
-// back. It is forgotten if that broker ends.
+// The answer waits two seconds for the moves, which take milliseconds; what is not done then is written into the map and goes
+// on in the broker that was asked, or in another one when that ends. Every broker lists it (ListPartitionReassignments), and
+// ends it for a null list of brokers: the partition stays where it was, or goes back.
 //
 //	v1  whether the replication factor may change (KIP-860)
 var alterPartitionReassignments = handler{
@@ -37,6 +37,7 @@ func (b *Broker) handleAlterPartitionReassignments(ctx context.Context, rq *requ
 	resp.AllowReplicationFactorChange = rq.version < 1 || req.AllowReplicationFactorChange
 	m := b.store.Map()
 	var begun []*reassignment
+	at := make(map[*reassignment][2]int) // in the answer
 	d := describer{b: b, m: m}
 	for i := range req.Topics {
 		out := kmsg.NewAlterPartitionAssignmentsResponseTopic()
@@ -52,6 +53,7 @@ func (b *Broker) handleAlterPartitionReassignments(ctx context.Context, rq *requ
 				err = b.cancelReassignment(ctx, r.id)
 			default:
 				begun = append(begun, r)
+				at[r] = [2]int{i, j}
 			}
 			p.ErrorCode, p.ErrorMessage = errorCode(err), errorMessage(err)
 			if p.ErrorCode == int16(protocol.CodeNoReassignmentInProgress) {
@@ -64,7 +66,10 @@ func (b *Broker) handleAlterPartitionReassignments(ctx context.Context, rq *requ
 	if len(req.Topics) == 0 {
 		resp.ErrorMessage = new(string) // Kafka's is not null here
 	}
-	b.reassign(ctx, begun)
+	for r, err := range b.reassign(ctx, begun) {
+		p := &resp.Topics[at[r][0]].Partitions[at[r][1]]
+		p.ErrorCode, p.ErrorMessage = errorCode(err), errorMessage(err)
+	}
 	return resp
 }
 

@@ -11,8 +11,8 @@ import (
 
 // ListPartitionReassignments (key 46), v0.
 //
-// What AlterPartitionReassignments has begun at this broker and is not done. Mostly that is nothing: a move changes
-// records of the map and is over before anybody could ask. Tools send both requests to the controller.
+// What AlterPartitionReassignments has begun at this broker, or at any one more than two seconds ago, and is not done. Mostly
+// that is nothing: a move changes records of the map and is over before anybody could ask.
 var listPartitionReassignments = handler{
 	key: 46, name: "ListPartitionReassignments", min: 0, max: 0,
 	handle: (*Broker).handleListPartitionReassignments,
@@ -28,7 +28,7 @@ func (b *Broker) handleListPartitionReassignments(_ context.Context, rq *request
 	}
 	m := b.store.Map()
 	d := describer{b: b, m: m}
-	for _, r := range b.reassigns.list() {
+	for _, r := range b.ongoing(m) {
 		t := m.TopicByID(r.id.Topic)
 		if t == nil || !wanted(t.Name, r.id.Index) {
 			continue

@@ -164,6 +164,7 @@ func New(cfg Config) (*Broker, error) {
 	})
 	b.reads = runs.NewServer(b.openHere, b.ownMarks)
 	b.gone.wake = make(chan struct{}, 1)
+	b.reassigns.ended = make(chan struct{}, 1)
 	b.server = &server{b: b, conns: make(map[*conn]struct{})}
 	b.sessions = newSessions(int(conf.FetchSessionSlots))
 	b.metrics = newMetrics(cfg.Registerer, b)

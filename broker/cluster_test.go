@@ -82,8 +82,8 @@ func startBrokers(t testing.TB, n, logs int, conf Config) []*cluster {
 	return startBrokersOn(t, n, logs, conf, nil)
 }
 
-// startBrokersOn is startBrokers on a map that is reached through kv; nil: the real one.
-func startBrokersOn(t testing.TB, n, logs int, conf Config, kv clientv3.KV) []*cluster {
+// startBrokersOn is startBrokers on a map that is reached through kv; nil: the real one. Before a broker starts it is given to each.
+func startBrokersOn(t testing.TB, n, logs int, conf Config, kv clientv3.KV, each ...func(*cluster)) []*cluster {
 	t.Helper()
 	client := etcd.Client()
 	if kv != nil {
@@ -101,6 +101,9 @@ func startBrokersOn(t testing.TB, n, logs int, conf Config, kv clientv3.KV) []*c
 		c := &cluster{t: t, id: ident.Broker(i + 1), peers: peers, prefix: prefix, conf: conf, shared: shared, etcd: client}
 		for range logs {
 			c.dirs = append(c.dirs, t.TempDir())
+		}
+		for _, f := range each {
+			f(c)
 		}
 		c.start()
 		t.Cleanup(func() {

@@ -28,24 +28,15 @@ func (f *roomFS) Space(string) (vfs.Space, error) {
 // TestFullDisk: a broker whose disk is full says so in the map, gets no new partitions, and counts what it refuses as load,
 // or the balancer would never know that somebody wants to write there. With room it takes what it is given.
 func TestFullDisk(t *testing.T) {
-	cs := startBrokers(t, 2, 1, Config{})
-	a, b := cs[0], cs[1]
-	if err := a.stop(); err != nil {
-		t.Fatal(err)
-	}
-	disk := &roomFS{FS: vfs.OS()}
-	disk.free.Store(900 << 20)
-	a.fs = disk
-	a.start()
-	for g := range ident.Group(8) { // it may have gone before it knew of the other one
-		from, to := b, a
-		if g >= 4 {
-			from, to = a, b
-		}
-		if m := a.b.store.Map(); m.Log(m.Group(g).Current().Log).Host == from.id {
-			from.await(func(m *queuemapper.Map) bool { return m.Log(m.Group(g).Current().Log).Host == from.id })
-			moveAcross(t, from, to, g)
-		}
+	disks := make(map[ident.Broker]*roomFS)
+	cs := startBrokersOn(t, 2, 1, Config{}, nil, func(c *cluster) {
+		disks[c.id] = &roomFS{FS: vfs.OS()}
+		disks[c.id].free.Store(900 << 20)
+		c.fs = disks[c.id]
+	})
+	a, b, disk := cs[0], cs[1], disks[1]
+	for g := range ident.Group(4) {
+		moveAcross(t, a, b, g)
 	}
 	topic := a.topic("t", 2, nil)
 	for _, c := range cs {

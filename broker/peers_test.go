@@ -23,6 +23,7 @@ type testPeers struct {
 	ids       atomic.Int64 // producer ids, which are the cluster's
 	mu        sync.Mutex
 	listeners map[ident.Broker]*bufconn.Listener
+	cut       map[ident.Broker]*bufconn.Listener // by refuse
 	conns     map[ident.Broker]*grpc.ClientConn
 	calls     []peerCall // of unary methods
 	// onSend is told of each message of a stream that a broker answers with, before it goes; nil: nobody is.
@@ -35,11 +36,19 @@ func (n *testPeers) refuse(id ident.Broker) {
 	defer n.mu.Unlock()
 	if ln := n.listeners[id]; ln != nil {
 		delete(n.listeners, id)
+		n.cut[id] = ln
 		if c := n.conns[id]; c != nil {
 			c.Close()
 			delete(n.conns, id)
 		}
 	}
+}
+
+// allow ends refuse.
+func (n *testPeers) allow(id ident.Broker) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.listeners[id] = n.cut[id]
 }
 
 // peerCall is one request between brokers.
@@ -75,7 +84,7 @@ func (s watchedStream) SendMsg(m any) error {
 }
 
 func newTestPeers() *testPeers {
-	return &testPeers{listeners: make(map[ident.Broker]*bufconn.Listener), conns: make(map[ident.Broker]*grpc.ClientConn)}
+	return &testPeers{listeners: make(map[ident.Broker]*bufconn.Listener), cut: make(map[ident.Broker]*bufconn.Listener), conns: make(map[ident.Broker]*grpc.ClientConn)}
 }
 
 // serve serves a broker's internal API until the returned function is called.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -32,6 +33,7 @@ type reassignment struct {
 	to    ident.Broker
 	list  []ident.Broker // the replicas that were asked for; the first is where it goes
 	from  ident.Broker   // the owner when it was asked for
+	noted int64          // revision of the map from which on it is in there; 0: it is not
 
 	ctx    context.Context // ends when it is cancelled, takes too long, or the broker ends
 	cancel context.CancelFunc
@@ -41,6 +43,8 @@ type reassignment struct {
 type reassignments struct {
 	work sync.WaitGroup
 	step sync.Mutex // one partition at a time is moved; nothing that was cancelled is touched by whoever has it
+
+	ended chan struct{} // one slot: one has ended, and may be in the map
 
 	mu sync.Mutex
 	by map[ident.Partition]*reassignment
@@ -68,8 +72,16 @@ func (r *reassignments) take(p ident.Partition) *reassignment {
 	r.mu.Unlock()
 	if e != nil {
 		e.cancel()
+		r.poke()
 	}
 	return e
+}
+
+func (r *reassignments) poke() {
+	select {
+	case r.ended <- struct{}{}:
+	default:
+	}
 }
 
 // add makes a reassignment known, in the place of an older one of the partition.
@@ -92,17 +104,25 @@ func (r *reassignments) end(e *reassignment) {
 	defer r.mu.Unlock()
 	if r.by[e.id] == e {
 		delete(r.by, e.id)
+		r.poke()
 	}
 }
 
-// reassign begins reassignments, waits a while for them, and leaves the rest to go on.
-func (b *Broker) reassign(ctx context.Context, begun []*reassignment) {
+// reassign begins reassignments, waits a while for them, and leaves the rest to go on: it is in the map then, and does not
+// depend on this broker. It returns what could not be begun.
+func (b *Broker) reassign(ctx context.Context, begun []*reassignment) map[*reassignment]error {
 	if len(begun) == 0 {
-		return
+		return nil
 	}
+	var taken []*reassignment
+	m := b.store.Map()
 	for _, e := range begun {
 		b.reassigns.add(b.life, e)
+		if _, ok := m.Reassignment(e.id); ok {
+			taken = append(taken, e)
+		}
 	}
+	failed := b.noteReassignments(taken) // or another broker would go on with an older one
 	all := make(chan struct{})
 	b.reassigns.work.Go(func() {
 		defer close(all)
@@ -115,7 +135,9 @@ func (b *Broker) reassign(ctx context.Context, begun []*reassignment) {
 	case <-patience.C:
 	case <-ctx.Done():
 	}
+	maps.Copy(failed, b.noteReassignments(begun))
 	b.awaitPeers(ctx, b.store.Map().Revision())
+	return failed
 }
 
 // reassignAll takes partitions to their brokers, round after round: one that cannot go now does not keep the others.
@@ -211,11 +233,26 @@ func (b *Broker) reassignOne(r *reassignment) error {
 // cancelReassignment ends the reassignment of a partition: it stays where it was, or goes back there.
 func (b *Broker) cancelReassignment(ctx context.Context, p ident.Partition) error {
 	r := b.reassigns.take(p)
-	if r == nil {
+	noted, is := b.store.Map().Reassignment(p)
+	switch {
+	case r == nil && !is:
 		return refuseCode(protocol.CodeNoReassignmentInProgress)
+	case r == nil: // another broker is at it, and notices
+		r = &reassignment{id: p, to: noted.Replicas[0], from: noted.From}
 	}
+	if is {
+		if err := b.store.Reassign(ctx, p.Topic, func(of map[int32]queuemapper.Reassignment) { delete(of, p.Index) }); err != nil {
+			return err
+		}
+	}
+	return b.undoReassignment(ctx, r)
+}
+
+// undoReassignment takes a partition back to where it was, if it has left.
+func (b *Broker) undoReassignment(ctx context.Context, r *reassignment) error {
 	b.reassigns.step.Lock() // its step has ended
 	defer b.reassigns.step.Unlock()
+	p := r.id
 	m := b.store.Map()
 	run, log, ok := m.Owner(m.TopicByID(p.Topic), p.Index)
 	if !ok || log == nil || log.Host != r.to || r.from == r.to {

@@ -243,3 +243,101 @@ func TestReassignCancel(t *testing.T) {
 		t.Errorf("%d reassignments go on, the owner is %d", n, a.owners("t")[0])
 	}
 }
+
+// goesOn waits until a broker lists as many reassignments, and its map says who works on them.
+func (c *cluster) goesOn(n int, worker ident.Broker) {
+	c.t.Helper()
+	c.await(func(m *queuemapper.Map) bool {
+		got := 0
+		for _, r := range m.Reassignments() {
+			if r.Worker != worker {
+				return false
+			}
+			got++
+		}
+		return got == n
+	})
+	if got := askOngoing(c); got != n {
+		c.t.Errorf("broker %d lists %d reassignments, want %d", c.id, got, n)
+	}
+}
+
+// slowReassign asks a broker for what takes longer than it waits, as broker 2 cannot be reached.
+func slowReassign(t *testing.T, cs []*cluster, by *cluster) {
+	t.Helper()
+	cs[0].topic("t", 2, nil)
+	by.await(func(m *queuemapper.Map) bool { return m.Topic("t") != nil })
+	cs[1].peers.refuse(2)
+	for _, p := range askReassign(by, reassigned{"t", 0, []int32{2, 1}}, reassigned{"t", 1, []int32{2}}) {
+		if p.ErrorCode != 0 {
+			t.Fatalf("reassign: code %d", p.ErrorCode)
+		}
+	}
+	for _, c := range cs {
+		c.goesOn(2, by.id)
+	}
+}
+
+// TestReassignOutlives: a reassignment that goes on is finished by another broker when the one that was asked is gone.
+func TestReassignOutlives(t *testing.T) {
+	cs := startBrokers(t, 3, 1, Config{})
+	a, b, c := cs[0], cs[1], cs[2]
+	slowReassign(t, cs, c)
+	c.crash()
+	a.goesOn(2, 1)
+	b.goesOn(2, 1)
+	a.peers.allow(2)
+	for _, x := range []*cluster{a, b} {
+		x.await(func(m *queuemapper.Map) bool {
+			for range m.Reassignments() {
+				return false
+			}
+			return true
+		})
+		if got := x.owners("t"); !slices.Equal(got, []ident.Broker{2, 2}) {
+			t.Errorf("broker %d sees the partitions at %v", x.id, got)
+		}
+		if p := x.placed("t", 0); !slices.Equal(p.Replicas, []int32{2, 1}) {
+			t.Errorf("broker %d shows the replicas %v", x.id, p.Replicas)
+		}
+		if n := askOngoing(x); n != 0 {
+			t.Errorf("broker %d lists %d reassignments", x.id, n)
+		}
+	}
+}
+
+// TestReassignElsewhere: what goes on at one broker is ended, and changed, by way of another one.
+func TestReassignElsewhere(t *testing.T) {
+	cs := startBrokers(t, 3, 1, Config{})
+	a, b, c := cs[0], cs[1], cs[2]
+	slowReassign(t, cs, c)
+	if p := askReassign(b, reassigned{"t", 0, nil})[0]; p.ErrorCode != 0 {
+		t.Errorf("cancel at another broker: code %d", p.ErrorCode)
+	}
+	if p := askReassign(b, reassigned{"t", 0, nil})[0]; p.ErrorCode != kerr.NoReassignmentInProgress.Code {
+		t.Errorf("cancel again: code %d", p.ErrorCode)
+	}
+	a.goesOn(1, 3)
+	for _, p := range askReassign(b, reassigned{"t", 1, []int32{3}}) { // which broker 3 can do
+		if p.ErrorCode != 0 {
+			t.Errorf("reassign at another broker: code %d", p.ErrorCode)
+		}
+	}
+	c.await(func(m *queuemapper.Map) bool {
+		for range m.Reassignments() {
+			return false
+		}
+		return true
+	})
+	a.peers.allow(2)
+	for end := time.Now().Add(20 * time.Second); c.b.reassigns.has(ident.Partition{Topic: c.b.topic("t").id, Index: 0}) || c.b.reassigns.has(ident.Partition{Topic: c.b.topic("t").id, Index: 1}); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("the first broker goes on")
+		}
+	}
+	c.b.reassigns.step.Lock() // whatever it was at
+	c.b.reassigns.step.Unlock()
+	if got := c.owners("t"); !slices.Equal(got, []ident.Broker{1, 3}) {
+		t.Errorf("the partitions are at %v", got)
+	}
+}

@@ -38,7 +38,7 @@ func (b *Broker) Run(ctx context.Context) error {
 	// The background work outlives the connections: requests that drain may need it.
 	work, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
-	for _, loop := range []func(context.Context) error{b.followMap, b.keepRetention, b.dropDeleted, b.keepDrained, b.keepFull} {
+	for _, loop := range []func(context.Context) error{b.followMap, b.keepRetention, b.dropDeleted, b.keepDrained, b.keepFull, b.keepReassigned} {
 		g.Go(func() error { return loop(work) })
 	}
 	for _, h := range b.hosted {

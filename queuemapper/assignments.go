@@ -30,11 +30,16 @@ func (a Assignments) Of(index int32) []ident.Broker {
 	if !ok {
 		return nil
 	}
+	return parseReplicas(text)
+}
+
+// parseReplicas reads a list; nil: it is nothing of ours.
+func parseReplicas(text string) []ident.Broker {
 	out := make([]ident.Broker, 0, 1+strings.Count(text, ","))
 	for id := range strings.SplitSeq(text, ",") {
 		n, err := strconv.ParseInt(id, 10, 32)
 		if err != nil {
-			return nil // nothing of ours
+			return nil
 		}
 		out = append(out, ident.Broker(n))
 	}

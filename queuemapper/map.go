@@ -244,8 +244,8 @@ func (m *Map) Dynamic(kind, name string) map[string]string {
 // DynamicNames iterates the names of the entities of a kind that have dynamic configs, ordered.
 func (m *Map) DynamicNames(kind string) iter.Seq[string] {
 	return func(yield func(string) bool) {
-		for e := range m.dynamic.values() {
-			if e.kind == kind && !yield(e.name) {
+		for e := range m.dynamic.from(kind + "/") {
+			if e.kind != kind || !yield(e.name) {
 				return
 			}
 		}

@@ -132,6 +132,20 @@ func (o ordered[K, V]) all() iter.Seq2[K, V] {
 	}
 }
 
+// from iterates the values of the keys from k on.
+func (o ordered[K, V]) from(k K) iter.Seq[V] {
+	return func(yield func(V) bool) {
+		c, at, _ := o.find(k)
+		for ; c < len(o.chunks); c, at = c+1, 0 {
+			for ; at < len(o.chunks[c]); at++ {
+				if !yield(o.chunks[c][at].val) {
+					return
+				}
+			}
+		}
+	}
+}
+
 func (o ordered[K, V]) values() iter.Seq[V] {
 	return func(yield func(V) bool) {
 		for _, v := range o.all() {

@@ -136,7 +136,8 @@ func (s *Store) DeleteTopic(ctx context.Context, name string, id ident.Topic) er
 			return fmt.Errorf("delete topic %s: %w", name, ErrNotFound)
 		}
 		resp, again, err := s.settle(ctx, "delete_topic", []clientv3.Cmp{s.unchanged(keyTopic(name), t.Revision)},
-			[]clientv3.Op{clientv3.OpDelete(s.key(keyTopic(name))), clientv3.OpDelete(s.key(keyConfig(kindReplicas, id.String())))}, []clientv3.Op{clientv3.OpGet(s.key(keyTopic(name)))})
+			[]clientv3.Op{clientv3.OpDelete(s.key(keyTopic(name))), clientv3.OpDelete(s.key(keyConfig(kindReplicas, id.String()))),
+				clientv3.OpDelete(s.key(keyConfig(kindReassign, id.String())))}, []clientv3.Op{clientv3.OpGet(s.key(keyTopic(name)))})
 		if err == nil && resp.Succeeded {
 			err = s.caughtUp(ctx, resp.Header.Revision)
 		} else if err == nil {
