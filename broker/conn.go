@@ -210,6 +210,9 @@ func (c *conn) stopReading() {
 // next frame's size comes along and saves a read.
 func (c *conn) readBody(buf []byte, size int) error {
 	n, err := c.nc.Read(buf)
+	if errors.Is(err, os.ErrDeadlineExceeded) && !c.stopping.Load() {
+		err = nil // it was set for the body before, or long ago: the size of this one came along, so that nobody set it anew
+	}
 	if n < size && err == nil {
 		var more int
 		more, err = c.readRest(buf[n:], size-n)

@@ -81,3 +81,31 @@ func TestSlowBody(t *testing.T) {
 		})
 	}
 }
+
+// TestOldDeadline: a request whose size came along with the end of the one before is read, however long that one took: the
+// read deadline that is still in force was not meant for it.
+func TestOldDeadline(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, peer := slowConn()
+		c.b.idleTimeout, c.b.maxRequest = time.Hour, 100
+		defer c.nc.Close()
+		frame := []byte{0, 0, 0, 8, 1, 2, 3, 4, 5, 6, 7, 8}
+		var writing sync.WaitGroup
+		writing.Go(func() {
+			peer.Write(frame[:8]) // in two pieces: the second is read under a short deadline
+			peer.Write(append(frame[8:12:12], frame[:4]...))
+			peer.Write(frame[4:])
+		})
+		for i := range 2 {
+			size, err := c.readSize()
+			if err == nil {
+				err = c.readBody(make([]byte, size+4), size)
+			}
+			if err != nil {
+				t.Fatalf("request %d: %v", i, err)
+			}
+			time.Sleep(2 * bodyLook) // it is served
+		}
+		writing.Wait()
+	})
+}
