@@ -33,6 +33,10 @@ func (b *Broker) keepFull(ctx context.Context) error {
 	}
 }
 
+func (b *Broker) sayFull(used float64) {
+	b.log.Warn("the disk is nearly full: new partitions go to brokers that have room", "used", used)
+}
+
 // signFull registers this broker anew. What fails is tried again at the next look.
 func (b *Broker) signFull(ctx context.Context, full bool, used float64) {
 	b.signing.Lock()
@@ -48,7 +52,7 @@ func (b *Broker) signFull(ctx context.Context, full bool, used float64) {
 		return
 	}
 	if full {
-		b.log.Warn("the disk is nearly full: new partitions go to brokers that have room", "used", used)
+		b.sayFull(used)
 	} else {
 		b.log.Info("the disk has room again", "used", used)
 	}

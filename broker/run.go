@@ -32,6 +32,9 @@ func (b *Broker) Run(ctx context.Context) error {
 	if err := b.register(ctx); err != nil {
 		return fmt.Errorf("run broker: %w", err)
 	}
+	if b.full.Load() {
+		b.sayFull(b.DiskUsed())
+	}
 	serve, stopServing := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopServing()
 	g, gctx := errgroup.WithContext(serve)

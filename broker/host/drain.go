@@ -75,6 +75,8 @@ func (h *Host) drainTo(ctx context.Context, m *queuemapper.Map, targets []ident.
 			case v.Err == nil:
 				moved = true
 			case errors.Is(v.Err, ErrBusy): // it is tried again
+			case errors.Is(v.Err, ErrElsewhere): // the balancer, which empties this broker as well, was first
+				moved = true
 			default:
 				stay, why = stay+1, v.Err
 				passed[to] = true

@@ -26,6 +26,8 @@ var (
 	ErrNotHosted = errors.New("log not open here at that epoch")
 	// ErrBusy: another procedure is changing the group.
 	ErrBusy = errors.New("group is being changed")
+	// ErrElsewhere: the group is not open in a log here, or not any more.
+	ErrElsewhere = errors.New("its open generation is not in a log of this broker")
 	// ErrNoTarget: there is no other broker with an open log.
 	ErrNoTarget = errors.New("no other broker takes groups")
 )

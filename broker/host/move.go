@@ -46,7 +46,7 @@ func (h *Host) Move(ctx context.Context, groups []ident.Group, to ident.Log) []M
 		from := h.OpenIn(m.Group(id))
 		switch target := m.Log(to); {
 		case from == nil:
-			v.Err = errors.New("its open generation is not in a log of this broker")
+			v.Err = ErrElsewhere
 		case target == nil || target.State != queuemapper.LogOpen:
 			v.Err = fmt.Errorf("log %s is not open", to)
 		case from.ID == to:
@@ -127,9 +127,14 @@ func (h *Host) moveBatch(ctx context.Context, from *Hosted, to ident.Log, list [
 	defer h.cfg.Changed(mine...)
 	defer h.release(mine...)
 	b := moving{from: from}
+	m := h.store.Map()
 	for _, id := range mine {
 		v := all[id]
 		v.Err = nil
+		if h.OpenIn(m.Group(id)) != from { // somebody else moved it, and it would keep the others from moving
+			v.Err = ErrElsewhere
+			continue
+		}
 		b.list = append(b.list, v)
 	}
 	if len(b.list) == 0 {
