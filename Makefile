@@ -1,4 +1,4 @@
-# Skein's commands. Only Go is needed, except for `conformance` and `bench`, which install what they need.
+# Skein's commands. Only Go is needed, except for `conformance`, `cluster-long` and `bench`, which install what they need.
 SHELL   := /bin/bash
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS := -s -w -X main.version=$(VERSION)
