@@ -149,7 +149,7 @@ func (r *run) start() *process.Process {
 	r.t.Helper()
 	p, err := r.broker.Start(startPatience)
 	if err != nil {
-		r.t.Fatal(err)
+		r.t.Fatalf("after %d kills: %v", r.kills, err)
 	}
 	r.restarts = append(r.restarts, p.Ready)
 	return p
