@@ -51,6 +51,7 @@ type fetchJob struct {
 	held       int64     // bytes of results that count in the broker's answers already
 	askUntil   time.Time // zero: no other broker was asked in this pass
 
+	hostedAt     time.Time // when the first partition was looked at that another broker owns; zero: none was
 	confirmUntil time.Time // zero: nothing had to be confirmed in this request
 	confirmed    map[ident.Generation]error
 
@@ -84,7 +85,7 @@ func (c *conn) fetch(ctx context.Context, in inbound, body []byte) error {
 	j := fetchJobs.Get().(*fetchJob)
 	defer j.release()
 	j.b, j.conn, j.version, j.awaitUntil = c.b, c, c.header.Version, time.Time{}
-	j.confirmUntil, j.confirmed = time.Time{}, nil
+	j.confirmUntil, j.confirmed, j.hostedAt = time.Time{}, nil, time.Time{}
 	if err := j.req.Decode(body, j.version); err != nil {
 		return err
 	}

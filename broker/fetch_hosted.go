@@ -36,9 +36,11 @@ func (j *fetchJob) readHosted(ctx context.Context, f *fetchPart, left int, res *
 		return true, err
 	}
 	out, from := &res.out, ident.Offset(f.offset)
-	marks := j.marksOf(ctx, m, f, l.Host, owner)
+	marks, known := j.marksOf(ctx, m, f, l.Host, owner)
 	marks.Start = max(marks.Start, first)
-	out.HighWatermark, out.LastStableOffset, out.LogStartOffset = int64(marks.High), int64(marks.Stable), int64(marks.Start)
+	if known {
+		out.HighWatermark, out.LastStableOffset, out.LogStartOffset = int64(marks.High), int64(marks.Stable), int64(marks.Start)
+	}
 	if j.req.IsolationLevel == 1 {
 		out.AbortedTransactions = noneAborted
 	}
@@ -46,7 +48,7 @@ func (j *fetchJob) readHosted(ctx context.Context, f *fetchPart, left int, res *
 	if j.req.IsolationLevel == 1 {
 		to = min(to, marks.Stable)
 	}
-	if q == nil || from < marks.Start || from >= to || f.lastEpoch >= 0 {
+	if !known || q == nil || from < marks.Start || from >= to || f.lastEpoch >= 0 {
 		j.sendBack(f, res, l.Host)
 		return true, nil
 	}
@@ -74,6 +76,7 @@ func (j *fetchJob) sendBack(f *fetchPart, res *fetchResult, owner ident.Broker) 
 		res.out.Code, j.urgent = protocol.CodeOffsetOutOfRange, true
 		return
 	}
+	f.hosted = time.Time{}
 	j.sendTo(&res.out, owner, res)
 	j.b.metrics.sentBack.Inc()
 }

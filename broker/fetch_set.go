@@ -2,8 +2,10 @@ package broker
 
 import (
 	"sync"
+	"time"
 
 	"github.com/skeinmq/skein/commitlog"
+	"github.com/skeinmq/skein/internal/ident"
 	"github.com/skeinmq/skein/protocol"
 )
 
@@ -43,6 +45,10 @@ type fetchPart struct {
 
 	// told is what the client knows of the partition's marks, -1 at first and after an error.
 	toldHigh, toldStart int64
+
+	// hosted is since when the client reads here what another broker owns, in hostedEpoch of the partition; zero: it does not.
+	hosted      time.Time
+	hostedEpoch ident.Epoch
 
 	watched    *commitlog.Queue
 	ready      bool

@@ -14,7 +14,9 @@ const (
 	// marksFor is how long the marks of another broker's partition are told to clients before its owner is asked again: its
 	// log start, below which nothing is served, and its high watermark, by which clients judge how far behind they are.
 	marksFor = 500 * time.Millisecond
-	// marksPatience is how long a fetch waits for them; it then goes on with those that are known.
+	// marksRecent is how old they may be for a client that has no session, and may come from the owner just now.
+	marksRecent = 20 * time.Millisecond
+	// marksPatience is how long a fetch waits for them.
 	marksPatience = 200 * time.Millisecond
 	// marksMost bounds the partitions whose marks are kept.
 	marksMost = 1 << 16
@@ -30,17 +32,21 @@ type ownerMarks struct {
 	runs.Marks
 	at    ident.Broker
 	asked time.Time
+	asOf  time.Time // the marks are at least as new
 }
 
-// get returns what is known, and whether its owner was asked a short while ago.
-func (o *ownersMarks) get(p ident.Partition, at ident.Broker, now time.Time) (runs.Marks, bool) {
+// get returns what is known by an owner, or what others have said before.
+func (o *ownersMarks) get(p ident.Partition, at ident.Broker) ownerMarks {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	is := o.known[p]
-	return is.Marks, is.at == at && now.Sub(is.asked) < marksFor
+	if is.at != at {
+		is.asked, is.asOf = time.Time{}, time.Time{}
+	}
+	return is
 }
 
-// ask notes that the owner is being asked now, so that others do not.
+// ask notes that an owner is being asked now.
 func (o *ownersMarks) ask(p ident.Partition, at ident.Broker, now time.Time) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -48,52 +54,68 @@ func (o *ownersMarks) ask(p ident.Partition, at ident.Broker, now time.Time) {
 		o.known = make(map[ident.Partition]ownerMarks)
 	}
 	is := o.known[p]
-	is.at, is.asked = at, now
+	if is.at != at {
+		is.at, is.asOf = at, time.Time{}
+	}
+	is.asked = now
 	o.known[p] = is
 }
 
-// learn takes over what an owner said. Marks do not go back.
-func (o *ownersMarks) learn(p ident.Partition, m runs.Marks) {
+// learn takes over what an owner said that was asked at a moment. Marks do not go back.
+func (o *ownersMarks) learn(p ident.Partition, at ident.Broker, m runs.Marks, asked time.Time) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	is, ok := o.known[p]
-	if !ok || m.Epoch < is.Epoch {
+	if !ok {
 		return
 	}
-	is.Epoch = m.Epoch
 	is.High, is.Stable, is.Start = max(is.High, m.High), max(is.Stable, m.Stable), max(is.Start, m.Start)
+	if is.at == at && asked.After(is.asOf) {
+		is.asOf = asked
+	}
 	o.known[p] = is
 }
 
-// marksOf returns the marks of a partition that another broker owns, no lower than the map has them. With those of this one it
-// asks for those of the others that the client reads here.
-func (j *fetchJob) marksOf(ctx context.Context, m *queuemapper.Map, f *fetchPart, at ident.Broker, owner queuemapper.Run) runs.Marks {
+// marksOf returns the marks of a partition that another broker owns, no lower than what its owner may have told the client
+// before it sent it here. False: the owner cannot be asked, so that is not known. With those of this partition it asks for
+// those of the others that the client reads here.
+func (j *fetchJob) marksOf(ctx context.Context, m *queuemapper.Map, f *fetchPart, at ident.Broker, owner queuemapper.Run) (runs.Marks, bool) {
 	o, now := &j.b.marks, time.Now()
-	known, fresh := o.get(f.p.id(), at, now)
-	if !fresh {
+	if j.hostedAt.IsZero() {
+		if j.hostedAt = now; j.session == nil {
+			j.hostedAt = now.Add(-marksRecent)
+		}
+	}
+	if f.hosted.IsZero() || f.hostedEpoch != owner.Generation.Epoch {
+		f.hosted, f.hostedEpoch = j.hostedAt, owner.Generation.Epoch
+	}
+	is := o.get(f.p.id(), at)
+	if is.asOf.Before(f.hosted) || now.Sub(is.asked) >= marksFor {
 		ps := []ident.Partition{f.p.id()}
 		o.ask(f.p.id(), at, now)
 		for _, other := range j.set.byKey {
 			if len(ps) == runs.MarksMost {
 				break
 			}
-			if other == f || other.p == nil || other.p.open.Load() != nil {
+			if other == f || other.isInternal() || j.resolve(other) != nil || other.p.open.Load() != nil {
 				continue
 			}
 			_, l, ok := m.Owner(other.p.topic.newest(), other.index)
-			if _, fresh := o.get(other.p.id(), at, now); ok && !fresh && l != nil && l.Host == at {
+			is := o.get(other.p.id(), at)
+			old := now.Sub(is.asked) >= marksFor || other.hosted.IsZero() && is.asOf.Before(j.hostedAt)
+			if ok && l != nil && l.Host == at && old {
 				o.ask(other.p.id(), at, now)
 				ps = append(ps, other.p.id())
 			}
 		}
 		ctx, cancel := context.WithTimeout(ctx, marksPatience)
-		_ = j.b.remote.Marks(ctx, at, ps, o.learn) // else they are as they were
+		_ = j.b.remote.Marks(ctx, at, ps, func(p ident.Partition, m runs.Marks) { o.learn(p, at, m, now) }) // else they are as they were
 		cancel()
-		known, _ = o.get(f.p.id(), at, now)
+		is = o.get(f.p.id(), at)
 	}
-	known.Stable = max(known.Stable, owner.Start)
-	known.High = max(known.High, known.Stable)
-	return known
+	is.Stable = max(is.Stable, owner.Start)
+	is.High = max(is.High, is.Stable)
+	return is.Marks, !is.asOf.Before(f.hosted)
 }
 
 // ownMarks are the marks of a partition that is open here, for brokers that serve older runs of it.

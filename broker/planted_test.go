@@ -15,7 +15,7 @@ func TestPlanted(t *testing.T) {
 		plants.endOutOfRange = true
 		defer func() { plants.endOutOfRange = false }()
 		cs, h := moved(t, redirecting(nil))
-		err := consumeRedirected(t, cs[1], h, 5*time.Second, 0, nil)
+		err := consumeRedirected(t, cs[1], h, 3*time.Second, 0, nil)
 		if err == nil {
 			t.Error("not caught")
 		}

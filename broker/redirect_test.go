@@ -379,6 +379,69 @@ func TestRedirectLogStart(t *testing.T) {
 	}
 }
 
+// TestRedirectMarks: a client that comes to a host is told no high watermark below what the owner told it; and when the owner
+// cannot be asked, a new client is sent back, and one that reads there already goes on.
+func TestRedirectMarks(t *testing.T) {
+	cs, h := moved(t, redirecting(nil))
+	a, b := cs[0], cs[1]
+	at := b.dial()
+	session := func(w *wire, id, epoch int32) *kmsg.FetchResponse {
+		req := fetchRequest(12, a.b.topic("t"), 0)
+		req.MaxWaitMillis, req.SessionID, req.SessionEpoch = 10_000, id, epoch
+		return w.ask(req).(*kmsg.FetchResponse)
+	}
+	for range 20 {
+		h.produce(t, b, 1)
+		told, _ := b.fetchAs(at, 12, 60)
+		got := session(a.dial(), 0, 0).Topics[0].Partitions[0]
+		if got.HighWatermark < told.HighWatermark || outcome(&got) != "records from 0" {
+			t.Fatalf("%s, high watermark %d, and the owner told %d", outcome(&got), got.HighWatermark, told.HighWatermark)
+		}
+	}
+	w := a.dial()
+	first := session(w, 0, 0)
+	a.peers.refuse(2)
+	for epoch := range int32(2) { // while the marks are new, and when they are old
+		got := session(w, first.SessionID, epoch+1).Topics
+		if len(got) != 1 || outcome(&got[0].Partitions[0]) != "records from 0" || got[0].Partitions[0].HighWatermark != 100 {
+			t.Errorf("the owner is out of reach, a client that was here before: %+v", got)
+		}
+		time.Sleep(marksFor)
+	}
+	got := session(a.dial(), 0, 0).Topics[0].Partitions[0]
+	if outcome(&got) != "to 2" || got.HighWatermark != -1 {
+		t.Errorf("the owner is out of reach, a new client: %s, high watermark %d", outcome(&got), got.HighWatermark)
+	}
+}
+
+// TestRedirectMarksAtOnce: the owner is asked for all partitions that a client reads at once.
+func TestRedirectMarksAtOnce(t *testing.T) {
+	cs := startBrokers(t, 2, 1, redirecting(map[string]string{"num.partitions": "6"}))
+	a, b := cs[0], cs[1]
+	h := newHistory("t", 6)
+	h.produce(t, a, 1)
+	moveTopic(t, b, a, "t")
+	h.produce(t, a, 10)
+	moveTopic(t, a, b, "t")
+	a.await(func(m *queuemapper.Map) bool {
+		for p := range int32(6) {
+			if _, l, ok := m.Owner(m.Topic("t"), p); !ok || l.Host != 2 {
+				return false
+			}
+		}
+		return true
+	})
+	req := fetchRequest(12, a.b.topic("t"), 5, 5, 5, 5, 5, 5)
+	for _, p := range a.dial().ask(req).(*kmsg.FetchResponse).Topics[0].Partitions {
+		if outcome(&p) != "records from 5" || p.HighWatermark != 11 {
+			t.Errorf("partition %d: %s, high watermark %d", p.Partition, outcome(&p), p.HighWatermark)
+		}
+	}
+	if n := len(a.peers.asked(2, "Marks")); n != 1 {
+		t.Errorf("the owner was asked %d times, want once", n)
+	}
+}
+
 // TestRedirectSession: the answers of both sides in incremental fetch sessions, which name only what is new.
 func TestRedirectSession(t *testing.T) {
 	cs, _ := moved(t, redirecting(nil))

@@ -28,6 +28,7 @@ const (
 	envTrace = "SKEIN_CLUSTER_TRACE" // file for every operation as a line of JSON
 	envKafka = "SKEIN_CLUSTER_KAFKA" // the script that runs Apache Kafka: the harness is tried on it instead
 	envPort  = "SKEIN_CLUSTER_PORT"  // first port of Kafka's brokers; default 19300
+	envSet   = "SKEIN_CLUSTER_SET"   // configs of Skein's brokers under the load: name=value,name=value
 )
 
 var built struct {
@@ -109,7 +110,13 @@ func clusterOf(t *testing.T, n int) Cluster {
 		}
 		c = &Kafka{Script: path, Port: int(number(t, envPort, 19300)), Dir: workDir(t)}
 	} else {
-		s, err := NewSkein(clusterBinary(t), workDir(t), n, nil, "--set", "group.initial.rebalance.delay.ms=0")
+		args := []string{"--set", "group.initial.rebalance.delay.ms=0"}
+		for set := range strings.SplitSeq(os.Getenv(envSet), ",") {
+			if set != "" {
+				args = append(args, "--set", set)
+			}
+		}
+		s, err := NewSkein(clusterBinary(t), workDir(t), n, nil, args...)
 		if err != nil {
 			t.Fatal(err)
 		}
