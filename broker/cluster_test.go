@@ -55,7 +55,7 @@ type cluster struct {
 	peers  *testPeers
 	prefix string
 	dirs   []string
-	fs     vfs.FS // of the logs; nil: the real one
+	fs     vfs.FS // of the logs; nil: the real one, with room, whatever this machine has
 	etcd   *clientv3.Client
 	conf   Config                 // template: Static and limits
 	shared *controller.Controller // of several brokers: one replicated state for all, which outlives them
@@ -154,6 +154,9 @@ func (c *cluster) startAt(addr string) {
 	back, stopBack := context.WithCancel(context.Background())
 	var g errgroup.Group
 	g.Go(func() error { return ignoreCanceled(store.Run(back)) })
+	if c.fs == nil {
+		c.fs = withRoom(1 << 40)
+	}
 	c.logs = nil
 	for _, dir := range c.dirs {
 		l, err := commitlog.Open(ctx, commitlog.Config{

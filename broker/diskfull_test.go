@@ -22,7 +22,13 @@ type roomFS struct {
 }
 
 func (f *roomFS) Space(string) (vfs.Space, error) {
-	return vfs.Space{Total: 1 << 30, Available: f.free.Load()}, nil
+	return vfs.Space{Total: 1 << 40, Available: f.free.Load()}, nil
+}
+
+func withRoom(free int64) *roomFS {
+	f := &roomFS{FS: vfs.OS()}
+	f.free.Store(free)
+	return f
 }
 
 // TestFullDisk: a broker whose disk is full says so in the map, gets no new partitions, and counts what it refuses as load,
@@ -30,8 +36,7 @@ func (f *roomFS) Space(string) (vfs.Space, error) {
 func TestFullDisk(t *testing.T) {
 	disks := make(map[ident.Broker]*roomFS)
 	cs := startBrokersOn(t, 2, 1, Config{}, nil, func(c *cluster) {
-		disks[c.id] = &roomFS{FS: vfs.OS()}
-		disks[c.id].free.Store(900 << 20)
+		disks[c.id] = withRoom(900 << 30)
 		c.fs = disks[c.id]
 	})
 	a, b, disk := cs[0], cs[1], disks[1]
@@ -85,7 +90,7 @@ func TestFullDisk(t *testing.T) {
 	if views := b.b.viewBrokers(); !views[0].Full || views[1].Full {
 		t.Errorf("brokers: %+v", views)
 	}
-	disk.free.Store(900 << 20)
+	disk.free.Store(900 << 30)
 	b.await(func(m *queuemapper.Map) bool { return !m.Full(1) })
 	if err := write(); err != nil {
 		t.Errorf("there is room: %v", err)

@@ -21,15 +21,15 @@ import (
 // smallDisk is more than a broker likes to have free, which is eight log files, and not much more.
 const smallDisk = 8 << 30
 
-// onSmallDisks is a cluster of three of which some brokers have small disks of their own.
-func onSmallDisks(t *testing.T, ids ...int) (*Skein, map[int]*faultdisk.Disk) {
+// onSmallDisks is a cluster of three brokers that have small disks of their own.
+func onSmallDisks(t *testing.T) (*Skein, map[int]*faultdisk.Disk) {
 	t.Helper()
 	c, err := NewSkein(clusterBinary(t), workDir(t), 3, nil, "--set", "group.initial.rebalance.delay.ms=0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	disks := make(map[int]*faultdisk.Disk)
-	for _, id := range ids {
+	for _, id := range c.IDs() {
 		disk, err := faultdisk.New(t.TempDir(), smallDisk)
 		if errors.Is(err, faultdisk.ErrUnsupported) {
 			t.Skip(err)
@@ -57,7 +57,7 @@ func onSmallDisks(t *testing.T, ids ...int) (*Skein, map[int]*faultdisk.Disk) {
 // file, it gets nothing; on a disk without a byte it may end, and nobody misses it; with room it gets its share again.
 func TestDiskFull(t *testing.T) {
 	const full = 3
-	c, disks := onSmallDisks(t, full)
+	c, disks := onSmallDisks(t)
 	r := begin(t, c)
 	r.awaitGroups(full, func(own, all, brokers int) bool { return own*brokers*10 >= all*8 })
 
@@ -99,7 +99,7 @@ func TestDiskFull(t *testing.T) {
 // everything goes on when there is room.
 func TestDisksFull(t *testing.T) {
 	thorough(t)
-	c, disks := onSmallDisks(t, 1, 2, 3)
+	c, disks := onSmallDisks(t)
 	r := begin(t, c)
 	at := r.note("all disks are nearly full")
 	for _, d := range disks {
