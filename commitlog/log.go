@@ -93,6 +93,7 @@ type Log struct {
 	mem       *memory
 	readMem   *memory // buffers of large reads from disk
 	packMem   *memory // and of small ones
+	ahead     ahead
 	files     fileSet
 	pool      *filePool
 	keeper    keeper

@@ -13,6 +13,8 @@ type metrics struct {
 	batches      prometheus.Counter
 	readBytes    prometheus.Counter
 	reads        prometheus.Counter
+	aheadUsed    prometheus.Counter
+	aheadWasted  prometheus.Counter
 	reclaimed    prometheus.Counter
 }
 
@@ -43,6 +45,8 @@ func newMetrics(reg prometheus.Registerer, l *Log) *metrics {
 		readBytes:    counter("disk_read_bytes_total", "Bytes read from disk for consumers."),
 		reclaimed:    counter("files_reclaimed_total", "Log files given up because nothing in them was live."),
 		reads:        counter("disk_reads_total", "Reads from disk for consumers."),
+		aheadUsed:    counter("read_ahead_used_total", "Pieces read from disk for consumers before they asked."),
+		aheadWasted:  counter("read_ahead_wasted_total", "Pieces read ahead whose reader did not come."),
 	}
 	gauge("waiting_appends", "Appends, and other work of the sequencer, that are in no group commit yet.", func() float64 {
 		n, _ := l.inbox.waiting()

@@ -36,6 +36,19 @@ func (q *Queue) read(ctx context.Context, opt ReadOptions, dst *Records) error {
 	if opt.From >= to {
 		return nil
 	}
+	l := q.run.log
+	if l.ahead.take(q, opt, to, dst) {
+		l.metrics.aheadUsed.Inc()
+	} else if err := q.fresh(ctx, opt, to, dst); err != nil {
+		return err
+	}
+	l.ahead.follow(q, opt, dst, to)
+	return nil
+}
+
+// fresh is read from memory and disk, between offsets that were checked.
+func (q *Queue) fresh(ctx context.Context, opt ReadOptions, to ident.Offset, dst *Records) error {
+	dst.Next = opt.From
 	var err error
 	dst.plan, err = q.locate(ctx, opt, to, dst.plan[:0])
 	if err != nil {

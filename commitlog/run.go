@@ -74,6 +74,7 @@ func (l *Log) close() error {
 	if l.stray {
 		return nil
 	}
+	l.ahead.close()
 	errs = append(errs, l.keeper.close())
 	for _, f := range l.files.all() {
 		errs = append(errs, f.closeHandles())

@@ -1,0 +1,120 @@
+package commitlog
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"sync"
+	"testing"
+
+	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
+
+	"github.com/skeinmq/skein/internal/ident"
+	"github.com/skeinmq/skein/internal/vfs"
+)
+
+// coldLog has a partition, numbered 0, of 16 MiB of batches that are no longer in memory.
+func coldLog(t *testing.T) (*running, *expected) {
+	t.Helper()
+	cfg := testConfig(vfs.NewMem(), "data")
+	cfg.FileSize = 4 << 20
+	want := newExpected()
+	r := start(t, cfg)
+	r.begin()
+	for i := range 512 {
+		want.append(t, r, 0, testBatch(2, byte(i), 32<<10))
+	}
+	r.stop()
+	r = start(t, cfg)
+	r.begin()
+	t.Cleanup(r.stop)
+	return r, want
+}
+
+func valueOf(t *testing.T, c prometheus.Counter) float64 {
+	t.Helper()
+	var m dto.Metric
+	if err := c.Write(&m); err != nil {
+		t.Fatal(err)
+	}
+	return m.GetCounter().GetValue()
+}
+
+const coldPiece = 256 << 10
+
+func readPiece(q *Queue, from ident.Offset, rec *Records) error {
+	rec.Release()
+	return q.Read(context.Background(), ReadOptions{From: from, MaxBytes: coldPiece, AtLeastOne: true}, rec)
+}
+
+// TestReadAhead: readers that go on get what was read meanwhile: the same batches, each read from the disk about once for each reader.
+func TestReadAhead(t *testing.T) {
+	r, want := coldLog(t)
+	q := r.queue(1, 0)
+	var readers sync.WaitGroup
+	for range 4 {
+		readers.Go(func() {
+			var rec Records
+			var got [][]byte
+			for at := q.Start(); at < q.HighWatermark(); at = rec.Next {
+				if err := readPiece(q, at, &rec); err != nil || len(rec.Slices) == 0 {
+					t.Errorf("at %d: %d slices, %v", at, len(rec.Slices), err)
+					return
+				}
+				for _, s := range rec.Slices {
+					got = append(got, bytes.Clone(s))
+				}
+			}
+			rec.Release()
+			for i, b := range want.batches[0] {
+				if i >= len(got) || !bytes.Equal(b, got[i]) {
+					t.Errorf("batch %d of %d, of %d read, differs", i, len(want.batches[0]), len(got))
+					return
+				}
+			}
+		})
+	}
+	readers.Wait()
+	used, reads := valueOf(t, r.metrics.aheadUsed), valueOf(t, r.metrics.reads)
+	if pieces := float64(4 * 16 << 20 / coldPiece); used < pieces/2 || reads > pieces*1.4 {
+		t.Errorf("of %v pieces %v were read ahead, in %v reads", pieces, used, reads)
+	}
+}
+
+// TestReadAheadUnasked: what nobody asks for is bounded, given up after a while, and never served where it must not be.
+func TestReadAheadUnasked(t *testing.T) {
+	r, _ := coldLog(t)
+	q := r.queue(1, 0)
+	var rec Records
+	defer rec.Release()
+	for i := range ident.Offset(2 * aheadMax) {
+		if err := readPiece(q, 32*i, &rec); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r.ahead.mu.Lock()
+	pieces := append([]*piece(nil), r.ahead.pieces...)
+	r.ahead.mu.Unlock()
+	if len(pieces) != aheadMax {
+		t.Fatalf("%d pieces are held, want %d", len(pieces), aheadMax)
+	}
+	for name, opt := range map[string]ReadOptions{
+		"an end below the piece's": {From: pieces[0].opt.From, To: pieces[0].opt.From + 1, MaxBytes: coldPiece},
+		"fewer bytes":              {From: pieces[1].opt.From, MaxBytes: coldPiece / 2},
+	} {
+		rec.Release()
+		if err := q.Read(context.Background(), opt, &rec); err != nil || rec.Bytes > opt.MaxBytes || opt.To > 0 && rec.Next > opt.To+1 {
+			t.Errorf("%s: %d bytes up to %d, %v", name, rec.Bytes, rec.Next, err)
+		}
+	}
+	pieces[2].late.Reset(0)
+	await(t, "the piece to be given up", func() bool { return valueOf(t, r.metrics.aheadWasted) == 1 })
+	start := pieces[3].opt.From + 1
+	if err := q.SetLogStart(context.Background(), start); err != nil {
+		t.Fatal(err)
+	}
+	if err := readPiece(q, pieces[3].opt.From, &rec); !errors.Is(err, ErrOutOfRange) {
+		t.Errorf("below the log start: %v", err)
+	}
+}
