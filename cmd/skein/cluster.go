@@ -39,10 +39,11 @@ func (n *node) openSessions() {
 	peerpb.RegisterBalanceServer(n.net.server.GRPC(), &balance.Service{Loop: n.balancer})
 }
 
-// etcdLeaderGone has this broker's etcd member stand for election when the one that led is dead.
+// etcdLeaderGone has this broker's etcd member stand for election when the one that led is dead. One that is only silent has lost its
+// office by then, unless the others took each other's votes.
 func (n *node) etcdLeaderGone(b ident.Broker, why session.Reason) {
 	m := n.member.Load()
-	if m == nil || why != session.Refused {
+	if m == nil || why != session.Refused && why != session.Silent {
 		return
 	}
 	go func() { // one for each death

@@ -93,7 +93,7 @@ func (s *Server) Removed() bool { return s.etcd.Cluster().Member(s.etcd.MemberID
 // Leader is the id of the member that leads, 0 if there is none as far as this one knows.
 func (s *Server) Leader() uint64 { return s.etcd.Lead() }
 
-// LeaderGone tells this member that the process of a member does not exist any more: if it led, or nobody does, this one
+// LeaderGone tells this member that the process of a member does not exist any more, or stands still: if it led, or nobody does, this one
 // stands for election now instead of when the leader has been silent for long enough. One member should be told. Nothing
 // rests on its being true.
 func (s *Server) LeaderGone(ctx context.Context, name string) error {
