@@ -20,6 +20,9 @@ type OwnerConfig struct {
 	FirstSession uint64
 	// Timeout is how long a member may hold up commits without any progress; default 300 ms.
 	Timeout time.Duration
+	// Probe is after how long without a commit the members are asked for a sign of life: one that hangs is noticed then, and
+	// not by the commit that next has to wait for it. It is given three timeouts as long as no commit waits; default 500 ms.
+	Probe time.Duration
 	// TableTimeout is how long a joiner may take for the whole table; default 5 s.
 	TableTimeout time.Duration
 	// Alone is how long an owner whose members have all failed waits before it goes on without any, while the map shows
@@ -36,6 +39,7 @@ type OwnerConfig struct {
 func (c OwnerConfig) withDefaults() OwnerConfig {
 	c.Size = cmp.Or(c.Size, 2)
 	c.Timeout = cmp.Or(c.Timeout, 300*time.Millisecond)
+	c.Probe = cmp.Or(c.Probe, 500*time.Millisecond)
 	c.Alone = cmp.Or(c.Alone, 3*time.Second)
 	c.TableTimeout = cmp.Or(c.TableTimeout, 5*time.Second)
 	c.Backoff = cmp.Or(c.Backoff, time.Second)
@@ -118,6 +122,7 @@ type member struct {
 // pending is a delta that is not yet recorded by everybody.
 type pending struct {
 	at    time.Time
+	probe bool // nobody waits for it
 	end   ident.Position
 	bytes int64  // of updates of this one and all before
 	delta *Delta // kept while a joiner awaits its table
@@ -155,6 +160,8 @@ type Owner struct {
 	last      uint64
 	total     int64 // bytes ever
 	committed uint64
+	end       ident.Position // of the newest
+	sent      time.Time      // the newest
 }
 
 // swapState is where the change of the recorded set stands.
@@ -271,12 +278,17 @@ func (o *Owner) fence(err error) {
 
 // Register takes the deltas of one durable group commit (O4) and returns the number of the last one. end is the block's.
 func (o *Owner) Register(now time.Time, end ident.Position, updates [][]byte) uint64 {
+	return o.register(now, end, updates, false)
+}
+
+func (o *Owner) register(now time.Time, end ident.Position, updates [][]byte, probe bool) uint64 {
+	o.end, o.sent = end, now
 	waiting := slices.ContainsFunc(o.members, func(m *member) bool { return m.phase == awaitsTable })
 	for _, u := range updates {
 		o.last++
 		o.total += int64(len(u))
 		d := &Delta{Number: o.last, Updates: u}
-		p := pending{at: now, end: end, bytes: o.total}
+		p := pending{at: now, end: end, bytes: o.total, probe: probe}
 		if waiting {
 			p.delta = d
 		}
@@ -424,19 +436,46 @@ func (o *Owner) Tick(now time.Time) {
 		}
 		from := m.since
 		if m.phase == following {
-			limit = o.cfg.Timeout
 			if m.recorded >= o.last {
 				continue
 			}
-			if n := m.recorded + 1; n >= o.first && o.pending[n-o.first].at.After(from) {
-				from = o.pending[n-o.first].at
+			limit, from = o.cfg.Timeout, o.waits(m)
+			if o.onlyProbes() {
+				limit *= 3
 			}
 		}
 		if now.Sub(from) > limit {
 			o.fail(now, m)
 		}
 	}
+	o.probe(now)
 	o.step(now)
+}
+
+// waits is since when a member has owed its next record.
+func (o *Owner) waits(m *member) time.Time {
+	if n := m.recorded + 1; n >= o.first && o.pending[n-o.first].at.After(m.since) {
+		return o.pending[n-o.first].at
+	}
+	return m.since
+}
+
+// onlyProbes says whether nothing that is not committed is more than a probe.
+func (o *Owner) onlyProbes() bool {
+	for n := max(o.committed+1, o.first); n <= o.last; n++ {
+		if !o.pending[n-o.first].probe {
+			return false
+		}
+	}
+	return true
+}
+
+// probe asks the members for a sign of life when they have not been asked for anything for a while: by a delta without updates.
+func (o *Owner) probe(now time.Time) {
+	following := slices.ContainsFunc(o.members, func(m *member) bool { return m.phase == following })
+	if o.opened && o.fenced == nil && following && o.committed >= o.last && now.Sub(o.sent) >= o.cfg.Probe {
+		o.register(now, o.end, EncodeUpdates(nil), true)
+	}
 }
 
 // step does everything that the state asks for.

@@ -111,3 +111,75 @@ func TestAlone(t *testing.T) {
 		}
 	}
 }
+
+// followed is an owner with one member, which is in the record.
+func followed(t *testing.T, now time.Time) (*Owner, ID, uint64) {
+	t.Helper()
+	w := ID{Broker: 2, Incarnation: 1}
+	o := NewOwner(OwnerConfig{Key: Key{Log: ident.Log{1}, Epoch: 1}, Self: ID{Broker: 1, Incarnation: 1}, Size: 1})
+	o.Opened(now, Record{Open: true, Host: 1, Epoch: 1})
+	o.Candidates(now, []Candidate{{ID: w}})
+	for _, a := range o.Take() {
+		if a.Kind == ActTable {
+			o.TableReady(now, a.Ticket, 0, nil)
+		}
+	}
+	session := o.attachedID(w).session
+	o.Recorded(now, w, session, 0)
+	o.SwapWon(now)
+	o.Take()
+	if set := o.Members(); len(set) != 1 || set[0] != w {
+		t.Fatalf("members: %v", set)
+	}
+	return o, w, session
+}
+
+// TestHangNoticedAtRest: a member that hangs is noticed although nothing is committed, and the commit that comes meanwhile waits no
+// longer than it would have.
+func TestHangNoticedAtRest(t *testing.T) {
+	now := time.Unix(0, 0)
+	o, w, session := followed(t, now)
+	const tick = 50 * time.Millisecond
+	asked := func() (n uint64) {
+		for _, a := range o.Take() {
+			if a.Kind == ActSend && a.Message.Delta != nil {
+				n = a.Message.Delta.Number
+			}
+		}
+		return n
+	}
+	begin, probes := now, 0
+	for ; now.Sub(begin) < 10*time.Second; now = now.Add(tick) {
+		o.Tick(now)
+		if n := asked(); n > 0 {
+			probes++
+			o.Recorded(now, w, session, n)
+		}
+	}
+	if o.attachedID(w) == nil || probes < 15 || probes > 21 {
+		t.Fatalf("a member that answers: %v after %d probes in 10 s", o.attachedID(w), probes)
+	}
+	hang := now
+	for o.attachedID(w) != nil && now.Sub(hang) < 10*time.Second {
+		now = now.Add(tick)
+		o.Tick(now)
+	}
+	if took := now.Sub(hang); took < 800*time.Millisecond || took > 1500*time.Millisecond {
+		t.Errorf("a hang was noticed after %v", took)
+	}
+
+	o, w, _ = followed(t, now)
+	for hang = now; asked() == 0; now = now.Add(tick) {
+		o.Tick(now)
+	}
+	now = now.Add(200 * time.Millisecond)
+	o.Register(now, 1, EncodeUpdates(nil))
+	commit := now
+	for o.attachedID(w) != nil && now.Sub(hang) < 10*time.Second {
+		now = now.Add(tick)
+		o.Tick(now)
+	}
+	if took := now.Sub(commit); took > 150*time.Millisecond {
+		t.Errorf("a commit behind a probe waited for %v", took)
+	}
+}
