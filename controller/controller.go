@@ -122,6 +122,7 @@ func (c *Controller) Run(ctx context.Context) (err error) {
 	if c.transport != nil {
 		c.hasten(r)
 		c.spawn(func() { c.catchUp(ctx) })
+		c.spawn(func() { c.attend(ctx, r) })
 	}
 	var coming *reign // the newest one, crowned or not
 	defer func() { c.depose(coming) }()
@@ -190,8 +191,7 @@ func (c *Controller) becomeReady() {
 	})
 }
 
-// hasten lets a voter that is alone elect itself at once: nobody can be ahead of it. A change of the timeout makes raft
-// look whether it has heard of a leader.
+// hasten lets a voter that is alone elect itself at once: nobody can be ahead of it.
 func (c *Controller) hasten(r *raft.Raft) {
 	members := c.configuration(r).Servers
 	if len(members) == 0 || c.voters(r) != 1 || !slices.ContainsFunc(members, func(s raft.Server) bool {
@@ -199,11 +199,7 @@ func (c *Controller) hasten(r *raft.Raft) {
 	}) {
 		return
 	}
-	rc := r.ReloadableConfig()
-	rc.HeartbeatTimeout += time.Millisecond
-	if err := r.ReloadConfig(rc); err != nil {
-		c.cfg.Logger.Warn("first election not hastened", "component", "controller", "error", err)
-	}
+	c.look(r)
 }
 
 // start starts raft; a fresh directory of a first voter is bootstrapped before.

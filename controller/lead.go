@@ -146,16 +146,48 @@ func (c *Controller) Former() (leader ident.Broker, heard time.Time, ok bool) {
 	return *id, r.LastContact(), true
 }
 
-// LeaderGone tells the controller that the process of the leader does not exist any more: its
-// address refused a connection. A voter then does not wait for the leader's silence to become long enough.
-// The voters go one after the other, by their ids, so that they do not take each other's votes. Nothing
-// rests on its being true.
-func (c *Controller) LeaderGone(leader ident.Broker) {
-	r := c.raft.Load()
-	if r == nil || c.transport == nil || leader == c.cfg.ID {
-		return
+// attend has this voter stand for election soon after the leader fell silent, until ctx ends. Raft itself looks only once in one to
+// two timeouts whether it was silent for one: it takes up to three. The others are asked before (raft's pre-vote), and
+// refuse as long as they hear the leader; the voters go one after the other.
+func (c *Controller) attend(ctx context.Context, r *raft.Raft) {
+	tick := time.NewTicker(c.cfg.Timeout / 16)
+	defer tick.Stop()
+	var looked time.Time // the leader's last word when this voter stood last
+	for {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+		heard := r.LastContact()
+		leader, _, known := c.Leader()
+		if !known || leader == c.cfg.ID || r.State() != raft.Follower || heard.Equal(looked) || time.Since(heard) < c.cfg.Timeout {
+			continue
+		}
+		rank, votes := c.rank(r, leader)
+		if votes && time.Since(heard) >= c.cfg.Timeout+time.Duration(rank)*takeoverTurn {
+			looked = heard
+			c.metrics.takeovers.Inc()
+			c.look(r)
+		}
 	}
-	rank, votes := 0, false
+}
+
+// look makes a follower look now whether it has heard of the leader, and stand for election if not: raft does when its timeout
+// becomes shorter.
+func (c *Controller) look(r *raft.Raft) {
+	rc := r.ReloadableConfig()
+	for _, d := range []time.Duration{-time.Millisecond, time.Millisecond} {
+		rc.HeartbeatTimeout += d
+		if err := r.ReloadConfig(rc); err != nil {
+			c.cfg.Logger.Warn("election not hastened", "component", "controller", "error", err)
+			return
+		}
+	}
+}
+
+// rank is how many voters, of those without the leader, stand for election before this one, if this one votes at all.
+func (c *Controller) rank(r *raft.Raft, leader ident.Broker) (rank int, votes bool) {
 	for _, m := range c.members(r) {
 		if !m.Voter || m.Broker == leader {
 			continue
@@ -166,6 +198,19 @@ func (c *Controller) LeaderGone(leader ident.Broker) {
 			rank++
 		}
 	}
+	return rank, votes
+}
+
+// LeaderGone tells the controller that the process of the leader does not exist any more: its
+// address refused a connection. A voter then does not wait for the leader's silence to become long enough.
+// The voters go one after the other, by their ids, so that they do not take each other's votes. Nothing
+// rests on its being true.
+func (c *Controller) LeaderGone(leader ident.Broker) {
+	r := c.raft.Load()
+	if r == nil || c.transport == nil || leader == c.cfg.ID {
+		return
+	}
+	rank, votes := c.rank(r, leader)
 	if !votes || !c.mayTakeOver(leader) {
 		return
 	}
