@@ -16,8 +16,9 @@ const (
 	marksFor = 500 * time.Millisecond
 	// marksRecent is how old they may be for a client that has no session, and may come from the owner just now.
 	marksRecent = 20 * time.Millisecond
-	// marksPatience is how long a fetch waits for them.
+	// marksPatience is how long a fetch waits for them; marksFirst that of a client that is new, which is else sent back.
 	marksPatience = 200 * time.Millisecond
+	marksFirst    = time.Second
 	// marksMost bounds the partitions whose marks are kept.
 	marksMost = 1 << 16
 )
@@ -108,7 +109,11 @@ func (j *fetchJob) marksOf(ctx context.Context, m *queuemapper.Map, f *fetchPart
 				ps = append(ps, other.p.id())
 			}
 		}
-		ctx, cancel := context.WithTimeout(ctx, marksPatience)
+		patience := marksPatience
+		if is.asOf.Before(f.hosted) {
+			patience = marksFirst
+		}
+		ctx, cancel := context.WithTimeout(ctx, patience)
 		_ = j.b.remote.Marks(ctx, at, ps, func(p ident.Partition, m runs.Marks) { o.learn(p, at, m, now) }) // else they are as they were
 		cancel()
 		is = o.get(f.p.id(), at)

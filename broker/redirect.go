@@ -105,7 +105,7 @@ func (j *fetchJob) redirects(conf bool) bool {
 // are not served as yet, so no run has an aborted one, and read_committed is no exception: TestRedirectCommitted.
 func (j *fetchJob) redirect(ctx context.Context, f *fetchPart, from ident.Offset) (ident.Broker, bool) {
 	b, conf := j.b, j.b.conf()
-	if !j.redirects(conf.ReadRedirect) {
+	if !j.redirects(conf.ReadRedirect) || f.p.topic.conf.Load().SkipAway { // a client that waits for a dead host skips nothing
 		return 0, false
 	}
 	m, rec, now := b.store.Map(), f.p.topic.newest(), time.Now()

@@ -322,6 +322,16 @@ func TestRedirectWhen(t *testing.T) {
 	ask(b, "records from 0")
 	set("", "skein.read.redirect.min.bytes", "1000") // of about 4000
 	ask(b, "to 1")
+	for value, want := range map[string]string{"skip": "records from 0", "wait": "to 1"} {
+		if _, err := adm.AlterTopicConfigs(t.Context(), []kadm.AlterConfig{{Op: kadm.SetConfig, Name: "failover.read", Value: &value}}, "t"); err != nil {
+			t.Fatal(err)
+		}
+		ask(b, want)
+	}
+	if _, err := adm.AlterTopicConfigs(t.Context(), []kadm.AlterConfig{{Op: kadm.DeleteConfig, Name: "failover.read"}}, "t"); err != nil {
+		t.Fatal(err)
+	}
+	ask(b, "to 1")
 	set("1", "skein.read.redirect", "false")
 	ask(a, "NOT_LEADER_FOR_PARTITION")
 	set("", "skein.read.redirect", "false") // which broker 1 has by its own value, the others by their files
