@@ -141,7 +141,7 @@ func List(ctx context.Context, c *clientv3.Client) ([]Member, error) {
 // AddLearner adds a member that is to be started with Join; it has no vote until it is promoted. That it is there
 // already is no error. It returns all members. The cluster wants to have been whole for five seconds first: AddLearner waits for that until ctx ends.
 func AddLearner(ctx context.Context, c *clientv3.Client, url string) ([]Member, error) {
-	err := again(ctx, rpctypes.ErrUnhealthy, func() error {
+	err := again(ctx, rpctypes.ErrUnhealthy, func(ctx context.Context) error {
 		_, err := c.MemberAddAsLearner(ctx, []string{url})
 		return err
 	})
@@ -153,7 +153,7 @@ func AddLearner(ctx context.Context, c *clientv3.Client, url string) ([]Member, 
 
 // Promote gives a learner its vote, once it has caught up: it waits for that until ctx ends.
 func Promote(ctx context.Context, c *clientv3.Client, id uint64) error {
-	err := again(ctx, rpctypes.ErrMemberLearnerNotReady, func() error {
+	err := again(ctx, rpctypes.ErrMemberLearnerNotReady, func(ctx context.Context) error {
 		_, err := c.MemberPromote(ctx, id)
 		return err
 	})
@@ -163,11 +163,18 @@ func Promote(ctx context.Context, c *clientv3.Client, id uint64) error {
 	return nil
 }
 
-// again tries until the answer is not notYet any more, or ctx ends.
-func again(ctx context.Context, notYet error, try func() error) error {
+// changePatience is how long a change of the members may take. etcd drops one that meets an election, or another change, and then
+// never answers. All changes here may be made twice.
+const changePatience = 5 * time.Second
+
+// again tries until there is an answer that is not notYet, or ctx ends.
+func again(ctx context.Context, notYet error, try func(context.Context) error) error {
 	for {
-		err := try()
-		if !errors.Is(err, notYet) {
+		once, cancel := context.WithTimeout(ctx, changePatience)
+		err := try(once)
+		dropped := err != nil && once.Err() != nil
+		cancel()
+		if !dropped && (notYet == nil || !errors.Is(err, notYet)) {
 			return err
 		}
 		select {
@@ -181,7 +188,7 @@ func again(ctx context.Context, notYet error, try func() error) error {
 // Remove takes a member away; its server stops by itself. That it is gone already is no error. While that would
 // endanger the quorum it waits, as AddLearner does.
 func Remove(ctx context.Context, c *clientv3.Client, id uint64) error {
-	err := again(ctx, rpctypes.ErrUnhealthy, func() error {
+	err := again(ctx, rpctypes.ErrUnhealthy, func(ctx context.Context) error {
 		_, err := c.MemberRemove(ctx, id)
 		if errors.Is(err, rpctypes.ErrStopped) { // it was asked itself, and went
 			err = rpctypes.ErrUnhealthy
@@ -196,7 +203,11 @@ func Remove(ctx context.Context, c *clientv3.Client, id uint64) error {
 
 // Update tells the cluster where a member is now.
 func Update(ctx context.Context, c *clientv3.Client, id uint64, url string) error {
-	if _, err := c.MemberUpdate(ctx, id, []string{url}); err != nil {
+	err := again(ctx, nil, func(ctx context.Context) error {
+		_, err := c.MemberUpdate(ctx, id, []string{url})
+		return err
+	})
+	if err != nil {
 		return fmt.Errorf("update etcd member %x: %w", id, err)
 	}
 	return nil

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
@@ -300,4 +301,29 @@ func TestServeClients(t *testing.T) {
 		}
 	}
 	t.Logf("writable after %v", time.Since(begin))
+}
+
+// TestDroppedChange: a change that etcd drops without an answer is asked for again.
+func TestDroppedChange(t *testing.T) {
+	notYet, tries := errors.New("not yet"), 0
+	synctest.Test(t, func(t *testing.T) {
+		err := again(t.Context(), notYet, func(ctx context.Context) error {
+			switch tries++; tries {
+			case 1:
+				<-ctx.Done()
+				return ctx.Err()
+			case 2:
+				return notYet
+			}
+			return nil
+		})
+		if err != nil || tries != 3 {
+			t.Errorf("%d tries: %v", tries, err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), changePatience/2)
+		defer cancel()
+		if err := again(ctx, nil, func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("after the caller's time: %v", err)
+		}
+	})
 }
