@@ -346,9 +346,11 @@ func (s *sequencer) mirror(pos ident.Position, want int) bool {
 	return true
 }
 
-// canSend reports whether a block may go to the writers now.
+// canSend reports whether a block may go to the writers now: beside another write only when it is large. A small one gets more company
+// while it waits, and a write costs much the same whatever its size (ADR 4).
 func (s *sequencer) canSend() bool {
-	return s.l.inFlight.Load() < int64(s.l.cfg.WritesInFlight) && s.l.piped.Load() < maxPiped
+	n := s.l.inFlight.Load()
+	return (n == 0 || n < int64(s.l.cfg.WritesInFlight) && s.cur.n >= s.l.cfg.MaxBlock/4) && s.l.piped.Load() < maxPiped
 }
 
 // maxPiped bounds the blocks between their dispatch and their commit.
