@@ -150,6 +150,11 @@ func measureCluster(ctx context.Context, b *faultBench, s clusterScenario, o *Cl
 	if o.WarmSecs, err = steady(load, func(l ProduceLoad) (Produced, error) { return Produce(ctx, "", l) }); err != nil {
 		return err
 	}
+	if load.Rate > 0 {
+		if err := diskRests(ctx, func() (Usage, error) { return fleetUsage(b.fleet) }); err != nil {
+			return err
+		}
+	}
 	usage, err := fleetUsage(b.fleet)
 	if err != nil {
 		return err

@@ -127,6 +127,29 @@ func steady(l ProduceLoad, produce func(ProduceLoad) (Produced, error)) (seconds
 	}
 }
 
+// diskRests waits, for a while, until what a target does on its disk after a warm-up at full speed is over (files that are prepared
+// ahead, dirty pages): a fixed low rate is measured as it is in the long run.
+func diskRests(ctx context.Context, usage func() (Usage, error)) error {
+	const atRest = 1 << 20 // bytes a second
+	var before int64 = -1
+	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); {
+		u, err := usage()
+		if err != nil {
+			return err
+		}
+		if before >= 0 && u.DiskWrites-before < atRest {
+			return nil
+		}
+		before = u.DiskWrites
+		select {
+		case <-time.After(time.Second):
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+	return nil
+}
+
 // settle writes each partition once, unmeasured: in some brokers creation goes on in the background
 // after the answer (they refuse meanwhile), and first touches are slow in all.
 func settle(ctx context.Context, r *Running, s Scenario) error {
@@ -158,6 +181,11 @@ func measure(ctx context.Context, r *Running, s Scenario, out *Outcome) error {
 				PartitionMax: 1 << 20, RequestMax: 50 << 20, Time: s.Load.Warm + s.Load.Time})
 			tailDone <- err
 		}()
+	}
+	if s.Load.Rate > 0 {
+		if err := diskRests(ctx, r.Usage); err != nil {
+			return err
+		}
 	}
 	before, err := r.Usage()
 	if err != nil {
