@@ -30,7 +30,8 @@ type Pauses struct {
 	Scenario   string    `json:"scenario"`
 	Target     string    `json:"target"`
 	Partitions int       `json:"partitions"`
-	Samples    []float64 `json:"samples"` // one for each fault
+	Samples    []float64 `json:"samples"`          // one for each fault
+	Behind     int       `json:"behind,omitempty"` // partitions, of all faults, whose consumer had not been given the last records: it waits for the disk
 	Median     float64   `json:"median"`
 	Worst      float64   `json:"worst"`
 	P99        float64   `json:"p99"`
