@@ -6,9 +6,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/skeinmq/skein/controller/failover"
 	"github.com/skeinmq/skein/internal/ident"
-	"github.com/skeinmq/skein/queuemapper"
 )
 
 // Load is what a group costs its owner, per second.
@@ -30,19 +28,15 @@ var weights = Load{BytesIn: 0.5, BatchesIn: 0.3, ColdReads: 0.2}
 
 // weigher turns loads into shares of the whole.
 type weigher struct {
-	in         Input
-	all        Load
-	factor     Load // weight of a dimension that is worth it, over its total
-	loaded     bool
-	groups     float64
-	partitions float64
+	in     Input
+	all    Load
+	factor Load // weight of a dimension that is worth it, over its total
+	loaded bool
 }
 
 func weigh(in Input) *weigher {
 	w := &weigher{in: in}
 	for g := range in.Map.Groups() {
-		w.groups++
-		w.partitions += float64(in.Map.Partitions(g.ID))
 		l := in.Loads[g.ID]
 		w.all.BytesIn += l.BytesIn
 		w.all.BatchesIn += l.BatchesIn
@@ -73,17 +67,6 @@ func (w *weigher) load(g ident.Group) float64 {
 
 func (w *weigher) weight(l Load) float64 {
 	return l.BytesIn*w.factor.BytesIn + l.BatchesIn*w.factor.BatchesIn + l.ColdReads*w.factor.ColdReads
-}
-
-// cost is a group's part of the cluster; its load counts if there is load worth balancing.
-func (w *weigher) cost(g ident.Group) failover.Cost {
-	c := failover.Cost{
-		Groups: 1 / w.groups, Coordinators: float64(w.in.Map.Coordinators(g)) / queuemapper.CoordinatorPartitions, Load: w.load(g),
-	}
-	if w.partitions > 0 {
-		c.Partitions = float64(w.in.Map.Partitions(g)) / w.partitions
-	}
-	return c
 }
 
 // loads moves hot groups off brokers that have had too much for long.

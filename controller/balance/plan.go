@@ -293,6 +293,7 @@ func newBoard(in Input) *board {
 	}
 	w := weigh(in)
 	b.loaded, b.weigher = w.loaded, w
+	costOf := failover.Costs(in.Map, w.load)
 	for g := range in.Map.Groups() {
 		cur := g.Current()
 		if cur == nil {
@@ -303,7 +304,7 @@ func newBoard(in Input) *board {
 			b.homeless++ // it is failing over, or waits
 			continue
 		}
-		it := &item{group: g.ID, at: sh, cost: w.cost(g.ID), load: w.load(g.ID), partitions: in.Map.Partitions(g.ID)}
+		it := &item{group: g.ID, at: sh, cost: costOf(g.ID), load: w.load(g.ID), partitions: in.Map.Partitions(g.ID)}
 		if pin, ok := pinned(in, g.ID); ok {
 			it.pinned = b.takes(pin.Broker)
 		}

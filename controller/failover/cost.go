@@ -1,6 +1,11 @@
 package failover
 
-import "cmp"
+import (
+	"cmp"
+
+	"github.com/skeinmq/skein/internal/ident"
+	"github.com/skeinmq/skein/queuemapper"
+)
 
 // Cost is what a group, or all groups of a log, are to a broker, each as a share of what the whole cluster has: 1 is all of
 // it. Groups are spread such that each of the four becomes even by itself: much of one does not stand in for another.
@@ -38,4 +43,26 @@ func (c Cost) Relief(g, mean, least Cost) float64 {
 // Min has the lesser of each.
 func (c Cost) Min(o Cost) Cost {
 	return Cost{min(c.Groups, o.Groups), min(c.Coordinators, o.Coordinators), min(c.Partitions, o.Partitions), min(c.Load, o.Load)}
+}
+
+// Costs returns what each group of a map costs. Of loads only ratios mean anything; they do not count when all are 0.
+func Costs(m *queuemapper.Map, load func(ident.Group) float64) func(ident.Group) Cost {
+	groups, partitions, all := 0, 0, 0.0
+	for g := range m.Groups() {
+		groups++
+		partitions += m.Partitions(g.ID)
+		all += load(g.ID)
+	}
+	share := func(part, whole float64) float64 {
+		if whole <= 0 {
+			return 0
+		}
+		return part / whole
+	}
+	return func(g ident.Group) Cost {
+		return Cost{
+			Groups: 1 / float64(groups), Coordinators: float64(m.Coordinators(g)) / queuemapper.CoordinatorPartitions,
+			Partitions: share(float64(m.Partitions(g)), float64(partitions)), Load: share(load(g), all),
+		}
+	}
 }

@@ -16,7 +16,7 @@ func (f *Failover) spread(m *queuemapper.Map, orphans []orphan, targets []*queue
 		shares[i] = &share{target: t}
 		at[t.ID] = i
 	}
-	costOf := costs(m, f.cfg.Load)
+	costOf := Costs(m, f.cfg.Load)
 	on := make([]Cost, len(targets))
 	for g := range m.Groups() {
 		if cur := g.Current(); cur != nil {
@@ -40,26 +40,4 @@ func (f *Failover) spread(m *queuemapper.Map, orphans []orphan, targets []*queue
 		shares[to].groups = append(shares[to].groups, o)
 	}
 	return slices.DeleteFunc(shares, func(sh *share) bool { return len(sh.groups) == 0 })
-}
-
-// costs returns what each group of a map costs.
-func costs(m *queuemapper.Map, load func(ident.Group) float64) func(ident.Group) Cost {
-	groups, partitions, all := 0, 0, 0.0
-	for g := range m.Groups() {
-		groups++
-		partitions += m.Partitions(g.ID)
-		all += load(g.ID)
-	}
-	share := func(part, whole float64) float64 {
-		if whole <= 0 {
-			return 0
-		}
-		return part / whole
-	}
-	return func(g ident.Group) Cost {
-		return Cost{
-			Groups: 1 / float64(groups), Coordinators: float64(m.Coordinators(g)) / queuemapper.CoordinatorPartitions,
-			Partitions: share(float64(m.Partitions(g)), float64(partitions)), Load: share(load(g), all),
-		}
-	}
 }
