@@ -1,7 +1,6 @@
 package cluster
 
 import (
-	"errors"
 	"path/filepath"
 	"testing"
 	"time"
@@ -13,18 +12,7 @@ import (
 // TestDeadDisk breaks the disk of one of three brokers under load: first every call ends with EIO, then every write waits for
 // 10 s. The broker gives its groups up and ends, the others take them over, and it comes back on its healed disk.
 func TestDeadDisk(t *testing.T) {
-	disk, err := faultdisk.New(t.TempDir(), 8<<30)
-	if errors.Is(err, faultdisk.ErrUnsupported) {
-		t.Skip(err)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := disk.Close(); err != nil {
-			t.Error(err)
-		}
-	})
+	disk := faultdisk.Temp(t, 8<<30)
 	c, err := NewSkein(clusterBinary(t), workDir(t), 3, nil, "--set", "group.initial.rebalance.delay.ms=0")
 	if err != nil {
 		t.Fatal(err)

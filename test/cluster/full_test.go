@@ -12,10 +12,10 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
-	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/skeinmq/skein/test/faultdisk"
+	"github.com/skeinmq/skein/test/load"
 )
 
 // smallDisk is more than a broker likes to have free, which is eight log files, and not much more.
@@ -30,20 +30,8 @@ func onSmallDisks(t *testing.T) (*Skein, map[int]*faultdisk.Disk) {
 	}
 	disks := make(map[int]*faultdisk.Disk)
 	for _, id := range c.IDs() {
-		disk, err := faultdisk.New(t.TempDir(), smallDisk)
-		if errors.Is(err, faultdisk.ErrUnsupported) {
-			t.Skip(err)
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() {
-			if err := disk.Close(); err != nil {
-				t.Error(err)
-			}
-		})
-		disks[id] = disk
-		c.member(id).place.Data = filepath.Join(disk.Dir, "data")
+		disks[id] = faultdisk.Temp(t, smallDisk)
+		c.member(id).place.Data = filepath.Join(disks[id].Dir, "data")
 	}
 	t.Cleanup(c.Close)
 	if err := c.StartAll(); err != nil {
@@ -225,15 +213,7 @@ func (r *run) awaitRefusal() {
 	r.t.Helper()
 	cl := r.ask(kgo.RecordRetries(0), kgo.DisableIdempotentWrite(), kgo.AllowAutoTopicCreation())
 	defer cl.Close()
-	for end := time.Now().Add(settlePatience); ; {
-		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
-		err := cl.ProduceSync(ctx, &kgo.Record{Topic: "probe", Value: []byte("is there room?")}).FirstErr()
-		cancel()
-		if errors.Is(err, kerr.KafkaStorageError) {
-			return
-		}
-		if time.Now().After(end) {
-			r.t.Fatalf("no refusal on full disks: the last answer was %v\n%s", err, r.c.Logs())
-		}
+	if err := load.AwaitRefusal(cl, settlePatience); err != nil {
+		r.t.Fatalf("%v\n%s", err, r.c.Logs())
 	}
 }

@@ -30,23 +30,6 @@ const stuckWrite = 5 * time.Second
 // giveUpPatience is how long a broker may take to end once a log of its is dead.
 const giveUpPatience = 15 * time.Second
 
-func breakable(t *testing.T) *faultdisk.Disk {
-	t.Helper()
-	d, err := faultdisk.New(t.TempDir(), diskBytes)
-	if errors.Is(err, faultdisk.ErrUnsupported) {
-		t.Skip(err)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := d.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	return d
-}
-
 // onDisks starts a broker on these directories, under load.
 func onDisks(t *testing.T, dirs ...string) (*run, *process.Process) {
 	t.Helper()
@@ -226,7 +209,7 @@ func TestDiskDies(t *testing.T) {
 		{"the only one", func(_, disk string) []string { return []string{disk} }},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			d := breakable(t)
+			d := faultdisk.Temp(t, diskBytes)
 			r, p := onDisks(t, c.dirs(filepath.Join(t.TempDir(), "a"), filepath.Join(d.Dir, "b"))...)
 			told := r.ask()
 			told.afresh()
@@ -268,7 +251,7 @@ func TestDiskHangs(t *testing.T) {
 		{"the only one", func(_, disk string) []string { return []string{disk} }},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			d := breakable(t)
+			d := faultdisk.Temp(t, diskBytes)
 			r, p := onDisks(t, c.dirs(filepath.Join(t.TempDir(), "a"), filepath.Join(d.Dir, "b"))...)
 			told := r.ask()
 			r.hang(d, p, 2*time.Second, told)

@@ -9,9 +9,7 @@ import (
 	"path/filepath"
 	"syscall"
 	"testing"
-	"time"
 
-	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/skeinmq/skein/test/faultdisk"
@@ -111,16 +109,7 @@ func (r *run) awaitRefusal() {
 		r.t.Fatal(err)
 	}
 	defer cl.Close()
-	for end := time.Now().Add(patience); ; {
-		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
-		err := cl.ProduceSync(ctx, &kgo.Record{Topic: "probe", Value: []byte("is there room?")}).FirstErr()
-		cancel()
-		if errors.Is(err, kerr.KafkaStorageError) {
-			return
-		}
-		if time.Now().After(end) {
-			r.t.Errorf("no refusal on a full disk: the last answer was %v", err)
-			return
-		}
+	if err := load.AwaitRefusal(cl, patience); err != nil {
+		r.t.Error(err)
 	}
 }
