@@ -4,9 +4,11 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
 	"math"
 	"math/rand/v2"
 	"os"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -218,6 +220,75 @@ func TestFewPartitions(t *testing.T) {
 		}
 		if n := coordinators[4]; n < 10 || n > 16 {
 			t.Errorf("%d partitions: coordinators by broker: %v", partitions, coordinators)
+		}
+	}
+}
+
+// TestUnevenPartitions: each broker has its share of groups, but a topic was made from a map of a moment before. At rest groups are
+// exchanged until nobody has few partitions; then nothing moves, nor where there is load, nor what has moved for its load.
+func TestUnevenPartitions(t *testing.T) {
+	for _, hosts := range [][]ident.Broker{{1, 3, 5}, {2}, {1, 1, 1, 1, 2, 3, 4, 5}, {1, 1, 2, 3, 4, 5}, {1, 2, 3, 4}} {
+		for _, partitions := range []int{10, 40, 3000} {
+			c := newCluster(t, 5, 1024, 0)
+			p := NewPlanner(Limits{})
+			at := make([]ident.Broker, partitions)
+			for i := range at {
+				at[i] = hosts[i%len(hosts)]
+			}
+			if _, err := c.store.CreateTopic(t.Context(), queuemapper.NewTopic{Name: "a", Placements: c.store.Map().PlaceAt(ident.Topic{}, 0, at)}); err != nil {
+				t.Fatal(err)
+			}
+			before, counts := c.partitions(), c.counts()
+			busy := map[ident.Group]Load{}
+			for g := range c.store.Map().Groups() {
+				busy[g.ID] = Load{BytesIn: 1e5}
+			}
+			if plan := p.Plan(c.input(busy)); len(plan.Moves) > 0 {
+				t.Errorf("%v: the load is even, and %d groups move for their partitions", before, len(plan.Moves))
+			}
+			plan := p.Plan(c.input(nil))
+			c.apply(p, plan)
+			after := c.partitions()
+			t.Logf("%v: %d moves: %v", before, len(plan.Moves), after)
+			if !maps.Equal(counts, c.counts()) {
+				t.Errorf("groups by broker: %v, now %v", counts, c.counts())
+			}
+			for id := ident.Broker(1); id <= 5; id++ {
+				if n, share := float64(after[id]), float64(partitions)/5; len(hosts) != 6 && math.Abs(n-share) > share/50 || n < share/2 || n > share*1.5 {
+					t.Errorf("%v: broker %d has %v of %d", before, id, n, partitions)
+				}
+			}
+			if again := p.Plan(c.input(nil)); len(again.Moves) > 0 {
+				t.Errorf("it is even, and %d groups move", len(again.Moves))
+			}
+		}
+	}
+}
+
+// TestUnevenForLoad: what has moved for its load does not come back at rest, however few partitions are where it was.
+func TestUnevenForLoad(t *testing.T) {
+	for cause, want := range map[Cause]int{CauseLoad: 5, CauseShare: 20} {
+		c := newCluster(t, 2, 1024, 0)
+		p := NewPlanner(Limits{})
+		if _, err := c.store.CreateTopic(t.Context(), queuemapper.NewTopic{Name: "a", Placements: c.store.Map().PlaceAt(ident.Topic{}, 0, slices.Repeat([]ident.Broker{1}, 40))}); err != nil {
+			t.Fatal(err)
+		}
+		var there, back []Move
+		for g := range c.store.Map().Groups() {
+			switch full := c.store.Map().Partitions(g.ID) > 0; {
+			case full && len(there) < 35:
+				there = append(there, Move{Group: g.ID, From: logOf(1), To: logOf(2), Cause: cause})
+			case !full && g.Current().Log == logOf(2) && len(back) < 35:
+				back = append(back, Move{Group: g.ID, From: logOf(2), To: logOf(1), Cause: cause})
+			}
+		}
+		c.apply(p, Plan{Moves: slices.Concat(there, back)})
+		for range 24 {
+			c.now = c.now.Add(time.Hour)
+			c.apply(p, p.Plan(c.input(nil)))
+		}
+		if n := c.partitions()[1]; n != want {
+			t.Errorf("35 of 40 partitions moved for %s; after a day broker 1 has %d, want %d", cause, n, want)
 		}
 	}
 }

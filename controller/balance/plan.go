@@ -78,7 +78,7 @@ const (
 	CauseDrain Cause = "drain" // its broker drains
 	CausePin   Cause = "pin"   // it is pinned to another broker
 	CauseDisk  Cause = "disk"  // its broker's disk is nearly full
-	CauseShare Cause = "share" // its log has more groups than its share
+	CauseShare Cause = "share" // its log has more groups, or partitions, than its share
 	CauseLoad  Cause = "load"  // its broker has too much load
 	CauseSplit Cause = "split" // it got a partition that was split off; it does not move
 )
@@ -215,6 +215,7 @@ func (p *Planner) Plan(in Input) Plan {
 		n := len(b.plan.Moves)
 		p.relieve(b)
 		p.shares(b)
+		p.partitions(b)
 		p.loads(b)
 		if !in.Enabled { // it goes on watching how long what has been too much
 			b.plan.Held = "the balancer is switched off"
@@ -321,12 +322,8 @@ func (p *Planner) stand(b *board) {
 		mean = 1
 	}
 	for _, sh := range b.shelves {
-		parts := 0
-		for _, it := range sh.groups {
-			parts += it.partitions
-		}
 		b.plan.Logs = append(b.plan.Logs, LogState{
-			Log: sh.log.ID, Broker: sh.broker.ID, Draining: sh.broker.Draining, Groups: len(sh.groups), Partitions: parts,
+			Log: sh.log.ID, Broker: sh.broker.ID, Draining: sh.broker.Draining, Groups: len(sh.groups), Partitions: int(partitionsOf(sh)),
 			Load: sh.load / mean, DiskUsed: sh.broker.DiskUsed, Full: p.full[sh.broker.ID],
 		})
 	}

@@ -79,3 +79,61 @@ func (p *Planner) surplus(b *board, sh *shelf, mean, least failover.Cost) []*ite
 	}
 	return out
 }
+
+// uneven is how many partitions, as a part of its share, a log may have more or less than that before groups are exchanged.
+const uneven = 0.5
+
+// partitions exchanges groups of logs that have few partitions, though their share of groups, for fuller ones when one is out of
+// line: topics that were made while groups moved lie where the groups have left. It looks when nothing else moves, and at rest
+// only: where there is load, that says what is even. What has moved for its load stays where that was even.
+func (p *Planner) partitions(b *board) {
+	if b.loaded || len(b.plan.Moves) > 0 {
+		return
+	}
+	logs, share := evenly(b.takers, partitionsOf)
+	if !slices.ContainsFunc(logs, func(sh *shelf) bool { return math.Abs(partitionsOf(sh)-share) > uneven*share }) {
+		return
+	}
+	for _, sh := range logs {
+		for !sh.full && partitionsOf(sh)+1 <= share+1e-9 {
+			it, back := p.exchange(b, sh, logs)
+			if it == nil {
+				break
+			}
+			from := it.at
+			b.move(it, sh, CauseShare, "broker %d has %.0f partitions, broker %d %.0f: %.1f each are even", from.broker.ID, partitionsOf(from), sh.broker.ID, partitionsOf(sh), share)
+			b.move(back, from, CauseShare, "for group %d, so that both brokers keep their number of groups", it.group)
+		}
+	}
+}
+
+// exchange chooses the group that a log gets, and the one that it gives for it, such that the two logs become as even as can
+// be; nil if none makes them evener.
+func (p *Planner) exchange(b *board, sh *shelf, logs []*shelf) (get, give *item) {
+	free := func(it *item) bool {
+		return !it.pinned && !it.planned && p.moved[it.group].cause != CauseLoad && !p.settles(it.group, b.in.Now)
+	}
+	for _, it := range sh.groups {
+		if free(it) && (give == nil || it.cost.Compare(give.cost) < 0) {
+			give = it
+		}
+	}
+	if give == nil {
+		return nil, nil
+	}
+	best := 0.0
+	for _, from := range logs {
+		if partitionsOf(from) < partitionsOf(sh)+2 {
+			continue
+		}
+		for _, it := range from.groups {
+			if it.partitions <= give.partitions || !free(it) {
+				continue
+			}
+			if evener := from.cost.Evener(sh.cost, it.cost.Plus(-1, give.cost)); evener > best {
+				best, get = evener, it
+			}
+		}
+	}
+	return get, give
+}

@@ -40,6 +40,9 @@ func (c Cost) Relief(g, mean, least Cost) float64 {
 	return min(2*c.Plus(-1, mean).dot(g)-g.dot(g), 2*c.Plus(-1, least).dot(g)-2.1*g.dot(g))
 }
 
+// Evener says how much less uneven two brokers that have c and to become when the first gives the second d more than it gets.
+func (c Cost) Evener(to, d Cost) float64 { return 2*c.Plus(-1, to).dot(d) - 2*d.dot(d) }
+
 // Min has the lesser of each.
 func (c Cost) Min(o Cost) Cost {
 	return Cost{min(c.Groups, o.Groups), min(c.Coordinators, o.Coordinators), min(c.Partitions, o.Partitions), min(c.Load, o.Load)}

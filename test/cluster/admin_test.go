@@ -204,13 +204,27 @@ func (l *ledger) write() time.Duration {
 	begun := time.Now()
 	for _, r := range l.client.ProduceSync(ctx, l.records()...) {
 		if r.Err != nil {
-			l.t.Fatalf("write to partition %d after %v: %v\n%s", r.Record.Partition, time.Since(begun), r.Err, l.c.Logs())
+			l.fatalf("write to partition %d after %v: %v", r.Record.Partition, time.Since(begun), r.Err)
 		}
 		l.acked[r.Record.Partition] = append(l.acked[r.Record.Partition], string(r.Record.Value))
 	}
 	took := time.Since(begun)
 	l.t.Logf("%d partitions written in %v", l.partitions, took.Round(time.Millisecond))
 	return took
+}
+
+// fatalf ends the test, and says how things stand.
+func (l *ledger) fatalf(format string, args ...any) {
+	l.t.Helper()
+	l.t.Errorf(format, args...)
+	for _, m := range l.c.members {
+		if m.proc != nil {
+			for _, what := range [][]string{{"cluster", "status"}, {"balance", "--dry-run"}, {"map", "show", ledgerTopic}} {
+				_, _ = l.c.ops(l.t, m.id, what...)
+			}
+		}
+	}
+	l.t.Fatal(l.c.Logs())
 }
 
 // still has the balancer off, and waits until no group is on its way any more: one that is waits for the map (O18).
@@ -223,7 +237,7 @@ func (l *ledger) still() {
 			was, since = now, time.Now()
 		}
 		if time.Now().After(end) {
-			l.t.Fatalf("groups do not come to rest\n%s", l.c.Logs())
+			l.fatalf("groups do not come to rest")
 		}
 	}
 }

@@ -13,8 +13,9 @@ import (
 // owning waits until each of the brokers owns partitions of the ledger.
 func (l *ledger) owning(ids ...int) map[int32]int {
 	l.t.Helper()
+	var n map[int]int
 	for end := time.Now().Add(settlePatience); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
-		n := make(map[int]int)
+		n = make(map[int]int)
 		leaders := l.leaders()
 		for _, id := range leaders {
 			n[id]++
@@ -24,7 +25,7 @@ func (l *ledger) owning(ids ...int) map[int32]int {
 			return leaders
 		}
 	}
-	l.t.Fatalf("brokers %v do not all get partitions\n%s", ids, l.c.Logs())
+	l.fatalf("brokers %v do not all get partitions: %v", ids, n)
 	return nil
 }
 
@@ -57,15 +58,19 @@ func TestQuorumLost(t *testing.T) {
 	t.Logf("witnesses: 1 %v, 4 %v, 5 %v", v.witnesses(1), v.witnesses(4), v.witnesses(5))
 	c.started(t, errors.Join(c.Kill(2), c.Kill(3)))
 	time.Sleep(time.Second)
-	// One of them died first: sets may have changed as long as there was a quorum.
+	// One of them died first: sets may have changed as long as there was a quorum. An owner that had no answer to such a change
+	// does not go on before a write of the map settles which set it has (O8).
+	before := v
 	v = c.awaitView(t, 4, "it knows the sets", func(v view) bool { return len(v.witnesses(4)) > 0 })
 
 	for range rounds(1, 3) {
 		acked := l.try(3 * time.Second)
 		for p, owner := range leaders {
-			lives := owner != 2 && owner != 3 && !slices.ContainsFunc(v.witnesses(owner), func(w int) bool { return w == 2 || w == 3 })
+			died := func(id int) bool { return id == 2 || id == 3 }
+			lives := !died(owner) && !slices.ContainsFunc(v.witnesses(owner), died)
+			doubtful := slices.ContainsFunc(before.witnesses(owner), died)
 			switch {
-			case lives && !acked[p]:
+			case lives && !doubtful && !acked[p]:
 				t.Errorf("partition %d of broker %d takes no writes, though witnesses %v live", p, owner, v.witnesses(owner))
 			case !lives && acked[p]:
 				t.Errorf("partition %d of broker %d acknowledged with witnesses %v and no quorum", p, owner, v.witnesses(owner))
