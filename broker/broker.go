@@ -129,6 +129,7 @@ type Broker struct {
 	// life ends with Run: for what must outlive the request that began it.
 	life    context.Context
 	endLife context.CancelFunc
+	given   sync.WaitGroup // moves that a broker that ends does not wait for
 
 	ready chan struct{}
 }

@@ -18,6 +18,7 @@ import (
 // the controller was told, if it could be, that the groups are to be opened elsewhere.
 func (b *Broker) Run(ctx context.Context) error {
 	defer b.reassigns.work.Wait()
+	defer b.given.Wait()
 	defer b.endLife()
 	defer b.remote.Close()
 	defer b.cfg.Listener.Close()
@@ -93,6 +94,12 @@ const (
 	leaveTime = 30 * time.Second
 	// signTime bounds a write of the map that only makes an end smoother.
 	signTime = 2 * time.Second
+	// togetherTime is how long a broker that ends looks whether the others end as well: what would move then comes back.
+	togetherTime = 100 * time.Millisecond
+	// quorumTime is how long the map may be silent, which is asked every askEvery, before a broker that ends leaves its groups
+	// behind. An election takes a second or two.
+	askEvery   = 500 * time.Millisecond
+	quorumTime = 2500 * time.Millisecond
 )
 
 // leave moves everything away before this broker ends, as long as there is somebody else.
@@ -111,19 +118,56 @@ func (b *Broker) leave(ctx context.Context) {
 		b.log.Warn("tell others that this broker ends", "err", err)
 		return // nor could a move be published
 	}
+	select {
+	case <-time.After(togetherTime):
+	case <-ctx.Done():
+	}
+	if !b.host.HasTargets(b.store.Map()) {
+		b.log.Info("all brokers end: groups stay where they are")
+		return
+	}
 	begun := time.Now()
 	dctx, cancel := context.WithTimeout(ctx, leaveTime)
 	defer cancel()
 	owned := b.host.Owns(b.store.Map())
-	if err := b.host.Drain(dctx); err != nil && !errors.Is(err, host.ErrNoTarget) && ctx.Err() == nil {
+	switch err := b.drain(dctx); {
+	case err == nil:
+		b.log.Info("groups moved away", "groups", owned, "took", time.Since(begun))
+	case errors.Is(err, queuemapper.ErrUnavailable):
+		b.log.Warn("groups are left behind", "err", err)
+		return // nor could anybody take them over, or see that the registration is gone
+	case !errors.Is(err, host.ErrNoTarget) && ctx.Err() == nil:
 		b.log.Warn("groups are left behind", "err", err)
 		b.giveUp()
 	}
-	b.log.Info("groups moved away", "groups", owned, "took", time.Since(begun))
 	sign, cancel = context.WithTimeout(ctx, signTime)
 	defer cancel()
 	if err := b.store.UnregisterBroker(sign); err != nil {
 		b.log.Warn("take the registration away", "err", err)
+	}
+}
+
+// drain moves all groups away, until ctx ends, or until the map has no quorum: nothing can be moved then, and a move whose
+// answer was lost may wait for it as long as this broker lives.
+func (b *Broker) drain(ctx context.Context) error {
+	done := make(chan error, 1)
+	b.given.Go(func() { done <- b.host.Drain(ctx) })
+	ask := time.NewTicker(askEvery)
+	defer ask.Stop()
+	for {
+		select {
+		case err := <-done:
+			return err
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-ask.C:
+			sign, cancel := context.WithTimeout(ctx, quorumTime)
+			err := b.store.Ping(sign)
+			cancel()
+			if err != nil && ctx.Err() == nil {
+				return err
+			}
+		}
 	}
 }
 

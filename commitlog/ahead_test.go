@@ -51,7 +51,7 @@ func readPiece(q *Queue, from ident.Offset, rec *Records) error {
 // TestReadAhead: readers that go on get what was read meanwhile: the same batches, each read from the disk about once for each reader.
 func TestReadAhead(t *testing.T) {
 	r, want := coldLog(t)
-	q := r.queue(1, 0)
+	q, written := r.queue(1, 0), r.pool.used.Load()
 	var readers sync.WaitGroup
 	for range 4 {
 		readers.Go(func() {
@@ -79,6 +79,9 @@ func TestReadAhead(t *testing.T) {
 	used, reads := valueOf(t, r.metrics.aheadUsed), valueOf(t, r.metrics.reads)
 	if pieces := float64(4 * 16 << 20 / coldPiece); used < pieces/2 || reads > pieces*1.4 {
 		t.Errorf("of %v pieces %v were read ahead, in %v reads", pieces, used, reads)
+	}
+	if n := r.pool.used.Load() - written; n < 4*16<<20 {
+		t.Errorf("the filler of new files is told of %d bytes that were read", n)
 	}
 }
 

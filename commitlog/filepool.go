@@ -40,7 +40,7 @@ type filePoolConfig struct {
 	Ready     int   // files kept ready; default 2
 	FirstFill int64 // bytes zeroed before a file that is needed at once is handed out; default 4 MiB
 	FillRate  int64 // bytes a second that the background may write; default 128 MiB
-	// YieldRate: while the log itself writes more than this many bytes a second, nothing is zeroed; default 48 MiB.
+	// YieldRate: while the log itself writes, or reads in large pieces, more than this many bytes a second, nothing is zeroed; default 48 MiB.
 	// What is not zeroed by then is only reserved: its writes wait longer, but no byte goes to the disk twice.
 	YieldRate int64
 	Direct    vfs.DirectIO // of the directory
@@ -94,10 +94,10 @@ type filePool struct {
 	dir string
 	cfg filePoolConfig
 
-	room  atomic.Int32  // Level
-	took  atomic.Bool   // a file was handed out: the log can begin, and say what it gives up
-	wrote atomic.Int64  // bytes that the log has written through files of the pool
-	wake  chan struct{} // something for run to do
+	room atomic.Int32  // Level
+	took atomic.Bool   // a file was handed out: the log can begin, and say what it gives up
+	used atomic.Int64  // bytes that the log has written through files of the pool, and read past the page cache
+	wake chan struct{} // something for run to do
 
 	mu      sync.Mutex
 	ready   []string    // paths, oldest first
@@ -238,7 +238,7 @@ func (p *filePool) take(ctx context.Context, first ident.Position, header []byte
 		return nil, "", fmt.Errorf("make log file: %w", err)
 	}
 	name := filepath.Join(p.dir, logFileName(first))
-	out := &poolFile{File: f, size: p.cfg.FileSize, wrote: &p.wrote}
+	out := &poolFile{File: f, size: p.cfg.FileSize, used: &p.used}
 	out.safe.Store(prepared)
 	if err := p.publish(f, path, name, header); err != nil {
 		err = errors.Join(err, f.Close())
@@ -369,7 +369,7 @@ func (p *filePool) run(ctx context.Context) error {
 	tick := time.NewTicker(poolLevelPeriod)
 	defer tick.Stop()
 	defer p.stop()
-	load := loadMeter{wrote: &p.wrote, at: time.Now()}
+	load := loadMeter{used: &p.used, at: time.Now()}
 	measured := time.Now()
 	for {
 		start := time.Now()
@@ -407,19 +407,19 @@ func (p *filePool) run(ctx context.Context) error {
 	}
 }
 
-// loadMeter measures how fast the log writes, over periods of at least poolYieldPeriod.
+// loadMeter measures how fast the log uses the disk, over periods of at least poolYieldPeriod.
 type loadMeter struct {
-	wrote *atomic.Int64
-	at    time.Time
-	seen  int64
-	last  int64 // bytes a second in the last whole period
+	used *atomic.Int64
+	at   time.Time
+	seen int64
+	last int64 // bytes a second in the last whole period
 }
 
 func (m *loadMeter) rate(now time.Time) int64 {
 	if took := now.Sub(m.at); took >= poolYieldPeriod {
-		wrote := m.wrote.Load()
-		m.last = int64(float64(wrote-m.seen) / took.Seconds())
-		m.at, m.seen = now, wrote
+		used := m.used.Load()
+		m.last = int64(float64(used-m.seen) / took.Seconds())
+		m.at, m.seen = now, used
 	}
 	return m.last
 }

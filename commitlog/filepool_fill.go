@@ -13,9 +13,9 @@ import (
 // by the filler again, and a write first moves safe past its end.
 type poolFile struct {
 	vfs.File
-	size  int64
-	wrote *atomic.Int64 // counts what the holder writes
-	safe  atomic.Int64  // multiple of a page, or size
+	size int64
+	used *atomic.Int64 // counts what the holder writes
+	safe atomic.Int64  // multiple of a page, or size
 
 	mu   sync.Mutex
 	fill vfs.File      // the filler's handle; nil when there is no more to fill
@@ -31,7 +31,7 @@ func (f *poolFile) WriteAt(b []byte, off int64) (int, error) {
 	if end := off + int64(len(b)); end > f.safe.Load() {
 		f.claim(end)
 	}
-	f.wrote.Add(int64(len(b)))
+	f.used.Add(int64(len(b)))
 	return f.File.WriteAt(b, off)
 }
 

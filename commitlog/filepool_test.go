@@ -288,6 +288,39 @@ func TestFilePoolRunKeepsFilesReadyAtItsRate(t *testing.T) {
 	})
 }
 
+// TestFilePoolYields: while the log uses its disk nothing is zeroed, and when it rests all that is missing.
+func TestFilePoolYields(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cfg := poolTestConfig()
+		cfg.YieldRate, cfg.FillRate = 10<<20, 8<<20
+		p, err := openFilePool(poolTestDisk(t), "/log", cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		use := func(perSecond int64) {
+			for range 100 {
+				p.used.Add(perSecond / 20)
+				time.Sleep(50 * time.Millisecond)
+			}
+		}
+		go func() { done <- p.run(ctx) }()
+		use(12 << 20)
+		if n := p.available(); n != 0 {
+			t.Errorf("the log moves 12 MiB/s: %d files ready", n)
+		}
+		use(8 << 20)
+		if n := p.available(); n != 2 {
+			t.Errorf("the log moves 8 MiB/s: %d files ready, want 2", n)
+		}
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 // TestFilePoolLooksAtTheDiskWhileItPrepares: somebody else fills the disk while files are being zeroed, which takes long.
 func TestFilePoolLooksAtTheDiskWhileItPrepares(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

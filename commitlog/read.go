@@ -246,6 +246,7 @@ func (l *Log) pread(f *logFile, at ident.Position, size int, dst *Records) ([]by
 	}
 	c.refs.Store(1)
 	dst.hold(c)
+	l.pool.used.Add(int64(want)) // the filler yields to it
 	if err := l.preadInto(f, h, c.buf[:want], skip+size, off-int64(skip)); err != nil {
 		return nil, err
 	}

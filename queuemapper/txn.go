@@ -81,6 +81,11 @@ func (s *Store) signOfLife(ctx context.Context) error {
 	if !s.doubt.Load() {
 		return nil
 	}
+	return s.Ping(ctx)
+}
+
+// Ping asks the store whether it answers, with a quorum behind it: ErrUnavailable if not, or not before ctx ends.
+func (s *Store) Ping(ctx context.Context) error {
 	if _, err := s.get(ctx, s.key(keyCluster), clientv3.WithKeysOnly()); err != nil {
 		return err
 	}

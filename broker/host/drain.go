@@ -85,6 +85,9 @@ func (h *Host) drainTo(ctx context.Context, m *queuemapper.Map, targets []ident.
 		if stay > 0 && ctx.Err() == nil {
 			h.log.Warn("groups do not move away", "groups", stay, "to", to, "err", why)
 		}
+		if errors.Is(why, errFreeze) {
+			return moved, nil // nor do they to others
+		}
 	}
 	return moved, nil
 }

@@ -14,14 +14,21 @@ import (
 const (
 	// greetTime bounds how long a target is waited for before anything is frozen.
 	greetTime = time.Second
+	// freezeTime bounds how long what is under way may take to be committed: appends wait for it.
+	freezeTime = time.Second
 	// prepareTime bounds the preparing of a planned move: appends wait for it.
 	prepareTime = 700 * time.Millisecond
 	// awaitTime bounds how long appends wait for the new owner to know that it is one. Nothing depends on it but
 	// clients that come there too early and have to try again.
 	awaitTime = 200 * time.Millisecond
+	// cutTime bounds how long a move waits for the end of what moved to be committed in the old log.
+	cutTime = 2 * time.Second
 	// batchPartitions bounds the partitions that are frozen together, unless one group has more.
 	batchPartitions = 4096
 )
+
+// errFreeze: what was under way was not committed in time.
+var errFreeze = errors.New("the log does not commit")
 
 // Moved is the outcome of one group's planned move.
 type Moved struct {
@@ -74,7 +81,14 @@ func (h *Host) Move(ctx context.Context, groups []ident.Group, to ident.Log) []M
 		for rest := bySource[from]; len(rest) > 0; {
 			n := h.batchOf(m, rest)
 			h.moveBatch(ctx, from, to, rest[:n])
-			rest = rest[n:]
+			stuck := rest[n-1].Err
+			if rest = rest[n:]; !errors.Is(stuck, errFreeze) {
+				continue
+			}
+			for _, v := range rest { // each batch would wait as long
+				v.Err = stuck
+			}
+			break
 		}
 	}
 	return out
@@ -163,7 +177,9 @@ func (h *Host) freeze(ctx context.Context, b *moving, to ident.Log) error {
 	for i, v := range b.list {
 		ids[i] = v.Group
 	}
-	states, err := b.from.Log.Freeze(ctx, ids...)
+	fctx, cancel := context.WithTimeoutCause(ctx, freezeTime, errFreeze)
+	defer cancel()
+	states, err := b.from.Log.Freeze(fctx, ids...)
 	if err != nil {
 		return err
 	}
@@ -302,9 +318,28 @@ func (h *Host) finish(ctx context.Context, b *moving, errs []error) {
 			h.log.Info("the new owner has not said that it knows", "broker", b.target.Host, "err", err)
 		}
 	}
-	if err := b.from.Log.Seal(context.WithoutCancel(ctx), sealed...); err != nil {
+	if err := h.cut(ctx, b.from, sealed...); err != nil {
 		for _, v := range ends {
-			v.Err = errors.Join(v.Err, fmt.Errorf("write the cut down: %w", err))
+			v.Err = errors.Join(v.Err, err)
 		}
 	}
+}
+
+// cut ends generations in the log that they were in, as was published. It waits a while for that to be on the disk and
+// witnessed; then it goes on without the caller: nothing depends on it but what a restart has to ask the map. A log
+// whose witnesses are gone, and that has no quorum to say so, would never let go.
+func (h *Host) cut(ctx context.Context, from *Hosted, sealed ...commitlog.MapGeneration) error {
+	done := make(chan error, 1)
+	go func() { done <- from.Log.Seal(context.WithoutCancel(ctx), sealed...) }() // until the log is closed
+	ctx, cancel := context.WithTimeout(ctx, cutTime)
+	defer cancel()
+	select {
+	case err := <-done:
+		if err != nil {
+			return fmt.Errorf("write the cut down: %w", err)
+		}
+	case <-ctx.Done():
+		h.log.Info("the cut of what moved is not witnessed yet", "log", from.ID, "groups", len(sealed))
+	}
+	return nil
 }

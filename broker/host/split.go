@@ -82,7 +82,7 @@ func (h *Host) splitFrozen(ctx context.Context, sp split, v *Moved) error {
 		return errors.Join(err, h.unfreeze(ctx, &src, err), h.unfreeze(ctx, &dst, err))
 	}
 	h.cfg.Changed(sp.source.ID, sp.target.ID)
-	return errors.Join(src.seal(ctx), dst.seal(ctx))
+	return errors.Join(src.seal(ctx, h), dst.seal(ctx, h))
 }
 
 // frozenGroup is a group that takes nothing while its next generation is being made in the same log.
@@ -113,8 +113,8 @@ func (f *frozenGroup) epoch() ident.Epoch { return f.old.Epoch }
 
 func (f *frozenGroup) thaw() error { return f.log.Log.Thaw(f.old.Group) }
 
-func (f *frozenGroup) seal(ctx context.Context) error {
-	return f.log.Log.Seal(context.WithoutCancel(ctx), commitlog.MapGeneration{Generation: f.old, Ends: f.pub.Ends})
+func (f *frozenGroup) seal(ctx context.Context, h *Host) error {
+	return h.cut(ctx, f.log, commitlog.MapGeneration{Generation: f.old, Ends: f.pub.Ends})
 }
 
 // prepare writes the opening frame of the next generation.
@@ -139,5 +139,5 @@ func (h *Host) unfreeze(ctx context.Context, f *frozenGroup, cause error) error 
 		return f.thaw()
 	}
 	f.pub.Ends = ends
-	return f.seal(ctx)
+	return f.seal(ctx, h)
 }

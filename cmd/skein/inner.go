@@ -166,10 +166,16 @@ func (in *inner) run(ctx context.Context) error {
 	stop(nil)
 	stopBelow()
 	_ = announcing.Wait()
+	late := time.AfterFunc(lastCommits, stopWitnesses)
 	err = errors.Join(err, under.Wait())
+	late.Stop()
 	stopWitnesses()
 	return errors.Join(err, beside.Wait())
 }
+
+// lastCommits is how long a log that ends waits for its witnesses. Those of a cluster that ends with it may be gone, and without
+// a quorum there are no others: what they have not got by then was never acknowledged.
+const lastCommits = 2 * time.Second
 
 // announce prints the one line that scripts wait for.
 func (in *inner) announce(ctx context.Context) {

@@ -22,9 +22,9 @@ import (
 const smallDisk = 8 << 30
 
 // onSmallDisks is a cluster of three brokers that have small disks of their own.
-func onSmallDisks(t *testing.T) (*Skein, map[int]*faultdisk.Disk) {
+func onSmallDisks(t *testing.T, args ...string) (*Skein, map[int]*faultdisk.Disk) {
 	t.Helper()
-	c, err := NewSkein(clusterBinary(t), workDir(t), 3, nil, "--set", "group.initial.rebalance.delay.ms=0")
+	c, err := NewSkein(clusterBinary(t), workDir(t), 3, nil, append([]string{"--set", "group.initial.rebalance.delay.ms=0"}, args...)...)
 	if err != nil {
 		t.Fatal(err)
 	}

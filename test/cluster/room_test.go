@@ -1,0 +1,171 @@
+package cluster
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+)
+
+// TestRoomComesBack fills the disk of one of three brokers with records, and gets room by what an operator does then: records
+// are deleted, and, the second time, retention is shortened. Each time the broker has no partition but those that are pinned to it
+// while its disk is nearly full, and its share when there is room. Every file that is freed had been wound with nothing that lives.
+func TestRoomComesBack(t *testing.T) {
+	thorough(t)
+	const full = 3
+	c, _ := onSmallDisks(t, "--set", "log.retention.check.interval.ms=1000")
+	l := newLedger(t, c)
+	l.write()
+	l.owning(1, 2, 3)
+	b := newBulk(t, c, full)
+	for _, way := range []struct {
+		what string
+		room func() error
+	}{
+		{"records are deleted", b.deleteRecords},
+		{"retention is shortened", b.shorten},
+	} {
+		b.fillUntil(func() bool { return b.isFull(full) && len(l.on(full)) == 0 })
+		t.Logf("after %d MiB broker %d is full, and leads nothing else", b.written.Load()>>20, full)
+		l.write()
+		begun := time.Now()
+		if err := way.room(); err != nil {
+			t.Fatal(err)
+		}
+		for end := begun.Add(settlePatience); b.isFull(full); time.Sleep(50 * time.Millisecond) {
+			if time.Now().After(end) {
+				l.fatalf("%s, and there is no room", way.what)
+			}
+		}
+		t.Logf("%s: there is room %v later", way.what, time.Since(begun).Round(time.Millisecond))
+		l.owning(1, 2, full)
+		t.Logf("broker %d has its share %v later", full, time.Since(begun).Round(time.Millisecond))
+		l.write()
+	}
+	l.check()
+}
+
+// on lists the partitions that a broker leads.
+func (l *ledger) on(id int) (out []int32) {
+	for p, owner := range l.leaders() {
+		if owner == id {
+			out = append(out, p)
+		}
+	}
+	return out
+}
+
+// bulk is a topic that lies on one broker, with as many bytes as are needed.
+type bulk struct {
+	t       *testing.T
+	c       *Skein
+	client  *kgo.Client
+	written atomic.Int64
+}
+
+const (
+	bulkTopic      = "bulk"
+	bulkPartitions = 4
+)
+
+func newBulk(t *testing.T, c *Skein, on int) *bulk {
+	t.Helper()
+	b := &bulk{t: t, c: c}
+	var err error
+	b.client, err = kgo.NewClient(kgo.SeedBrokers(c.Seeds()...), kgo.DefaultProduceTopic(bulkTopic), kgo.RecordPartitioner(kgo.RoundRobinPartitioner()),
+		kgo.ProducerBatchMaxBytes(1000<<10), kgo.MaxBufferedBytes(32<<20), kgo.ProducerBatchCompression(kgo.NoCompression()), kgo.RecordDeliveryTimeout(settlePatience))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(b.client.Close)
+	ctx, cancel := context.WithTimeout(t.Context(), settlePatience)
+	defer cancel()
+	topic := kmsg.NewCreateTopicsRequestTopic()
+	topic.Topic, topic.NumPartitions, topic.ReplicationFactor = bulkTopic, -1, -1
+	for p := range int32(bulkPartitions) {
+		a := kmsg.NewCreateTopicsRequestTopicReplicaAssignment()
+		a.Partition, a.Replicas = p, []int32{int32(on)}
+		topic.ReplicaAssignment = append(topic.ReplicaAssignment, a)
+	}
+	rq := kmsg.NewPtrCreateTopicsRequest()
+	rq.Topics = append(rq.Topics, topic)
+	rs, err := rq.RequestWith(ctx, b.client)
+	if err == nil {
+		err = kerr.ErrorForCode(rs.Topics[0].ErrorCode)
+	}
+	if err != nil {
+		t.Fatalf("create topic: %v\n%s", err, c.Logs())
+	}
+	return b
+}
+
+// fillUntil writes until something is so. What is refused meanwhile for want of room is retried by the client.
+func (b *bulk) fillUntil(done func() bool) {
+	b.t.Helper()
+	ctx, cancel := context.WithTimeout(b.t.Context(), 3*time.Minute)
+	defer cancel()
+	value := bytes.Repeat([]byte("bulk"), 64<<8)
+	for next := time.Now(); ctx.Err() == nil; {
+		if time.Now().After(next) {
+			if done() {
+				break
+			}
+			next = time.Now().Add(200 * time.Millisecond)
+		}
+		b.client.Produce(ctx, &kgo.Record{Value: value}, func(r *kgo.Record, err error) {
+			if err == nil {
+				b.written.Add(int64(len(r.Value)))
+			}
+		})
+	}
+	b.client.AbortBufferedRecords(b.t.Context())
+	if ctx.Err() != nil {
+		b.t.Fatalf("broker is not full after %d MiB\n%s", b.written.Load()>>20, b.c.Logs())
+	}
+}
+
+// isFull is what the cluster says of a broker's disk.
+func (b *bulk) isFull(id int) bool {
+	b.t.Helper()
+	var list []struct {
+		ID   int  `json:"id"`
+		Full bool `json:"full"`
+	}
+	out, err := b.c.quietly(1, "broker", "list", "--json")
+	if err := errors.Join(err, json.Unmarshal([]byte(out), &list)); err != nil {
+		b.t.Fatalf("%v: %s", err, out)
+	}
+	for _, br := range list {
+		if br.ID == id {
+			return br.Full
+		}
+	}
+	return false
+}
+
+func (b *bulk) deleteRecords() error {
+	adm := kadm.NewClient(b.client)
+	ends, err := adm.ListEndOffsets(b.t.Context(), bulkTopic)
+	if err != nil {
+		return err
+	}
+	rs, err := adm.DeleteRecords(b.t.Context(), ends.Offsets())
+	return errors.Join(err, rs.Error())
+}
+
+func (b *bulk) shorten() error {
+	value := "1000"
+	rs, err := kadm.NewClient(b.client).AlterTopicConfigs(b.t.Context(), []kadm.AlterConfig{{Op: kadm.SetConfig, Name: "retention.ms", Value: &value}}, bulkTopic)
+	for _, r := range rs {
+		err = errors.Join(err, r.Err)
+	}
+	return err
+}
