@@ -38,10 +38,11 @@ type Config struct {
 	ID          ident.Broker
 	Incarnation int64 // of the map's store: greater at every start
 	Rack        string
-	Listener    net.Listener // Kafka protocol; the broker closes it
-	Internal    string       // host:port of the internal listener as others reach it, "" if there is none
-	Host        string       // advertised
-	Port        int32        // advertised
+	Founders    []ident.Broker // that form the cluster together; host.Config has more
+	Listener    net.Listener   // Kafka protocol; the broker closes it
+	Internal    string         // host:port of the internal listener as others reach it, "" if there is none
+	Host        string         // advertised
+	Port        int32          // advertised
 
 	Store *queuemapper.Store
 	// ProducerIDs serves InitProducerId.

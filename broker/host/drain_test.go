@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/skeinmq/skein/commitlog"
 	"github.com/skeinmq/skein/internal/ident"
@@ -32,10 +33,11 @@ func (o *oneTarget) AwaitMap(context.Context, ident.Broker, int64) error {
 }
 
 // hostOf takes a fresh log into service; it ends with the test.
-func hostOf(t *testing.T, store *queuemapper.Store, id ident.Broker, targets Targets, logger *slog.Logger) (*Host, ident.Log) {
+func hostOf(t *testing.T, store *queuemapper.Store, cfg Config, witness commitlog.Registrar) (*Host, ident.Log) {
 	t.Helper()
 	l, err := commitlog.Open(t.Context(), commitlog.Config{
 		Dir: t.TempDir(), ClusterID: store.Map().Cluster().ID, FileSize: 1 << 20, MaxBlock: 128 << 10, CacheBytes: 1 << 20, Logger: slog.New(slog.DiscardHandler),
+		Witness: witness,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -44,11 +46,12 @@ func hostOf(t *testing.T, store *queuemapper.Store, id ident.Broker, targets Tar
 	var run sync.WaitGroup
 	run.Go(func() { l.Run(ctx) })
 	t.Cleanup(func() { cancel(); run.Wait(); l.Close() })
-	h := New(t.Context(), Config{ID: id, Store: store, Targets: targets, Logger: logger})
+	cfg.Store = store
+	h := New(t.Context(), cfg)
 	if err := h.TakeAll(t.Context(), []Source{{Log: l}}); err != nil {
 		t.Fatal(err)
 	}
-	if err := store.RegisterBroker(t.Context(), queuemapper.Broker{ID: id, Incarnation: 1}); err != nil {
+	if err := store.RegisterBroker(t.Context(), queuemapper.Broker{ID: cfg.ID, Incarnation: 1}); err != nil {
 		t.Fatal(err)
 	}
 	return h, l.Recovered().ID
@@ -60,8 +63,8 @@ func TestDrainBesideTheBalancer(t *testing.T) {
 	store := witnessStore(t)
 	var said bytes.Buffer
 	o := &oneTarget{}
-	h, _ := hostOf(t, store, 1, o, slog.New(slog.NewTextHandler(&said, nil)))
-	there, to := hostOf(t, store, 2, nil, nil)
+	h, _ := hostOf(t, store, Config{ID: 1, Targets: o, Logger: slog.New(slog.NewTextHandler(&said, nil))}, nil)
+	there, to := hostOf(t, store, Config{ID: 2}, nil)
 	o.there = there
 	if n := h.Owns(store.Map()); n != 4 {
 		t.Fatalf("it owns %d groups", n)
@@ -91,5 +94,92 @@ func TestDrainBesideTheBalancer(t *testing.T) {
 	}
 	if bytes.Contains(said.Bytes(), []byte("level=WARN")) {
 		t.Errorf("it said\n%s", said.String())
+	}
+}
+
+// gate is a witness set that can be made to answer nothing.
+type gate struct {
+	mu   sync.Mutex
+	shut bool
+	held []func(error)
+}
+
+func (g *gate) Active() bool { return true }
+
+func (g *gate) Register(_ ident.Position, _ []commitlog.Update, done func(error)) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.shut {
+		g.held = append(g.held, done)
+		return
+	}
+	done(nil)
+}
+
+func (g *gate) open() {
+	g.mu.Lock()
+	held := g.held
+	g.shut, g.held = false, nil
+	g.mu.Unlock()
+	for _, done := range held {
+		done(nil)
+	}
+}
+
+// TestMoveWithoutWitnesses: the witnesses of a log answer nothing any more. A move that is published by then is over soon, without
+// the cut; the next one gives up, with every group where it was. When the witnesses are back, everything goes on.
+func TestMoveWithoutWitnesses(t *testing.T) {
+	store := witnessStore(t)
+	g, o := &gate{}, &oneTarget{}
+	h, from := hostOf(t, store, Config{ID: 1, Targets: o}, g)
+	there, to := hostOf(t, store, Config{ID: 2}, nil)
+	o.there = there
+	g.mu.Lock()
+	g.shut = true
+	g.mu.Unlock()
+	begun := time.Now()
+	if m := h.Move(t.Context(), []ident.Group{0}, to)[0]; m.Err != nil {
+		t.Fatal(m.Err)
+	}
+	t.Logf("the first move was over after %v", time.Since(begun).Round(time.Millisecond))
+	for _, m := range h.Move(t.Context(), []ident.Group{1, 2}, to) {
+		if !errors.Is(m.Err, errFreeze) {
+			t.Errorf("group %d moves without witnesses: %v", m.Group, m.Err)
+		}
+	}
+	if n := fmt.Sprint(h.Owns(store.Map()), there.Owns(store.Map())); n != "3 1" {
+		t.Errorf("they own %s", n)
+	}
+	if took := time.Since(begun); took > 20*time.Second {
+		t.Errorf("that took %v", took)
+	}
+	g.open()
+	if err := h.Drain(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if n := fmt.Sprint(h.Owns(store.Map()), there.Owns(store.Map())); n != "0 4" {
+		t.Errorf("after the drain they own %s", n)
+	}
+	if moved := there.Move(t.Context(), []ident.Group{0}, from); moved[0].Err == nil {
+		t.Error("a host without targets moved a group to another broker")
+	}
+}
+
+// TestFounders: brokers that form a cluster together open as many groups each; who is alone opens them all, a while later.
+func TestFounders(t *testing.T) {
+	founders := []ident.Broker{3, 5}
+	together, alone := witnessStore(t), witnessStore(t)
+	var hosts [2]*Host
+	var starting sync.WaitGroup
+	for i, id := range founders {
+		starting.Go(func() { hosts[i], _ = hostOf(t, together, Config{ID: id, Founders: founders}, nil) })
+	}
+	starting.Wait()
+	if n := fmt.Sprint(hosts[0].Owns(together.Map()), hosts[1].Owns(together.Map())); n != "2 2" {
+		t.Errorf("they own %s", n)
+	}
+	h, _ := hostOf(t, alone, Config{ID: 5, Founders: founders}, nil)
+	if n := h.Owns(alone.Map()); n != 4 {
+		t.Errorf("alone it owns %d", n)
 	}
 }

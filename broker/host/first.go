@@ -4,19 +4,64 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"time"
 
 	"github.com/skeinmq/skein/commitlog"
 	"github.com/skeinmq/skein/internal/ident"
 	"github.com/skeinmq/skein/queuemapper"
 )
 
+// foundTime is how long a broker of those that form a cluster waits for the others to open their part of the groups. Who
+// comes later gets a share by planned moves.
+const foundTime = time.Second
+
 // openNewGroups opens the first generation of every group that has none, spread evenly over the logs: prepared on the
-// disk, published in the map, then activated. Brokers that start together may both try; one wins each group.
+// disk, published in the map, then activated. Of brokers that form a cluster each opens its part, and what the others have
+// not opened a while later; they may both try, one wins each group.
 func (h *Host) openNewGroups(ctx context.Context, logs []*queuemapper.Log) error {
+	if i := slices.Index(h.cfg.Founders, h.cfg.ID); i >= 0 && len(h.cfg.Founders) > 1 {
+		all := h.store.Map().Cluster().Groups
+		part := func(g ident.Group) bool { return int(g)*len(h.cfg.Founders)/all == i }
+		if err := h.openNew(ctx, logs, part); err != nil {
+			return err
+		}
+		if err := h.awaitOpened(ctx); err != nil {
+			return err
+		}
+	}
+	return h.openNew(ctx, logs, func(ident.Group) bool { return true })
+}
+
+// awaitOpened waits until every group has a generation, but no longer than foundTime.
+func (h *Host) awaitOpened(ctx context.Context) error {
+	late := time.After(foundTime)
+	for m := h.store.Map(); ; m = h.store.Map() {
+		opened := 0
+		for g := range m.Groups() {
+			if len(g.Generations) > 0 {
+				opened++
+			}
+		}
+		if opened == m.Cluster().Groups {
+			return nil
+		}
+		select {
+		case <-h.store.Watch(m):
+		case <-late:
+			return nil
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// openNew opens groups that have no generation.
+func (h *Host) openNew(ctx context.Context, logs []*queuemapper.Log, part func(ident.Group) bool) error {
 	perLog := make([][]nextGeneration, len(logs))
 	n := 0
 	for g := range h.store.Map().Groups() {
-		if len(g.Generations) == 0 {
+		if len(g.Generations) == 0 && part(g.ID) {
 			ceiling := h.reserves.ceiling(g.ID, nil, nil)
 			perLog[n%len(logs)] = append(perLog[n%len(logs)], nextGeneration{
 				opening: commitlog.Opening{Group: g.ID, Ceiling: ceiling},

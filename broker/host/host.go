@@ -82,6 +82,9 @@ type Config struct {
 	// MoveBatch is how many groups are moved together; default 32.
 	MoveBatch int
 
+	// Founders are the brokers that form the cluster together, this one among them, ordered; none: whoever
+	// comes first opens every group.
+	Founders []ident.Broker
 	// Changed is told which groups are other than the map alone says: frozen, opened, sealed or thawed. It makes this
 	// broker act on the newest snapshot before it returns.
 	Changed func(groups ...ident.Group)

@@ -330,7 +330,8 @@ func (h *Host) finish(ctx context.Context, b *moving, errs []error) {
 // whose witnesses are gone, and that has no quorum to say so, would never let go.
 func (h *Host) cut(ctx context.Context, from *Hosted, sealed ...commitlog.MapGeneration) error {
 	done := make(chan error, 1)
-	go func() { done <- from.Log.Seal(context.WithoutCancel(ctx), sealed...) }() // until the log is closed
+	lasting := context.WithoutCancel(ctx)
+	go func() { done <- from.Log.Seal(lasting, sealed...) }() // until the log is closed
 	ctx, cancel := context.WithTimeout(ctx, cutTime)
 	defer cancel()
 	select {

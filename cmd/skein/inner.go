@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -113,6 +114,10 @@ func (in *inner) openBroker(ctx context.Context) error {
 		Rack: n.settings.kafka["broker.rack"], Store: n.store, ProducerIDs: broker.IDsFrom(n.ctl), Controller: n.ctl, Logs: in.logs, Unwitnessed: failover, Static: static,
 		Logger: n.logger, Registerer: in.registry,
 	}
+	for _, p := range n.settings.peers {
+		cfg.Founders = append(cfg.Founders, p.id)
+	}
+	slices.Sort(cfg.Founders)
 	if in.wit != nil {
 		in.wit.bind(in, incarnation)
 		cfg.Peers, cfg.GiveUp, cfg.ReportChanged = n.net.pool, in.wit.beats.Leave, in.wit.beats.Nudge
