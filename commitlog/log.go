@@ -211,8 +211,17 @@ func (l *Log) Freeze(ctx context.Context, groups ...ident.Group) (map[ident.Grou
 func (l *Log) Thaw(groups ...ident.Group) error { return l.thaw(groups) }
 
 // Seal ends generations here for ever, at the ends that the map published, and writes
-// the cuts down. Reads below the ends go on.
-func (l *Log) Seal(ctx context.Context, gens ...MapGeneration) error { return l.seal(ctx, gens) }
+// the cuts down. Reads below the ends go on. When ctx ends first, it goes on without the caller until the log does.
+func (l *Log) Seal(ctx context.Context, gens ...MapGeneration) error {
+	done := make(chan error, 1)
+	l.late.Go(func() { done <- l.seal(context.WithoutCancel(ctx), gens) })
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return fmt.Errorf("seal %d generations: %w", len(gens), context.Cause(ctx))
+	}
+}
 
 // Drop forgets every run of the partitions (a deleted topic, or a range that retention
 // has passed in all generations), durably.

@@ -30,6 +30,9 @@ const (
 // errFreeze: what was under way was not committed in time.
 var errFreeze = errors.New("the log does not commit")
 
+// errLate: a cut takes longer than it is waited for.
+var errLate = errors.New("not committed yet")
+
 // Moved is the outcome of one group's planned move.
 type Moved struct {
 	Group    ident.Group
@@ -329,18 +332,15 @@ func (h *Host) finish(ctx context.Context, b *moving, errs []error) {
 // witnessed; then it goes on without the caller: nothing depends on it but what a restart has to ask the map. A log
 // whose witnesses are gone, and that has no quorum to say so, would never let go.
 func (h *Host) cut(ctx context.Context, from *Hosted, sealed ...commitlog.MapGeneration) error {
-	done := make(chan error, 1)
-	lasting := context.WithoutCancel(ctx)
-	go func() { done <- from.Log.Seal(lasting, sealed...) }() // until the log is closed
-	ctx, cancel := context.WithTimeout(ctx, cutTime)
+	ctx, cancel := context.WithTimeoutCause(ctx, cutTime, errLate)
 	defer cancel()
-	select {
-	case err := <-done:
-		if err != nil {
-			return fmt.Errorf("write the cut down: %w", err)
-		}
-	case <-ctx.Done():
+	err := from.Log.Seal(ctx, sealed...)
+	switch {
+	case err == nil:
+		return nil
+	case ctx.Err() != nil && errors.Is(err, context.Cause(ctx)):
 		h.log.Info("the cut of what moved is not witnessed yet", "log", from.ID, "groups", len(sealed))
+		return nil
 	}
-	return nil
+	return fmt.Errorf("write the cut down: %w", err)
 }
