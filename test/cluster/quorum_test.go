@@ -49,6 +49,7 @@ func TestQuorumLost(t *testing.T) {
 	_, err := c.Stop(4)
 	c.started(t, errors.Join(err, c.Start(4))) // now that the others are there, it has 5 and 1 as its witnesses
 	l.owning(1, 4, 5)
+	l.still()
 	v := c.awaitView(t, 4, "4 is witnessed by 1 and 5", func(v view) bool { return slices.Equal(v.witnesses(4), []int{1, 5}) && v.Controller != nil })
 	if err := l.commit("g", 1); err != nil {
 		t.Error(err)
