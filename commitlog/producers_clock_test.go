@@ -2,6 +2,7 @@ package commitlog
 
 import (
 	"errors"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -13,10 +14,11 @@ import (
 // 1970 here), those of the process before, those of another broker. What is silent for longer is forgotten all the same.
 func TestRetryAcrossClocks(t *testing.T) {
 	fs := vfs.NewMem()
-	at := time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)
+	var at atomic.Int64 // the log reads it while it runs
+	at.Store(time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC).UnixNano())
 	open := func() *running {
 		cfg := testConfig(fs, "data")
-		cfg.Now = func() time.Time { return at }
+		cfg.Now = func() time.Time { return time.Unix(0, at.Load()) }
 		return start(t, cfg)
 	}
 	retry := func(r *running, seq int32) error {
@@ -32,7 +34,7 @@ func TestRetryAcrossClocks(t *testing.T) {
 	}
 	for _, set := range []time.Duration{49 * time.Hour, -500 * time.Hour, 1000 * time.Hour} {
 		r.stop()
-		at = at.Add(set)
+		at.Add(int64(set))
 		r = open()
 		r.begin()
 		if err := retry(r, 1); !errors.Is(err, ErrDuplicate) {
@@ -49,7 +51,7 @@ func TestRetryAcrossClocks(t *testing.T) {
 	if err := retry(r, 1); !errors.Is(err, ErrDuplicate) {
 		t.Errorf("at another owner: retry: %v, want ErrDuplicate", err)
 	}
-	at = at.Add(2 * grace) // not yet a day, but of its own time only 1970 is known
+	at.Add(int64(2 * grace)) // not yet a day, but of its own time only 1970 is known
 	if err := retry(r, 1); errors.Is(err, ErrDuplicate) {
 		t.Error("a producer that was silent for a day and more was not forgotten")
 	}
