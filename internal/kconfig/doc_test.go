@@ -40,7 +40,7 @@ func document() []byte {
 Generated from ` + "`internal/kconfig`" + `; do not edit.
 
 Names, types, defaults, ranges and synonyms are those of Apache Kafka 4.3. *works*: it does what it does in Kafka. *partly*: see the
-reason. *stored*: it is accepted, checked, kept and described, so that tools that set it go on, but changes nothing, for the reason given. A name that is
+reason. *stored*: it is accepted, checked, kept and described, so that tools that set it go on, but changes nothing, for the reason given; where it says so, a value that asks for what is not here is refused instead. A name that is
 not in these tables is refused with INVALID_CONFIG. Skein's own, which Kafka does not have, are ` + "`failover.read`" + ` and those that begin with ` + "`skein.`" + `.
 
 A topic's value is the first of: set on the topic, dynamic on the broker, dynamic default of the cluster, the broker's own file, flags and
@@ -74,7 +74,7 @@ while it runs, for all brokers at once.
 		}
 	}
 	section("Topics", KindTopic, "Set with CreateTopics, AlterConfigs and IncrementalAlterConfigs.")
-	section("Brokers", KindBroker, "Set in `skein serve --config`, by flag or environment, and, where it says so, with IncrementalAlterConfigs.")
+	section("Brokers", KindBroker, "Set in `skein serve --config`, which takes YAML or a Kafka broker's `server.properties` (listeners of controllers are left out; exactly one PLAINTEXT listener must remain), by flag or environment, and, where it says so, with IncrementalAlterConfigs.")
 	section("Groups", KindGroup, "Set with IncrementalAlterConfigs on a group.")
 	section("Client metrics", KindClientMetrics, "Set with IncrementalAlterConfigs on a subscription.")
 	return b.Bytes()

@@ -106,6 +106,8 @@ type Def struct {
 	Doc    string
 	Effect Effect
 	Note   string // why Effect is not Works
+	// Internal of a config that Kafka neither documents nor describes unless it is set.
+	Internal bool
 
 	check check // of the whole value
 	each  check // of each element of a list, as Text
@@ -127,7 +129,7 @@ func (d *Def) DefaultValue() *string {
 
 var tables = [...][]Def{
 	KindTopic:         index(KindTopic, topicDefs),
-	KindBroker:        index(KindBroker, slices.Concat(brokerDefs, brokerLogDefs, brokerGroupDefs)),
+	KindBroker:        index(KindBroker, slices.Concat(brokerDefs, brokerLogDefs, brokerGroupDefs, brokerSecurityDefs, brokerElsewhereDefs)),
 	KindGroup:         index(KindGroup, groupDefs),
 	KindClientMetrics: index(KindClientMetrics, clientMetricsDefs),
 }

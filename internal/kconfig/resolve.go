@@ -26,12 +26,14 @@ type Entry struct {
 	Synonyms []Synonym // strongest first
 }
 
-// Describe returns every config of a kind with its value in force, ordered by name.
+// Describe returns every config of a kind with its value in force, ordered by name; internal ones only if they are set.
 func (l Layers) Describe(k Kind) []Entry {
 	defs := Defs(k)
-	out := make([]Entry, len(defs))
+	out := make([]Entry, 0, len(defs))
 	for i := range defs {
-		out[i] = l.Entry(&defs[i])
+		if e := l.Entry(&defs[i]); !defs[i].Internal || e.Source != SourceDefault {
+			out = append(out, e)
+		}
 	}
 	return out
 }

@@ -5,7 +5,7 @@ const (
 	noteNoThreads   = "the runtime sizes its own threads"
 	noteNoReplica   = "brokers do not copy partitions from each other"
 	notePlain       = "there is one plaintext listener, without authentication yet"
-	noteNotBuilt    = "not built yet"
+	noteNoACL       = "there is no authorisation yet"
 	noteTransaction = "transactions are not served yet"
 	noteSelf        = "internal state is not kept in a topic: it is in the replicated state machine"
 	noteKernel      = "the kernel sizes its own buffers"
@@ -31,9 +31,9 @@ var brokerDefs = []Def{
 		Doc: "Security protocol of each listener, by its name."},
 	{Name: "inter.broker.listener.name", Type: String, Null: true, Effect: Stored, Note: notePlain,
 		Doc: "Name of the listener that brokers use among themselves."},
-	{Name: "security.inter.broker.protocol", Type: String, Default: "PLAINTEXT", check: oneOf("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"), Effect: Stored, Note: notePlain,
+	{Name: "security.inter.broker.protocol", Type: String, Default: "PLAINTEXT", check: onlyDefault(noteNoTLS), Effect: Stored, Note: noteNoTLS + noteRefused,
 		Doc: "Security protocol among brokers."},
-	{Name: "authorizer.class.name", Type: String, Effect: Stored, Note: "there is no authorisation yet",
+	{Name: "authorizer.class.name", Type: String, check: onlyDefault(noteNoACL), Effect: Stored, Note: noteNoACL + noteRefused,
 		Doc: "Class that decides what a client may do."},
 
 	// Skein's own.
@@ -49,12 +49,12 @@ var brokerDefs = []Def{
 		Doc: "Milliseconds after which a connection on which nothing happens is closed."},
 	{Name: "max.connections", Type: Int, Default: "2147483647", Update: ClusterWide, check: atLeast(0), Effect: Partly, Note: "never more than 20,000",
 		Doc: "Connections that the broker serves at once."},
-	{Name: "max.connections.per.ip", Type: Int, Default: "2147483647", Update: ClusterWide, check: atLeast(0), Effect: Stored, Note: noteNotBuilt,
-		Doc: "Connections that one address may have."},
-	{Name: "max.connections.per.ip.overrides", Type: String, Update: ClusterWide, check: overrides, Effect: Stored, Note: noteNotBuilt,
-		Doc: "Exceptions to max.connections.per.ip: address:number pairs."},
-	{Name: "max.connection.creation.rate", Type: Int, Default: "2147483647", Update: ClusterWide, check: atLeast(0), Effect: Stored, Note: noteNotBuilt,
-		Doc: "Connections that the broker accepts per second."},
+	{Name: "max.connections.per.ip", Type: Int, Default: "2147483647", Update: ClusterWide, check: atLeast(0),
+		Doc: "Connections that one address may have at once; what is more is closed. 0 with max.connections.per.ip.overrides only: nobody else may connect."},
+	{Name: "max.connections.per.ip.overrides", Type: String, Update: ClusterWide, check: overrides,
+		Doc: "Exceptions to max.connections.per.ip: pairs of address or host name:number, separated by commas. Names are looked up when they are set."},
+	{Name: "max.connection.creation.rate", Type: Int, Default: "2147483647", Update: ClusterWide, check: atLeast(0),
+		Doc: "Connections that the broker accepts per second, with one second's worth at once; the others wait to be accepted."},
 	{Name: "socket.request.max.bytes", Type: Int, Default: "104857600", check: atLeast(1),
 		Doc: "Largest request, in bytes; a larger one closes its connection."},
 	{Name: "socket.listen.backlog.size", Type: Int, Default: "50", check: atLeast(1), Effect: Stored, Note: noteKernel,
@@ -97,11 +97,11 @@ var brokerDefs = []Def{
 		Doc: "Largest record batch that is accepted, in bytes, where the topic does not say otherwise."},
 	{Name: "compression.type", Type: String, Default: "producer", Update: ClusterWide, check: codecs,
 		Doc: "Codec in which batches are stored where the topic does not say otherwise."},
-	{Name: "compression.gzip.level", Type: Int, Default: "-1", Update: ClusterWide, check: gzipLevel, Effect: Stored, Note: noteLevel,
+	{Name: "compression.gzip.level", Type: Int, Default: "-1", Update: ClusterWide, check: gzipLevel,
 		Doc: "Level of gzip where the topic does not say otherwise."},
-	{Name: "compression.lz4.level", Type: Int, Default: "9", Update: ClusterWide, check: between(1, 17), Effect: Stored, Note: noteLevel,
+	{Name: "compression.lz4.level", Type: Int, Default: "9", Update: ClusterWide, check: between(1, 17), Effect: Partly, Note: noteSteps4,
 		Doc: "Level of lz4 where the topic does not say otherwise."},
-	{Name: "compression.zstd.level", Type: Int, Default: "3", Update: ClusterWide, check: between(-131072, 22), Effect: Stored, Note: noteLevel,
+	{Name: "compression.zstd.level", Type: Int, Default: "3", Update: ClusterWide, check: between(-131072, 22), Effect: Partly, Note: noteSteps,
 		Doc: "Level of zstd where the topic does not say otherwise."},
 	{Name: "min.insync.replicas", Type: Int, Default: "1", Update: ClusterWide, check: atLeast(1), Effect: Stored, Note: noteOneCopy,
 		Doc: "In-sync replicas that a write with acks=all needs where the topic does not say otherwise."},

@@ -6,7 +6,8 @@ const (
 	noteDurable = "every acknowledged record is on disk already: there is nothing left to flush"
 	noteOneLog  = "partitions share the files of one log; there is no file per partition"
 	noteTiered  = "there is no tiered storage"
-	noteLevel   = "batches are recompressed at the codec's default level"
+	noteSteps   = "the encoder has fewer steps: up to 2, 3 to 5, 6 to 9, 10 and more"
+	noteSteps4  = "10 and more are one step"
 	noteCompact = "compaction is not built yet: nothing is removed by key"
 )
 
@@ -18,16 +19,15 @@ var topicDefs = []Def{
 		Doc:    "What happens to old records: delete drops them by age and size, compact keeps the newest of each key, both together do both, and an empty list keeps everything.",
 		Effect: Partly, Note: "delete and the empty list work; " + noteCompact},
 	{Name: "compression.gzip.level", Type: Int, Default: "-1", Synonym: "compression.gzip.level", check: gzipLevel,
-		Doc:    "Level for batches that are recompressed with gzip; -1 is the codec's own default.",
-		Effect: Stored, Note: noteLevel},
+		Doc: "Level for batches that are recompressed with gzip; -1 is the codec's own default."},
 	{Name: "compression.lz4.level", Type: Int, Default: "9", Synonym: "compression.lz4.level", check: between(1, 17),
-		Doc:    "Level for batches that are recompressed with lz4.",
-		Effect: Stored, Note: noteLevel},
+		Doc:    "Level for batches that are recompressed with lz4; 9 is its fast compressor.",
+		Effect: Partly, Note: noteSteps4},
 	{Name: "compression.type", Type: String, Default: "producer", Synonym: "compression.type", check: codecs,
 		Doc: "Codec in which batches are stored; producer keeps whatever the producer chose."},
 	{Name: "compression.zstd.level", Type: Int, Default: "3", Synonym: "compression.zstd.level", check: between(-131072, 22),
 		Doc:    "Level for batches that are recompressed with zstd.",
-		Effect: Stored, Note: noteLevel},
+		Effect: Partly, Note: noteSteps},
 	{Name: "delete.retention.ms", Type: Long, Default: "86400000", Synonym: "log.cleaner.delete.retention.ms", check: atLeast(0),
 		Doc:    "Milliseconds for which a compacted topic keeps deletion markers, so that a slow reader still sees them.",
 		Effect: Stored, Note: noteCompact},

@@ -2,6 +2,7 @@ package kconfig
 
 import (
 	"math"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -90,6 +91,9 @@ type BrokerConfig struct {
 
 	ConnectionsMaxIdle     time.Duration // 0: never
 	MaxConnections         int32
+	ConnectionsPerIP       int32            // max.connections.per.ip
+	ConnectionOverrides    map[string]int32 // max.connections.per.ip.overrides: by address or host name
+	ConnectionRate         int32            // max.connection.creation.rate
 	SocketRequestMaxBytes  int32
 	QueuedMaxRequestBytes  int64 // -1: the broker's own budget
 	FetchMaxBytes          int32
@@ -129,6 +133,9 @@ func (l Layers) BrokerConfig() BrokerConfig {
 		DeleteTopics:                  r.value("delete.topic.enable").Bool(),
 		ConnectionsMaxIdle:            max(r.duration("connections.max.idle.ms"), 0),
 		MaxConnections:                int32(r.long("max.connections")),
+		ConnectionsPerIP:              int32(r.long("max.connections.per.ip")),
+		ConnectionOverrides:           hostNumbers(r.value("max.connections.per.ip.overrides").Text),
+		ConnectionRate:                int32(r.long("max.connection.creation.rate")),
 		SocketRequestMaxBytes:         int32(r.long("socket.request.max.bytes")),
 		QueuedMaxRequestBytes:         max(r.long("queued.max.request.bytes"), -1),
 		FetchMaxBytes:                 int32(r.long("fetch.max.bytes")),
@@ -187,4 +194,16 @@ func millis(name string) int64 {
 		return int64(time.Minute / time.Millisecond)
 	}
 	return 1
+}
+
+// hostNumbers reads a checked list of host:number pairs; the last of a host counts, as in Kafka.
+func hostNumbers(list string) map[string]int32 {
+	out := make(map[string]int32)
+	for _, e := range splitList(list) {
+		if i := strings.LastIndexByte(e, ':'); i > 0 {
+			n, _ := strconv.ParseInt(strings.TrimSpace(e[i+1:]), 10, 32) // checked
+			out[strings.Trim(strings.TrimSpace(e[:i]), "[]")] = int32(n)
+		}
+	}
+	return out
 }

@@ -56,6 +56,9 @@ func (e *ConflictError) Error() string { return e.Text }
 // is a *ValueError.
 func (d *Def) Parse(s string) (Value, error) {
 	v, reason := d.parseType(s)
+	if d.Sensitive() {
+		s = "[hidden]" // in errors
+	}
 	if reason != "" {
 		return Value{}, &ValueError{Name: d.Name, Value: s, Reason: reason}
 	}
@@ -66,6 +69,9 @@ func (d *Def) Parse(s string) (Value, error) {
 	if d.check != nil {
 		if reason := d.check(d, v); reason != "" {
 			err := &ValueError{Name: d.Name, Value: d.shown(v), Reason: reason}
+			if d.Sensitive() {
+				err.Value = s
+			}
 			if d.Kind == KindClientMetrics {
 				err.text = fmt.Sprintf("Invalid value %s for %s, %s", err.Value, d.Name, reason)
 			}
@@ -149,6 +155,11 @@ func (d *Def) Canonical(s string) string {
 	if err != nil {
 		return s
 	}
+	return d.text(v)
+}
+
+// text is the canonical form of a parsed value.
+func (d *Def) text(v Value) string {
 	switch d.Type {
 	case Boolean:
 		return strconv.FormatBool(v.Bool())
@@ -184,6 +195,20 @@ type check func(d *Def, v Value) string
 
 func anything(*Def, Value) string  { return "" }
 func anyNumber(*Def, Value) string { return "" }
+
+// noteRefused ends the note of a config that takes nothing but its default.
+const noteRefused = "; anything but the default is refused"
+
+// onlyDefault refuses what asks for something that is not here and whose silent absence would hurt. Nothing at all is
+// taken for the default of a config that has none.
+func onlyDefault(why string) check {
+	return func(d *Def, v Value) string {
+		if t := d.text(v); t == d.Default || t == "" && d.Null {
+			return ""
+		}
+		return why + ": it must be left at its default"
+	}
+}
 
 func atLeast(low int64) check {
 	return func(_ *Def, v Value) string {
@@ -286,7 +311,7 @@ func overrides(_ *Def, v Value) string {
 		if i < 1 {
 			return "must be a list of address:number"
 		}
-		if n, err := strconv.Atoi(e[i+1:]); err != nil || n < 0 {
+		if n, err := strconv.ParseInt(strings.TrimSpace(e[i+1:]), 10, 32); err != nil || n < 0 {
 			return "must be a list of address:number"
 		}
 	}

@@ -11,6 +11,7 @@ type KeyValue struct {
 // Builder makes a batch of magic 2, for tools, tests and conversion. Set the fields, Append records, take the batch.
 type Builder struct {
 	Codec         Codec
+	Level         Level
 	BaseOffset    int64
 	LeaderEpoch   int32
 	ProducerID    int64 // with Idempotent or Transactional
@@ -75,7 +76,7 @@ func (b *Builder) AppendBatch(dst []byte) []byte {
 	if b.Control {
 		h.Attributes |= attrControl
 	}
-	dst = appendBatch(dst, &h, b.records)
+	dst = appendBatch(dst, &h, b.Level, b.records)
 	b.records, b.count, b.lastDelta = b.records[:0], 0, 0
 	return dst
 }
@@ -87,15 +88,15 @@ func AppendEmpty(dst []byte, base, last int64, leaderEpoch int32) []byte {
 		BaseOffset: base, LeaderEpoch: leaderEpoch, LastOffsetDelta: int32(last - base),
 		BaseTimestamp: -1, MaxTimestamp: -1, ProducerID: -1, ProducerEpoch: -1, BaseSequence: -1,
 	}
-	return appendBatch(dst, &h, nil)
+	return appendBatch(dst, &h, 0, nil)
 }
 
 // appendBatch appends a batch of magic 2 with these records, compressed as the attributes of h say, and completes h.
-func appendBatch(dst []byte, h *Header, records []byte) []byte {
+func appendBatch(dst []byte, h *Header, l Level, records []byte) []byte {
 	start := len(dst)
 	dst = slices.Grow(dst, HeaderSize+len(records)/2)
 	dst = append(dst, make([]byte, HeaderSize)...)
-	dst = compress(dst, h.Attributes.Codec(), records)
+	dst = compress(dst, h.Attributes.Codec(), l, records)
 	batch := dst[start:]
 	h.Length, h.Magic, h.CRC = int32(len(batch)-overhead), 2, 0
 	h.put(batch)

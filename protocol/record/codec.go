@@ -59,29 +59,13 @@ var (
 // The pools hold what is dear to make. Each value is reset by who takes it.
 var (
 	gzipReaders = sync.Pool{New: func() any { return new(gzip.Reader) }}
-	gzipWriters = sync.Pool{New: func() any { return gzip.NewWriter(io.Discard) }}
 	lz4Readers  = sync.Pool{New: func() any { return lz4.NewReader(nil) }}
-	lz4Writers  = sync.Pool{New: func() any {
-		w := lz4.NewWriter(io.Discard)
-		// Kafka's own blocks: 64 KiB, independent, no checksums.
-		if err := w.Apply(lz4.BlockSizeOption(lz4.Block64Kb), lz4.ChecksumOption(false)); err != nil {
-			panic(err) // constant options
-		}
-		return w
-	}}
 	zstdDecoder = sync.OnceValue(func() *zstd.Decoder {
 		d, err := zstd.NewReader(nil, zstd.WithDecoderMaxWindow(maxZstdWindow), zstd.WithDecoderMaxMemory(DefaultDecompressLimit))
 		if err != nil {
 			panic(err) // constant options
 		}
 		return d
-	})
-	zstdEncoder = sync.OnceValue(func() *zstd.Encoder {
-		e, err := zstd.NewWriter(nil, zstd.WithZeroFrames(true))
-		if err != nil {
-			panic(err) // constant options
-		}
-		return e
 	})
 	scratch = sync.Pool{New: func() any { return new([]byte) }}
 )
@@ -166,48 +150,4 @@ func decompressZstd(dst, src []byte, limit int) ([]byte, error) {
 		return dst, fmt.Errorf("%w: %w", errBadStream, err)
 	}
 	return out, nil
-}
-
-// compress appends the compressed form of src to dst.
-func compress(dst []byte, c Codec, src []byte) []byte {
-	out := appender{dst}
-	switch c {
-	case None:
-		return append(dst, src...)
-	case Gzip:
-		w := gzipWriters.Get().(*gzip.Writer)
-		w.Reset(&out)
-		writeAll(w, src)
-		gzipWriters.Put(w)
-	case Snappy:
-		return compressSnappy(dst, src)
-	case Lz4:
-		w := lz4Writers.Get().(*lz4.Writer)
-		w.Reset(&out)
-		writeAll(w, src)
-		lz4Writers.Put(w)
-	case Zstd:
-		return zstdEncoder().EncodeAll(src, dst)
-	default:
-		panic("record: compress with " + c.String()) // callers have checked Valid
-	}
-	return out.b
-}
-
-// appender is an io.Writer that cannot fail.
-type appender struct{ b []byte }
-
-func (a *appender) Write(p []byte) (int, error) {
-	a.b = append(a.b, p...)
-	return len(p), nil
-}
-
-// writeAll writes and closes a compressor above an appender. Its errors could only come from the appender, which has none.
-func writeAll(w io.WriteCloser, src []byte) {
-	if _, err := w.Write(src); err != nil {
-		panic(err)
-	}
-	if err := w.Close(); err != nil {
-		panic(err)
-	}
 }

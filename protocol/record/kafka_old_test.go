@@ -51,9 +51,9 @@ func oldCases() []asked {
 		inner := down(None, magic)
 		inner[len(inner)-1] ^= 1
 		add(name+"bad crc", inner, nil)
-		add(name+"bad crc within", (&message{magic: magic, codec: Gzip, timestamp: 1, value: compress(nil, Gzip, inner)}).appendTo(nil), nil)
-		add(name+"wrapped twice", (&message{magic: magic, codec: Gzip, timestamp: 1, value: compress(nil, Gzip, down(Gzip, magic))}).appendTo(nil), nil)
-		add(name+"other magic within", (&message{magic: magic, codec: Gzip, timestamp: 1, value: compress(nil, Gzip, down(None, 1-magic))}).appendTo(nil), nil)
+		add(name+"bad crc within", (&message{magic: magic, codec: Gzip, timestamp: 1, value: compress(nil, Gzip, 0, inner)}).appendTo(nil), nil)
+		add(name+"wrapped twice", (&message{magic: magic, codec: Gzip, timestamp: 1, value: compress(nil, Gzip, 0, down(Gzip, magic))}).appendTo(nil), nil)
+		add(name+"other magic within", (&message{magic: magic, codec: Gzip, timestamp: 1, value: compress(nil, Gzip, 0, down(None, 1-magic))}).appendTo(nil), nil)
 		add(name+"two wrappers", append(down(Gzip, magic), down(Gzip, magic)...), nil)
 		for _, c := range codecs[:4] {
 			add(name+c.String(), down(c, magic), nil)

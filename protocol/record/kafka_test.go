@@ -49,7 +49,7 @@ func askedCases() []asked {
 	}
 	raw := func(codec Codec, records []byte, count int32) []byte {
 		h := Header{Attributes: Attributes(codec), BaseTimestamp: now, MaxTimestamp: now, ProducerID: -1, ProducerEpoch: -1, BaseSequence: -1, Count: count, LastOffsetDelta: count - 1}
-		return appendBatch(nil, &h, records)
+		return appendBatch(nil, &h, 0, records)
 	}
 	plain := at(None, 2, 0)[HeaderSize:]
 	flipped := at(None, 2, 0)

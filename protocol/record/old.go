@@ -236,6 +236,7 @@ func (u *upConversion) finish() (Batch, error) {
 	}
 	if u.rules.Recompress {
 		u.builder.Codec = u.rules.Codec
+		u.builder.Level = u.rules.Level
 	}
 	b := u.builder.AppendBatch(nil)
 	if u.rules.MaxBytes > 0 && len(b) > u.rules.MaxBytes {
@@ -304,7 +305,7 @@ func downConvertBatch(dst, b []byte, h *Header, magic int8, from int64, limit in
 	if len(inner) == 0 {
 		return dst, nil
 	}
-	wrapper.value = compress(nil, codec, inner)
+	wrapper.value = compress(nil, codec, 0, inner)
 	if codec == Lz4 && magic == 0 {
 		breakLz4(wrapper.value)
 	}

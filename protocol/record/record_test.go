@@ -110,7 +110,7 @@ func TestValidateRefuses(t *testing.T) {
 	flipped := batch(None, 3)
 	flipped[70] ^= 1
 	rebuilt := func(records []byte, count int32) []byte {
-		return appendBatch(nil, &Header{ProducerID: -1, BaseSequence: -1, Count: count, LastOffsetDelta: count - 1}, records)
+		return appendBatch(nil, &Header{ProducerID: -1, BaseSequence: -1, Count: count, LastOffsetDelta: count - 1}, 0, records)
 	}
 	plain := batch(None, 2)[HeaderSize:]
 	strict := modern

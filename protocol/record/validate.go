@@ -14,6 +14,7 @@ type Rules struct {
 	// Recompress stores with Codec, whatever the producer chose; false is compression.type=producer.
 	Recompress bool
 	Codec      Codec
+	Level      Level // of Codec
 	// LogAppendTime stamps Now on all records (message.timestamp.type).
 	LogAppendTime bool
 	// Now is the broker's time in milliseconds since 1970. BeforeMax and AfterMax bound how far record timestamps may lie
@@ -241,16 +242,16 @@ func (r *refusals) err() error {
 // finish makes of a valid batch the one to store. records, if not nil, are its decompressed records, and mean that a new
 // batch has to be made: with another codec, or because of gaps between offset deltas.
 func finish(b []byte, h *Header, found contents, rules *Rules, records []byte) (Batch, error) {
-	codec := h.Attributes.Codec()
+	codec, level := h.Attributes.Codec(), Level(0)
 	if records == nil && !found.consecutive {
 		records = b[HeaderSize:] // not compressed
 	}
 	switch {
 	case records != nil:
 		if rules.Recompress {
-			codec = rules.Codec
+			codec, level = rules.Codec, rules.Level
 		}
-		b = rebuild(h, records, codec, found)
+		b = rebuild(h, records, codec, level, found)
 		if rules.MaxBytes > 0 && len(b) > rules.MaxBytes {
 			return Batch{}, refuse(ErrTooLarge, fmt.Sprintf("recompressed batch of %d bytes exceeds the limit of %d", len(b), rules.MaxBytes))
 		}
@@ -266,12 +267,12 @@ func finish(b []byte, h *Header, found contents, rules *Rules, records []byte) (
 }
 
 // rebuild makes a batch of records that were inspected, with offset deltas that have no gaps.
-func rebuild(h *Header, records []byte, codec Codec, found contents) []byte {
+func rebuild(h *Header, records []byte, codec Codec, level Level, found contents) []byte {
 	out := *h
 	out.Attributes = h.Attributes&^(attrCodec|attrLogAppendTime) | Attributes(codec)
 	out.MaxTimestamp = found.maxTimestamp
 	if found.consecutive {
-		return appendBatch(nil, &out, records)
+		return appendBatch(nil, &out, level, records)
 	}
 	var e element
 	plain := make([]byte, 0, len(records))
@@ -282,5 +283,5 @@ func rebuild(h *Header, records []byte, codec Codec, found contents) []byte {
 		}
 		plain, records = e.appendTo(plain, e.timestampDelta, i), rest
 	}
-	return appendBatch(nil, &out, plain)
+	return appendBatch(nil, &out, level, plain)
 }
