@@ -50,6 +50,7 @@ func judge(rep Report) []Bar {
 	ratio("broker CPU seconds per GB, 16 KiB batches", "one-16k", "kafka", 0.3, true, func(o *Outcome) float64 { return o.CPUPerGB })
 	ratio("catch-up consume, 1 partition, MB/s", "one-16k", "kafka", 1, false, func(o *Outcome) float64 { return o.CatchUp })
 	ratio("catch-up consume, 1,000 partitions, MB/s", "k-16", "kafka", 1, false, func(o *Outcome) float64 { return o.CatchUp })
+	ratio("catch-up consume, 1 partition, 4 groups at once, MB/s", "one-16k", "kafka", 1, false, func(o *Outcome) float64 { return o.FanOut })
 	ratio("tail consume beside produce, MB/s", "tail", "kafka", 1, false, func(o *Outcome) float64 { return o.TailMBps })
 	if o := find("one-16k", "skein"); o != nil {
 		add("bytes to disk : bytes produced, 16 KiB batches", 1.05, true, o.DiskRatio)
@@ -66,10 +67,10 @@ func judge(rep Report) []Bar {
 // Print writes the report's table for people.
 func (rep Report) Print(w io.Writer) error {
 	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(tw, "SCENARIO\tTARGET\tMB/s\tp50 ms\tp99 ms\tp99.9 ms\tCPU s/GB\tDISK B/B\tRSS MiB\tCATCH-UP\tTAIL")
+	fmt.Fprintln(tw, "SCENARIO\tTARGET\tMB/s\tp50 ms\tp99 ms\tp99.9 ms\tCPU s/GB\tDISK B/B\tRSS MiB\tCATCH-UP\tFAN-OUT\tTAIL")
 	for _, o := range rep.Outcomes {
-		fmt.Fprintf(tw, "%s\t%s\t%.1f\t%.2f\t%.2f\t%.2f\t%.2f\t%.3f\t%d\t%.0f\t%.0f\n", o.Scenario, o.Target, o.MBps,
-			o.Latency.P50, o.Latency.P99, o.Latency.P999, o.CPUPerGB, o.DiskRatio, o.RSS>>20, o.CatchUp, o.TailMBps)
+		fmt.Fprintf(tw, "%s\t%s\t%.1f\t%.2f\t%.2f\t%.2f\t%.2f\t%.3f\t%d\t%.0f\t%.0f\t%.0f\n", o.Scenario, o.Target, o.MBps,
+			o.Latency.P50, o.Latency.P99, o.Latency.P999, o.CPUPerGB, o.DiskRatio, o.RSS>>20, o.CatchUp, o.FanOut, o.TailMBps)
 	}
 	for _, o := range rep.Ceiling {
 		fmt.Fprintf(tw, "%s\tsink\t%.1f\t%.2f\t%.2f\t%.2f\t\t\t\t\t\n", o.Scenario, o.MBps, o.Latency.P50, o.Latency.P99, o.Latency.P999)

@@ -92,6 +92,9 @@ func compareOn(ctx context.Context, cfg CompareConfig, s Scenario, base string, 
 		if out.CatchUp > 0 {
 			fmt.Fprintf(cfg.Log, "  catch-up %.0f MB/s", out.CatchUp)
 		}
+		if out.FanOut > 0 {
+			fmt.Fprintf(cfg.Log, "  %d groups at once %.0f MB/s", s.Groups, out.FanOut)
+		}
 		if out.TailMBps > 0 {
 			fmt.Fprintf(cfg.Log, "  tail %.0f MB/s", out.TailMBps)
 		}

@@ -26,8 +26,8 @@ type ConsumeLoad struct {
 
 // Consumed is what came of a ConsumeLoad.
 type Consumed struct {
-	Bytes   int64
-	Elapsed time.Duration
+	Bytes   int64         `json:"bytes"`
+	Elapsed time.Duration `json:"elapsedNanos"`
 }
 
 // MBps is megabytes (10^6) of batches per second.

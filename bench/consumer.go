@@ -13,9 +13,11 @@ import (
 )
 
 // consumers kills brokers under an idempotent producer and a consumer that has read everything, both real clients, and
-// measures for how long the consumer was given nothing of some partition.
+// measures for how long the consumer was given nothing of some partition, and beside it for how long the producer had nothing
+// acknowledged of some partition: the consumer's pause is judged by the write pause of the same kill. Partitions that wait for the
+// disk are counted, and in neither.
 func (b *faultBench) consumers(ctx context.Context) error {
-	w := &watcher{parts: b.topics.total(), topics: b.topics, next: make([]int64, b.topics.total()), seen: make([]time.Time, b.topics.total()), gap: make([]time.Duration, b.topics.total())}
+	w := &watcher{parts: b.topics.total(), topics: b.topics, next: make([]int64, b.topics.total()), read: newGaps(b.topics.total()), written: newGaps(b.topics.total())}
 	fast := []kgo.Opt{kgo.SeedBrokers(b.fleet.Seeds()...), kgo.ClientID(clientID), kgo.MetadataMinAge(20 * time.Millisecond),
 		kgo.RetryBackoffFn(func(int) time.Duration { return 20 * time.Millisecond }), kgo.AlwaysRetryEOF()}
 	producer, err := kgo.NewClient(append(fast, kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.ProducerLinger(0), kgo.UnknownTopicRetries(-1))...)
@@ -44,14 +46,14 @@ func (b *faultBench) consumers(ctx context.Context) error {
 	time.Sleep(time.Second) // the consumer has found the ends
 	wg.Go(func() { w.produce(ctx, producer) })
 	time.Sleep(2 * time.Second)
-	w.take()
+	w.take(time.Time{})
 	time.Sleep(2 * time.Second)
-	b.out.Base = w.take().Seconds()
+	b.out.Base, _ = w.take(time.Time{})
 	last := 0
 	for range b.kills {
 		id := b.busiest(ctx, last)
 		last = id
-		w.take()
+		w.take(time.Time{})
 		if err := errors.Join(b.fleet.Signal(id, syscall.SIGKILL), b.fleet.Await(id)); err != nil {
 			return err
 		}
@@ -59,11 +61,13 @@ func (b *faultBench) consumers(ctx context.Context) error {
 		if b.out.Target == "kafka" { // whose replicas have everything
 			limit = patience
 		}
-		left := w.await(ctx, time.Now(), limit)
-		took := w.take().Seconds()
+		dead := time.Now().Add(2 * produceEvery) // what had been on its way has come by then
+		left := w.await(ctx, dead, limit)
+		took, writes := w.take(dead)
 		b.out.Samples = append(b.out.Samples, took)
+		b.out.Writes = append(b.out.Writes, writes)
 		b.out.Behind += left
-		fmt.Fprintf(b.log, "    broker %d: %.3f s, %d partitions wait for its disk\n", id, took, left)
+		fmt.Fprintf(b.log, "    broker %d: %.3f s, its writes %.3f s, %d partitions wait for its disk\n", id, took, writes, left)
 		if err := b.fleet.Start(ctx, id); err != nil {
 			return err
 		}
@@ -87,11 +91,35 @@ type watcher struct {
 	parts  int
 
 	mu            sync.Mutex
-	next          []int64     // by partition: the number that is to come; 0 before the first
-	seen          []time.Time // when something came last
-	gap           []time.Duration
+	next          []int64 // by partition: the number that is to come; 0 before the first
+	read, written gaps
 	gaps, doubles int
 	failed        int
+}
+
+// gaps are the longest pauses between two events of each partition.
+type gaps struct {
+	last []time.Time // zero before the first
+	gap  []time.Duration
+}
+
+func newGaps(parts int) gaps { return gaps{make([]time.Time, parts), make([]time.Duration, parts)} }
+
+func (g gaps) event(i int, now time.Time) {
+	if !g.last[i].IsZero() {
+		g.gap[i] = max(g.gap[i], now.Sub(g.last[i]))
+	}
+	g.last[i] = now
+}
+
+// waiting are the partitions of which there was no event from a moment on.
+func (g gaps) waiting(since time.Time) (n int) {
+	for _, at := range g.last {
+		if at.Before(since) {
+			n++
+		}
+	}
+	return n
 }
 
 // produceEvery is the interval between two records of one partition.
@@ -113,11 +141,14 @@ func (w *watcher) produce(ctx context.Context, cl *kgo.Client) {
 			name, p := w.topics.at(i)
 			rec := &kgo.Record{Topic: name, Partition: p, Value: binary.BigEndian.AppendUint64(nil, uint64(n))}
 			cl.Produce(context.Background(), rec, func(_ *kgo.Record, err error) {
+				now := time.Now()
+				w.mu.Lock()
+				defer w.mu.Unlock()
 				if err != nil {
-					w.mu.Lock()
 					w.failed++
-					w.mu.Unlock()
+					return
 				}
+				w.written.event(i, now)
 			})
 		}
 	}
@@ -153,39 +184,35 @@ func (w *watcher) saw(i int, n int64, now time.Time) {
 		w.gaps += int(n - w.next[i])
 		w.next[i] = n + 1
 	}
-	if !w.seen[i].IsZero() {
-		w.gap[i] = max(w.gap[i], now.Sub(w.seen[i]))
-	}
-	w.seen[i] = now
+	w.read.event(i, now)
 }
 
-// take is the longest pause of any partition since the last call.
-func (w *watcher) take() (worst time.Duration) {
+// take are the longest pauses since the last call, in seconds, of the partitions of which something was read after a moment.
+func (w *watcher) take(after time.Time) (read, written float64) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for i := range w.gap {
-		worst = max(worst, w.gap[i])
-		w.gap[i] = 0
+	for i, at := range w.read.last {
+		if !at.Before(after) {
+			read, written = max(read, w.read.gap[i].Seconds()), max(written, w.written.gap[i].Seconds())
+		}
 	}
-	return worst
+	clear(w.read.gap)
+	clear(w.written.gap)
+	return read, written
 }
 
 // diskPatience is after how long a consumer that gets nothing of a partition is one that was behind when the broker died: the last
 // records that it had not been given are on that broker's disk only.
 const diskPatience = 5 * time.Second
 
-// await waits until something has come of every partition after the moment, and returns of how many nothing came.
+// await waits until something has come of every partition, and has been acknowledged, after the moment, and returns of how many nothing came.
 func (w *watcher) await(ctx context.Context, since time.Time, limit time.Duration) (left int) {
 	for end := time.Now().Add(limit); ; time.Sleep(5 * time.Millisecond) {
 		w.mu.Lock()
-		left = 0
-		for _, at := range w.seen {
-			if at.Before(since) {
-				left++
-			}
-		}
+		left = w.read.waiting(since)
+		writes := w.written.waiting(since)
 		w.mu.Unlock()
-		if left == 0 || ctx.Err() != nil || time.Now().After(end) {
+		if left+writes == 0 || ctx.Err() != nil || time.Now().After(end) {
 			return left
 		}
 	}

@@ -31,6 +31,7 @@ type Pauses struct {
 	Target     string    `json:"target"`
 	Partitions int       `json:"partitions"`
 	Samples    []float64 `json:"samples"`          // one for each fault
+	Writes     []float64 `json:"writes,omitempty"` // of a consumer's scenario: the pause of its producer at the same fault
 	Behind     int       `json:"behind,omitempty"` // partitions, of all faults, whose consumer had not been given the last records: it waits for the disk
 	Median     float64   `json:"median"`
 	Worst      float64   `json:"worst"`
@@ -47,7 +48,15 @@ func (p *Pauses) close() {
 		return
 	}
 	s := slices.Sorted(slices.Values(p.Samples))
-	p.Median, p.Worst, p.P99 = s[len(s)/2], s[len(s)-1], s[min(len(s)-1, len(s)*99/100)]
+	p.Median, p.Worst, p.P99 = s[len(s)/2], s[len(s)-1], byRank(s, 99)
+}
+
+// byRank is the smallest of sorted samples that at least so many of a hundred do not exceed; 0 of none.
+func byRank(sorted []float64, percent int) float64 {
+	if len(sorted) == 0 {
+		return 0
+	}
+	return sorted[max(0, (len(sorted)*percent+99)/100-1)]
 }
 
 // FailoverReport is what Failover measured.
@@ -71,7 +80,7 @@ var faultScenarios = []faultScenario{
 	{"consumer", "kill -9 → a caught-up consumer gets records again; idempotent producer", false, (*faultBench).consumers},
 	{"drain", "SIGTERM of one broker: worst produce latency", false, func(b *faultBench, ctx context.Context) error { return b.restarts(ctx, 1) }},
 	{"roll", "rolling restart of all three: worst produce latency", false, func(b *faultBench, ctx context.Context) error { return b.restarts(ctx, 3) }},
-	{"move", "one group moves under load: worst produce latency of its partitions", true, (*faultBench).moves},
+	{"move", "300 moves of one group under load: worst produce latency of its partitions at 1,000 requests a second", true, (*faultBench).moves},
 	{"kill-many", "kill -9 with very many partitions", true, func(b *faultBench, ctx context.Context) error { return b.sweeps(ctx, syscall.SIGKILL) }},
 }
 

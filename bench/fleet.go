@@ -185,7 +185,7 @@ func (f *skeinFleet) Start(ctx context.Context, id int) error {
 		}
 	}
 	p := &skeinProc{cmd: exec.Command(f.kind.Binary, append(args, f.kind.Args...)...), done: make(chan struct{})}
-	p.cmd.Stderr = &p.log
+	p.cmd.Env, p.cmd.Stderr = environment(), &p.log
 	if f.kind.Said != "" {
 		said, err := f.said(id)
 		if err != nil {

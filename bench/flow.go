@@ -88,6 +88,16 @@ func (f *flow) take() time.Duration {
 	return w
 }
 
+// worstSince returns the worst latency of the requests that were due at a moment or later. The flow has ended.
+func (f *flow) worstSince(moment time.Time) (worst time.Duration) {
+	for _, l := range f.slow {
+		if !l.due.Before(moment) {
+			worst = max(worst, l.took)
+		}
+	}
+	return worst
+}
+
 // flowRate is the requests a second of the scenarios with a flow.
 const flowRate = 250
 

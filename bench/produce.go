@@ -43,11 +43,11 @@ type Route struct {
 
 // Produced is what came of a ProduceLoad.
 type Produced struct {
-	Bytes    int64 // of acknowledged batches that were due in the measured time
-	AllBytes int64 // of all acknowledged batches: what disk and CPU were used for
-	Requests int64
-	Elapsed  time.Duration // from the first to the answer of the last request that was due in the measured time
-	Latency  Latency
+	Bytes    int64         `json:"bytes"`    // of acknowledged batches that were due in the measured time
+	AllBytes int64         `json:"allBytes"` // of all acknowledged batches: what disk and CPU were used for
+	Requests int64         `json:"requests"`
+	Elapsed  time.Duration `json:"elapsedNanos"` // from the first to the answer of the last request that was due in the measured time
+	Latency  Latency       `json:"latency"`
 }
 
 // MBps is megabytes (10^6) of batches per second.

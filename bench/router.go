@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"sync"
 	"time"
 
@@ -57,7 +58,7 @@ const (
 	metadataPatience = 500 * time.Millisecond
 	// lateAfter is how long an answer may take before somebody asks who leads.
 	lateAfter = 150 * time.Millisecond
-	// againAfter is the pause between two tries that were refused.
+	// againAfter is the pause between two tries at the same broker; with another leader clients do not wait (KIP-951).
 	againAfter = 5 * time.Millisecond
 )
 
@@ -231,6 +232,20 @@ func (r *router) byLeader(list []int) (led map[string][]int, orphans []int) {
 	return led, orphans
 }
 
+// allMoved reports whether every listed partition has another leader than led says.
+func (r *router) allMoved(list []int, led map[string][]int) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for addr, parts := range led {
+		for _, i := range parts {
+			if r.leaders[i] == addr && slices.Contains(list, i) {
+				return false
+			}
+		}
+	}
+	return !slices.ContainsFunc(list, func(i int) bool { return r.leaders[i] == "" })
+}
+
 func (r *router) leaderIs(i int, addr string) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -267,7 +282,7 @@ func (r *router) write(ctx context.Context, list []int, batch []byte) (refused i
 			refused++
 			begun := time.Now()
 			r.refresh(ctx)
-			if wait := againAfter - time.Since(begun); wait > 0 {
+			if wait := againAfter - time.Since(begun); wait > 0 && !r.allMoved(left, led) {
 				time.Sleep(wait)
 			}
 		}

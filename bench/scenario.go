@@ -4,7 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"os/exec"
+	"slices"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 )
 
 // Scenario is one load that is put on each target in turn.
@@ -17,6 +22,7 @@ type Scenario struct {
 	Alone  bool // Skein only
 	// Consume reads everything back after the load (catch-up), or beside it (Tail).
 	Consume, Tail bool
+	Groups        int // that read everything back at once, after Consume; 0: none do
 }
 
 // scenarios are the loads of the published table. seconds is how long each is measured.
@@ -29,7 +35,7 @@ func scenarios(seconds time.Duration) []Scenario {
 		return l
 	}
 	list := []Scenario{
-		{Name: "one-16k", About: "1 partition, 16 KiB batches", Topics: one, Load: base, Flush: true, Consume: true},
+		{Name: "one-16k", About: "1 partition, 16 KiB batches", Topics: one, Load: base, Flush: true, Consume: true, Groups: 4},
 		{Name: "one-64k", About: "1 partition, 64 KiB batches", Topics: one, Load: load(func(l *ProduceLoad) { l.Records = 64 })},
 		{Name: "one-1m", About: "1 partition, 1 MB batches", Topics: one, Load: load(func(l *ProduceLoad) { l.Records = 1000 })},
 		{Name: "rate-20", About: "1 partition, fixed 20 MB/s", Topics: one, Load: load(func(l *ProduceLoad) { l.Rate = 20e6 })},
@@ -51,25 +57,34 @@ func scenarios(seconds time.Duration) []Scenario {
 
 // Outcome is what one target did in one scenario.
 type Outcome struct {
-	Scenario   string  `json:"scenario"`
-	Target     string  `json:"target"`
-	MBps       float64 `json:"mbps"`
-	Latency    Latency `json:"latencyMs"`
-	CPUPerGB   float64 `json:"cpuSecondsPerGB"` // broker CPU while producing
-	DiskRatio  float64 `json:"diskBytesPerByte"`
-	RSS        int64   `json:"rssBytes"`
-	CatchUp    float64 `json:"catchUpMBps,omitempty"`
-	TailMBps   float64 `json:"tailMBps,omitempty"`
-	CreateSecs float64 `json:"createSeconds"`
-	WarmSecs   float64 `json:"warmSeconds"` // until the rate was steady
-	StartSecs  float64 `json:"startSeconds"`
+	Scenario   string    `json:"scenario"`
+	Target     string    `json:"target"`
+	MBps       float64   `json:"mbps"`
+	Latency    Latency   `json:"latencyMs"`
+	CPUPerGB   float64   `json:"cpuSecondsPerGB"` // broker CPU while producing
+	DiskRatio  float64   `json:"diskBytesPerByte"`
+	RSS        int64     `json:"rssBytes"`
+	CatchUp    float64   `json:"catchUpMBps,omitempty"` // the median of CatchUps
+	CatchUps   []float64 `json:"catchUpsMBps,omitempty"`
+	FanOut     float64   `json:"fanOutMBps,omitempty"` // of all groups that read everything back at once; the median of FanOuts
+	FanOuts    []float64 `json:"fanOutsMBps,omitempty"`
+	TailMBps   float64   `json:"tailMBps,omitempty"`
+	CreateSecs float64   `json:"createSeconds"`
+	WarmSecs   float64   `json:"warmSeconds"` // until the rate was steady
+	StartSecs  float64   `json:"startSeconds"`
 }
 
 // runScenario starts the target on an empty directory, creates the topics, loads it and stops it.
 func runScenario(ctx context.Context, t Target, s Scenario, base string) (out Outcome, err error) {
 	out = Outcome{Scenario: s.Name, Target: t.Name()}
+	if err := os.RemoveAll(base); err != nil { // also of other targets
+		return out, err
+	}
 	dir, err := freshDir(base, t.Name())
 	if err != nil {
+		return out, err
+	}
+	if err := allWritten(ctx, dir); err != nil { // what the target before left in the page cache is not this one's
 		return out, err
 	}
 	r, err := t.Start(ctx, dir)
@@ -150,6 +165,15 @@ func diskRests(ctx context.Context, usage func() (Usage, error)) error {
 	return nil
 }
 
+// allWritten has the kernel write what it holds back for a file system, and waits for it. What a process has written by the page cache
+// counts as its disk writes (Usage) when it is handed over, and reaches the disk half a minute later.
+func allWritten(ctx context.Context, dir string) error {
+	if out, err := exec.CommandContext(ctx, "sync", "-f", dir).CombinedOutput(); err != nil {
+		return fmt.Errorf("sync -f %s: %w: %s", dir, err, out)
+	}
+	return nil
+}
+
 // settle writes each partition once, unmeasured: in some brokers creation goes on in the background
 // after the answer (they refuse meanwhile), and first touches are slow in all.
 func settle(ctx context.Context, r *Running, s Scenario) error {
@@ -211,21 +235,52 @@ func measure(ctx context.Context, r *Running, s Scenario, out *Outcome) error {
 		out.TailMBps = tail.MBps()
 	}
 	if s.Consume {
-		return catchUp(ctx, r, s, p.AllBytes, out)
+		if out.CatchUp, out.CatchUps, err = catchUp(ctx, r, s, p.AllBytes, 1); err != nil {
+			return err
+		}
 	}
-	return nil
+	if s.Groups > 0 {
+		out.FanOut, out.FanOuts, err = catchUp(ctx, r, s, p.AllBytes, s.Groups)
+	}
+	return err
 }
 
-// catchUp reads everything that was written, from the start.
-func catchUp(ctx context.Context, r *Running, s Scenario, written int64, out *Outcome) error {
-	c, err := Consume(ctx, r.Addr, ConsumeLoad{Topics: s.Topics, Conns: min(4, s.Topics.total()), PerRequest: 100,
-		PartitionMax: 1 << 20, RequestMax: 50 << 20, Bytes: written, Time: 2 * time.Minute})
-	if err != nil {
-		return err
+// catchUps is how often everything is read back; the median of it is the figure.
+const catchUps = 3
+
+// catchUp has groups, all at once, read everything that was written from the start, each time on a disk at rest: a broker that
+// leaves its data in the page cache would otherwise be read while the kernel writes them, and whoever comes next would pay for it,
+// too. It returns what all of them got in MB/s: the median, and each time's.
+func catchUp(ctx context.Context, r *Running, s Scenario, written int64, groups int) (median float64, all []float64, err error) {
+	for range catchUps {
+		if err := allWritten(ctx, r.Dir); err != nil {
+			return 0, nil, err
+		}
+		if err := diskRests(ctx, r.Usage); err != nil {
+			return 0, nil, err
+		}
+		each := make([]Consumed, groups)
+		var reading errgroup.Group
+		begun := time.Now()
+		for i := range each {
+			reading.Go(func() (err error) {
+				each[i], err = Consume(ctx, r.Addr, ConsumeLoad{Topics: s.Topics, Conns: min(4, s.Topics.total()), PerRequest: 100,
+					PartitionMax: 1 << 20, RequestMax: 50 << 20, Bytes: written, Time: 2 * time.Minute})
+				return err
+			})
+		}
+		if err := reading.Wait(); err != nil {
+			return 0, nil, err
+		}
+		sum := Consumed{Elapsed: time.Since(begun)}
+		for _, c := range each {
+			if c.Bytes < written*99/100 {
+				return 0, nil, fmt.Errorf("catch-up: %d of %d bytes in %v", c.Bytes, written, c.Elapsed)
+			}
+			sum.Bytes += c.Bytes
+		}
+		all = append(all, sum.MBps())
 	}
-	if c.Bytes < written*99/100 {
-		return fmt.Errorf("catch-up: %d of %d bytes in %v", c.Bytes, written, c.Elapsed)
-	}
-	out.CatchUp = c.MBps()
-	return nil
+	slices.Sort(all)
+	return byRank(all, 50), all, nil
 }

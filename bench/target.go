@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -27,6 +28,7 @@ type Target interface {
 // Running is a broker process.
 type Running struct {
 	Addr    string
+	Dir     string // where its data is
 	PID     int
 	Started time.Duration // from exec to serving
 	stop    func(sig syscall.Signal) error
@@ -47,6 +49,12 @@ type Skein struct {
 	Args   []string
 }
 
+// environment is this process's without the variables that skein reads: what is measured depends on what the
+// report says, not on the shell that it was started from.
+func environment() []string {
+	return slices.DeleteFunc(os.Environ(), func(kv string) bool { return strings.HasPrefix(kv, "SKEIN_") })
+}
+
 // Name implements Target.
 func (Skein) Name() string { return "skein" }
 
@@ -57,6 +65,7 @@ func (Skein) TopicConfigs() map[string]string { return nil }
 func (s Skein) Start(ctx context.Context, dir string) (*Running, error) {
 	args := append([]string{"serve", "--data", dir, "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0"}, s.Args...)
 	cmd := exec.Command(s.Binary, args...)
+	cmd.Env = environment()
 	var trouble bytes.Buffer
 	cmd.Stderr = &trouble
 	out, err := cmd.StdoutPipe()
@@ -67,7 +76,7 @@ func (s Skein) Start(ctx context.Context, dir string) (*Running, error) {
 	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("start skein: %w", err)
 	}
-	r := &Running{PID: cmd.Process.Pid}
+	r := &Running{PID: cmd.Process.Pid, Dir: dir}
 	r.stop = func(sig syscall.Signal) error {
 		if err := cmd.Process.Signal(sig); err != nil {
 			return err
@@ -132,7 +141,7 @@ func (k Kafka) Start(ctx context.Context, dir string) (*Running, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &Running{Addr: strings.TrimSpace(out), Started: time.Since(begun)}
+	r := &Running{Addr: strings.TrimSpace(out), Dir: dir, Started: time.Since(begun)}
 	out, err = k.script(ctx, "status", "-p", port)
 	if err != nil {
 		return nil, err

@@ -20,7 +20,7 @@ import (
 // visible. acks=1 and acks=all are the same; acks=0 takes the same path and gets no answer, but like Kafka's a
 // connection whose acks=0 request fails is closed. The request's timeout is not used: a commit takes milliseconds, or
 // the log is given up. Topics are never created here (Metadata does that). Transactional batches are refused until
-// transactions are served.
+// transactions are served. A disk that runs full slows its producers down (throttle.go).
 //
 // v0 to v2 (message formats 0 and 1), which Apache Kafka 4 advertises but no longer serves, are served.
 //
@@ -88,6 +88,8 @@ func (c *conn) produce(ctx context.Context, in inbound, body []byte) error {
 	c.drainPipeline(maxPipelined - 1)
 	j.noReply = j.req.Acks == 0
 	j.prepare(ctx)
+	c.mute = j.throttle()
+	j.resp.ThrottleMillis = int32(c.mute.Milliseconds())
 	j.left.Store(int32(len(j.logs)) + 1)
 	c.enqueue(j)
 	for i := range j.logs {

@@ -17,7 +17,7 @@ import (
 // CreateTopics (key 19), v0 to v7.
 //
 // The answer comes when every partition takes writes, wherever it is, as clients produce the moment they have it, or
-// after a second if a broker does not answer; Apache Kafka answers before. Any replication factor is accepted and stored: a partition has one copy, and the
+// after a second if a broker does not answer or cannot be reached; Apache Kafka answers before. Any replication factor is accepted and stored: a partition has one copy, and the
 // factor is how many replicas are shown (replicas.go). The brokers of a manual assignment must be of the cluster, and one of each alive;
 // the first is the owner at first, if it lives. A topic may be created with 10,000 partitions, as in Kafka, and
 // a request may ask for 100,000 in all and 10,000 topics, where Kafka takes 10,000 partitions. Two names of one request that collide are refused.

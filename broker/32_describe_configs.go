@@ -14,7 +14,8 @@ import (
 //
 // Every config that Skein knows, whether it takes effect or is only stored (docs/configs.md), with its source, synonyms
 // and documentation. Broker "" lists the dynamic defaults of the cluster. There are no broker loggers. One answer has at
-// most half a million configs (15,000 whole topics): resources beyond that are a POLICY_VIOLATION.
+// most half a million configs (15,000 whole topics), where a resource without any counts as one: resources beyond that are a
+// POLICY_VIOLATION.
 //
 //	v1  source and synonyms   v3  type and documentation   v4  flexible
 var describeConfigs = handler{
@@ -25,7 +26,7 @@ var describeConfigs = handler{
 // maxDescribed configs are in one answer: a resource costs a request ten bytes, and an answer thousands.
 const maxDescribed = 500_000
 
-func (b *Broker) handleDescribeConfigs(_ context.Context, rq *request) kmsg.Response {
+func (b *Broker) handleDescribeConfigs(ctx context.Context, rq *request) kmsg.Response {
 	req := rq.body.(*kmsg.DescribeConfigsRequest)
 	resp := req.ResponseKind().(*kmsg.DescribeConfigsResponse)
 	described := 0
@@ -35,7 +36,7 @@ func (b *Broker) handleDescribeConfigs(_ context.Context, rq *request) kmsg.Resp
 		out.ResourceType, out.ResourceName = r.ResourceType, r.ResourceName
 		var entries []kconfig.Entry
 		err := refuse(protocol.CodePolicyViolation, "Too many configs in one answer; ask for fewer resources at once.")
-		if described < maxDescribed {
+		if described < b.maxDescribed && ctx.Err() == nil {
 			entries, err = b.describeResource(int8(r.ResourceType), r.ResourceName)
 		}
 		out.ErrorCode, out.ErrorMessage = errorCode(err), errorMessage(err)
@@ -48,7 +49,7 @@ func (b *Broker) handleDescribeConfigs(_ context.Context, rq *request) kmsg.Resp
 				out.Configs = append(out.Configs, describedConfig(e, req))
 			}
 		}
-		described += len(out.Configs)
+		described += max(1, len(out.Configs))
 		resp.Resources = append(resp.Resources, out)
 	}
 	return resp

@@ -18,8 +18,8 @@ import (
 // older runs are read where they are. The rest of the list is what tools are shown as its replicas (replicas.go); there is
 // one copy, whatever it says. Only this partition moves: unless it is alone in its placement group, or all of the group goes to
 // the same broker, it is given another group first (reassign.go). The group it ends up in is pinned to the broker.
-// The answer waits two seconds for the moves, which take milliseconds; what is not done then is written into the map and goes
-// on in the broker that was asked, or in another one when that ends. Every broker lists it (ListPartitionReassignments), and
+// The order is written into the map first, in the place of an older one. The answer waits two seconds for the moves, which take
+// milliseconds; what is not done then goes on in the broker that was asked, or in another one when that ends. Every broker lists it (ListPartitionReassignments), and
 // ends it for a null list of brokers: the partition stays where it was, or goes back.
 //
 //	v1  whether the replication factor may change (KIP-860)

@@ -278,18 +278,38 @@ func TestAdminLimits(t *testing.T) {
 	if err != nil || !errors.Is(made["t0"].Err, kerr.PolicyViolation) {
 		t.Errorf("%d topics at once: %v %v", len(names), err, made["t0"].Err)
 	}
+	if c.b.maxDescribed != maxDescribed {
+		t.Errorf("%d configs in an answer, want %d", c.b.maxDescribed, maxDescribed)
+	}
+	const whole = 10
+	c.b.maxDescribed = whole * len(kconfig.Defs(kconfig.KindGroup)) // half a million take seconds of the race detector's
 	req := kmsg.NewPtrDescribeConfigsRequest()
-	for range maxDescribed/len(kconfig.Defs(kconfig.KindGroup)) + 10 {
-		r := kmsg.NewDescribeConfigsRequestResource()
-		r.ResourceType, r.ResourceName = kmsg.ConfigResourceTypeGroupConfig, "g"
-		req.Resources = append(req.Resources, r)
+	ask := kmsg.NewDescribeConfigsRequestResource()
+	ask.ResourceType, ask.ResourceName = kmsg.ConfigResourceTypeGroupConfig, "g"
+	for range whole + 10 {
+		req.Resources = append(req.Resources, ask)
 	}
 	resp, err := req.RequestWith(ctx, c.client())
 	if err != nil {
 		t.Fatal(err)
 	}
-	if last := resp.Resources[len(resp.Resources)-1]; last.ErrorCode != kerr.PolicyViolation.Code {
-		t.Errorf("the last of %d resources: code %d", len(resp.Resources), last.ErrorCode)
+	if len(resp.Resources) != whole+10 {
+		t.Errorf("%d resources in the answer, want %d", len(resp.Resources), whole+10)
+	}
+	for i, r := range resp.Resources {
+		if refused := r.ErrorCode == kerr.PolicyViolation.Code; refused != (i >= whole) || refused != (len(r.Configs) == 0) {
+			t.Errorf("resource %d of %d: code %d, %d configs", i, len(resp.Resources), r.ErrorCode, len(r.Configs))
+		}
+	}
+	ask.ConfigNames = []string{"no.such.config"}
+	req.Resources = slices.Repeat([]kmsg.DescribeConfigsRequestResource{ask}, c.b.maxDescribed+1)
+	if resp, err = req.RequestWith(ctx, c.client()); err != nil {
+		t.Fatal(err)
+	}
+	for i, r := range resp.Resources {
+		if (r.ErrorCode == kerr.PolicyViolation.Code) != (i == c.b.maxDescribed) || len(r.Configs) != 0 {
+			t.Errorf("resource %d of %d, of which nothing is wanted: code %d, %d configs", i, len(resp.Resources), r.ErrorCode, len(r.Configs))
+		}
 	}
 	dirs := kmsg.NewPtrDescribeLogDirsRequest()
 	if _, err := adm.CreateTopic(ctx, 2, 1, nil, "y"); err != nil {

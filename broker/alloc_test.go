@@ -24,8 +24,8 @@ func TestProduceAllocations(t *testing.T) {
 	for range 50 {
 		roundTrip()
 	}
-	if got := testing.AllocsPerRun(300, roundTrip); got > 8 {
-		t.Errorf("%v allocations for a request of 16 batches, want at most 8", got)
+	if got := allocations(roundTrip); got > 4 {
+		t.Errorf("%v allocations for a request of 16 batches, want at most 4", got)
 	} else {
 		t.Logf("%v allocations for a request of 16 batches", got)
 	}
@@ -46,9 +46,19 @@ func TestFetchAllocations(t *testing.T) {
 	for range 50 {
 		roundTrip()
 	}
-	if got := testing.AllocsPerRun(300, roundTrip); got > 24 {
-		t.Errorf("%v allocations for a request of 4 partitions, want at most 24", got)
+	if got := allocations(roundTrip); got > 14 {
+		t.Errorf("%v allocations for a request of 4 partitions, want at most 14", got)
 	} else {
 		t.Logf("%v allocations for a request of 4 partitions", got)
 	}
+}
+
+// allocations is what one call allocates by itself. What etcd, raft and timers allocate beside it is counted with it, the more the
+// longer a call takes, so the least of several counts is it.
+func allocations(call func()) float64 {
+	least := testing.AllocsPerRun(30, call)
+	for range 19 {
+		least = min(least, testing.AllocsPerRun(30, call))
+	}
+	return least
 }

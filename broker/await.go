@@ -5,8 +5,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/skeinmq/skein/broker/host"
 	"github.com/skeinmq/skein/internal/ident"
-	"github.com/skeinmq/skein/internal/peer/peerpb"
 	"github.com/skeinmq/skein/queuemapper"
 )
 
@@ -19,25 +19,24 @@ const (
 )
 
 // awaitPeers waits until the other live brokers act on a map of at least the revision, so that a client that goes on
-// with any of them finds what it has just been told. Those that do not answer within peersPatience do so later.
+// with any of them finds what it has just been told. One that cannot be reached is waited for like one that does not answer: a
+// connection that is being made, or was lost, says nothing about who reaches that broker. What takes longer than peersPatience
+// comes later.
 func (b *Broker) awaitPeers(ctx context.Context, revision int64) {
 	if b.cfg.Peers == nil || revision == 0 {
 		return
 	}
-	ctx, cancel := context.WithTimeout(ctx, peersPatience)
+	patient, cancel := context.WithTimeout(ctx, peersPatience)
 	defer cancel()
+	peers := host.Peers{Conns: b.cfg.Peers}
 	var calls sync.WaitGroup
 	for r := range b.store.Map().Brokers() {
 		if r.ID == b.cfg.ID {
 			continue
 		}
 		calls.Go(func() {
-			conn, err := b.cfg.Peers.Conn(r.ID)
-			if err == nil {
-				_, err = peerpb.NewOwnerClient(conn).AwaitMap(ctx, &peerpb.AwaitMapRequest{Revision: revision})
-			}
-			if err != nil {
-				b.log.Debug("await the map at another broker", "broker", r.ID, "revision", revision, "error", err)
+			if err := peers.AwaitMap(patient, r.ID, revision); err != nil && ctx.Err() == nil {
+				b.log.Warn("await the map at another broker", "broker", r.ID, "revision", revision, "error", err)
 			}
 		})
 	}

@@ -67,12 +67,19 @@ type Config struct {
 	// ReportChanged is told that what Draining says has changed; optional.
 	ReportChanged func()
 
+	// Leaderless reports that no active controller is known: nobody takes brokers out of the map that have died; nil: never.
+	Leaderless func() bool
+	// Silent lists those of the brokers that do not answer within a second; nil: none.
+	Silent func(ctx context.Context, who []ident.Broker) []ident.Broker
+
 	// Static are the broker's own configs by Kafka name, from the config file, flags and environment.
 	Static map[string]string
 
 	MemoryBytes    int64 // budget for requests and responses in flight; default 512 MiB
 	MaxConnections int   // default 20,000
 	DrainTimeout   time.Duration
+	// ThrottleMost is the longest that a producer's connection is not read at a time while the disk runs full; default 1 s.
+	ThrottleMost time.Duration
 
 	Logger     *slog.Logger
 	Registerer prometheus.Registerer
@@ -99,13 +106,16 @@ type Broker struct {
 	server       *server
 	sessions     *sessions
 	told         atomic.Int64 // entries of all connections' told
+	muted        atomic.Int64 // connections that are not read for now
 	marks        ownersMarks
+	lost         lostRanges
 	metrics      *metrics
 
 	// Limits that hold from the start on.
 	maxRequest    int32
 	fetchMaxBytes int
 	idleTimeout   time.Duration
+	maxDescribed  int // a test sets it lower
 
 	current atomic.Pointer[kconfig.BrokerConfig] // configs in force
 	gone    gone
@@ -143,7 +153,7 @@ func New(cfg Config) (*Broker, error) {
 	cfg = cfg.withDefaults()
 	b := &Broker{
 		cfg: cfg, log: cfg.Logger, store: cfg.Store, ids: cfg.ProducerIDs, rows: &handlers,
-		hosted: make(map[ident.Log]*hostedLog), ready: make(chan struct{}),
+		hosted: make(map[ident.Log]*hostedLog), ready: make(chan struct{}), maxDescribed: maxDescribed,
 	}
 	b.life, b.endLife = context.WithCancel(context.Background())
 	b.table.init()
@@ -212,6 +222,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.DrainTimeout == 0 {
 		c.DrainTimeout = 10 * time.Second
+	}
+	if c.ThrottleMost == 0 {
+		c.ThrottleMost = throttleMost
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)

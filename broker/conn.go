@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"net/netip"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -37,6 +38,7 @@ type conn struct {
 	b      *Broker
 	nc     net.Conn
 	cancel context.CancelCauseFunc
+	addr   netip.Addr // of the peer, if it has one
 
 	// Owned by the reading goroutine.
 	header    protocol.RequestHeader
@@ -44,6 +46,7 @@ type conn struct {
 	nextLen   int
 	readUntil time.Time // read deadline in force
 	ahead     chan error
+	mute      time.Duration // how long nothing is read after the request at hand
 
 	// Owned by whoever writes: the reading goroutine while the pipeline is empty, else its writer.
 	writeUntil time.Time
@@ -128,6 +131,7 @@ func (c *conn) readRequests(ctx context.Context) error {
 		if err := c.dispatch(ctx, inbound{buf: in, frame: in.b[:size], reserved: reserved}); err != nil {
 			return err
 		}
+		c.rest(ctx)
 		if c.stopping.Load() {
 			return errShutdown
 		}

@@ -136,16 +136,17 @@ func TestCoordinatorMoves(t *testing.T) {
 	}
 	const name = "readers"
 	p := coordinator.Partition(name)
-	static := cs[0].reader(name, "read", kgo.InstanceID("static"))
-	dynamic := cs[1].reader(name, "read")
-	eventually(t, "two share", func() bool { return static.partitions() == 2 && dynamic.partitions() == 2 })
+	often := kgo.HeartbeatInterval(10 * time.Millisecond) // a heartbeat is more often than a commit the first to meet a coordinator
+	static := cs[0].reader(name, "read", often, kgo.InstanceID("static"))
+	dynamic := cs[1].reader(name, "read", often)
+	eventually(t, "two share", func() bool { return settled(2, static, dynamic) })
 	load := startLoad(t, cs[0], "read", 4) // only now: what was read before its partition went to the other one is read twice
 	rejoins := func() int { return static.joined() + dynamic.joined() }
 	before := rejoins()
 	adm := kadm.NewClient(cs[2].client())
 	committed := map[int32]int64{}
 	look := func() bool {
-		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second) // as long as eventually
 		defer cancel()
 		got, err := adm.FetchOffsets(ctx, name)
 		if err != nil {
@@ -164,12 +165,18 @@ func TestCoordinatorMoves(t *testing.T) {
 		})
 		return grown > 0
 	}
+	// Whoever is told to join again by the first answer does so before it sends another heartbeat.
+	heard := func(by ident.Broker) {
+		was, also := static.heard(by), dynamic.heard(by)
+		eventually(t, "both are heard", func() bool { return static.heard(by) >= was+2 && dynamic.heard(by) >= also+2 })
+	}
 	at := 0
 	for round := range 8 {
 		to := (at + 1 + round%2) % 3
 		moveCoordinators(t, cs[at], cs[to], p)
 		at = to
 		eventually(t, fmt.Sprintf("commits go on in round %d", round), look)
+		heard(cs[at].id)
 	}
 	listed, err := adm.ListGroups(t.Context())
 	if err != nil || len(listed.Groups()) != 1 {

@@ -82,6 +82,27 @@ func TestAdminAnywhere(t *testing.T) {
 	}
 }
 
+// TestAdminAwaitsConnection makes a topic when the first connection to the owner comes to nothing: the answer waits for the next one.
+func TestAdminAwaitsConnection(t *testing.T) {
+	cs := startBrokers(t, 2, 1, Config{})
+	owner, other := cs[0], cs[1]
+	peers := other.peers
+	peers.mu.Lock()
+	peers.onRefused = peers.allow
+	peers.mu.Unlock()
+	peers.refuse(1)
+	at := other.dial()
+	auto := metadataRequest("made")
+	auto.AllowAutoTopicCreation = true
+	if got := at.ask(auto).(*kmsg.MetadataResponse).Topics[0]; got.ErrorCode != 0 {
+		t.Fatalf("create on demand: code %d", got.ErrorCode)
+	}
+	made := other.b.store.Map().Topic("made").Revision
+	if !slices.ContainsFunc(peers.asked(owner.id, "AwaitMap"), func(rq any) bool { return rq.(*peerpb.AwaitMapRequest).Revision >= made }) {
+		t.Error("the owner was not waited for")
+	}
+}
+
 func metadataRequest(topic string) *kmsg.MetadataRequest {
 	req := kmsg.NewPtrMetadataRequest()
 	req.SetVersion(12)

@@ -110,13 +110,16 @@ func (b *Broker) leavers(m *queuemapper.Map) []protocol.NodeEndpoint {
 }
 
 // controllerID is the active controller, if it is alive; every broker serves every administrative request, so it may
-// as well be this one.
+// as well be this one. Without a majority of voters the map goes on naming the last one, which may be dead.
 func (b *Broker) controllerID(m *queuemapper.Map) int32 {
-	if c := m.Controller(); c.Term > 0 && m.Broker(c.Broker) != nil {
+	if c := m.Controller(); c.Term > 0 && m.Broker(c.Broker) != nil && !b.leaderless() {
 		return int32(c.Broker)
 	}
 	return int32(b.cfg.ID)
 }
+
+// leaderless reports that no active controller is known: the map may name brokers as live that are not.
+func (b *Broker) leaderless() bool { return b.cfg.Leaderless != nil && b.cfg.Leaderless() }
 
 // coordinatorNode is the broker that coordinates one partition of __consumer_offsets, and the epoch in which it does.
 func (b *Broker) coordinatorNode(m *queuemapper.Map, index int32) (protocol.NodeEndpoint, ident.Epoch, bool) {

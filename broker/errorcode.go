@@ -39,8 +39,10 @@ func codeOf(err error) protocol.Code {
 		return protocol.CodeNotLeaderOrFollower // cut off in the middle: ask somebody else
 	case errors.Is(err, commitlog.ErrPoisoned), errors.Is(err, commitlog.ErrFull):
 		return protocol.CodeKafkaStorageError
-	case errors.Is(err, commitlog.ErrCorrupt), errors.Is(err, runs.ErrAway), errors.Is(err, runs.ErrMissing):
+	case errors.Is(err, runs.ErrAway), errors.Is(err, runs.ErrMissing):
 		return protocol.CodeKafkaStorageError
+	case errors.Is(err, commitlog.ErrCorrupt): // not one that clients retry in silence: asking again does not mend the disk
+		return protocol.CodeCorruptMessage
 	case errors.Is(err, commitlog.ErrOutOfRange):
 		return protocol.CodeOffsetOutOfRange
 	case errors.Is(err, commitlog.ErrSequence):

@@ -119,6 +119,10 @@ func (b *Broker) hostedRun(m *queuemapper.Map, rec *queuemapper.Topic, f *fetchP
 	if !ok || run.Open {
 		return nil, 0
 	}
+	next, end := m.Readable(f.p.id(), run, from)
+	if next > from {
+		return nil, 0 // lost: the owner says so
+	}
 	host := b.hosted[run.Log]
 	if host == nil {
 		return nil, 0
@@ -127,5 +131,5 @@ func (b *Broker) hostedRun(m *queuemapper.Map, rec *queuemapper.Topic, f *fetchP
 	if !ok {
 		return nil, 0
 	}
-	return q, min(run.End, q.HighWatermark())
+	return q, min(end, q.HighWatermark())
 }

@@ -15,8 +15,8 @@ import (
 )
 
 // readRun reads from the run that holds the offset: the open one, or an older one in a log of this broker. Where nothing
-// was ever written, below the end of a run that was sealed at its ceiling, it goes on to what follows. When there is
-// nothing as yet, or it is out of reach, an empty batch brings the reader there.
+// was ever written, below the end of a run that was sealed at its ceiling, and where a disk has lost what was, it goes on
+// to what follows. When there is nothing as yet, or it is out of reach, an empty batch brings the reader there.
 func (b *Broker) readRun(ctx context.Context, p *partition, open *openRun, opt commitlog.ReadOptions, dst *commitlog.Records) error {
 	from := opt.From
 	err := b.readPast(ctx, p, open, &opt, dst)
@@ -37,10 +37,18 @@ func (b *Broker) readRun(ctx context.Context, p *partition, open *openRun, opt c
 // readPast is readRun without the empty batch. It moves opt.From past what holds nothing.
 func (b *Broker) readPast(ctx context.Context, p *partition, open *openRun, opt *commitlog.ReadOptions, dst *commitlog.Records) error {
 	for opt.From < open.queue.Start() {
-		run, ok := b.store.Map().Locate(p.topic.newest(), p.index, opt.From)
+		m := b.store.Map()
+		run, ok := m.Locate(p.topic.newest(), p.index, opt.From)
 		if !ok {
 			return commitlog.ErrOutOfRange
 		}
+		next, end := m.Readable(p.id(), run, opt.From)
+		if next > opt.From {
+			b.lost.pass(b, p, run, opt.From, next)
+			opt.From = next
+			continue
+		}
+		run.End = end
 		err := b.readOlder(ctx, p, run, opt, dst)
 		if errors.Is(err, runs.ErrAway) && b.skips(p, run.Log) && opt.From < opt.To {
 			b.metrics.skipped.Inc()

@@ -11,6 +11,9 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/skeinmq/skein/internal/ident"
 )
 
 // groupReader is one member that notes what it reads, commits it, and what it is assigned.
@@ -18,10 +21,12 @@ type groupReader struct {
 	cl   *kgo.Client
 	stop func()
 
-	mu       sync.Mutex
-	seen     map[string]int
-	assigned map[int32]bool
-	rejoins  int
+	mu         sync.Mutex
+	seen       map[string]int
+	assigned   map[int32]bool
+	rejoins    int
+	generation int32                // of the group, when it was given partitions last
+	beats      map[ident.Broker]int // heartbeats that were answered, by who did
 }
 
 // joined is how many times it was given partitions, none included.
@@ -31,15 +36,49 @@ func (r *groupReader) joined() int {
 	return r.rejoins
 }
 
+// settled says whether every member has n partitions, and was given them, or left with them, in one generation of the group.
+// Numbers alone do not say that a rebalance is over: a member that has handed its share on has the right one from then on,
+// and is told of the generation in which the others get it later than they may be.
+func settled(n int, members ...*groupReader) bool {
+	generations := make(map[int32]bool)
+	for _, r := range members {
+		r.mu.Lock()
+		complete := len(r.assigned) == n
+		generations[r.generation] = true
+		r.mu.Unlock()
+		if !complete {
+			return false
+		}
+	}
+	return len(generations) == 1
+}
+
+// OnBrokerE2E implements kgo.HookBrokerE2E.
+func (r *groupReader) OnBrokerE2E(by kgo.BrokerMetadata, key int16, e2e kgo.BrokerE2E) {
+	if e2e.Err() == nil && key == kmsg.Heartbeat.Int16() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.beats[ident.Broker(by.NodeID)]++
+	}
+}
+
+// heard is how many of its heartbeats the broker has answered.
+func (r *groupReader) heard(by ident.Broker) int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.beats[by]
+}
+
 func (c *cluster) reader(group, topic string, opts ...kgo.Opt) *groupReader {
 	c.t.Helper()
-	r := &groupReader{seen: map[string]int{}, assigned: map[int32]bool{}}
+	r := &groupReader{seen: map[string]int{}, assigned: map[int32]bool{}, beats: map[ident.Broker]int{}}
 	change := func(add bool) func(context.Context, *kgo.Client, map[string][]int32) {
-		return func(_ context.Context, _ *kgo.Client, m map[string][]int32) {
+		return func(_ context.Context, cl *kgo.Client, m map[string][]int32) {
 			r.mu.Lock()
 			defer r.mu.Unlock()
 			if add {
 				r.rejoins++
+				_, r.generation = cl.GroupMetadata()
 			}
 			for _, p := range m[topic] {
 				if add {
@@ -54,6 +93,7 @@ func (c *cluster) reader(group, topic string, opts ...kgo.Opt) *groupReader {
 		kgo.ConsumerGroup(group), kgo.ConsumeTopics(topic), kgo.HeartbeatInterval(100 * time.Millisecond), kgo.MetadataMinAge(50 * time.Millisecond),
 		kgo.OnPartitionsAssigned(change(true)), kgo.OnPartitionsRevoked(change(false)), kgo.OnPartitionsLost(change(false)),
 		kgo.AutoCommitInterval(100 * time.Millisecond), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
+		kgo.WithHooks(r),
 	}, opts...)
 	r.cl = c.client(opts...)
 	ctx, cancel := context.WithCancel(c.t.Context())
@@ -183,7 +223,7 @@ func TestGroupStatic(t *testing.T) {
 		return c.reader("g", "orders", kgo.InstanceID(id), kgo.SessionTimeout(20*time.Second))
 	}
 	one, two := start("i1"), start("i2")
-	eventually(t, "two share", func() bool { return one.partitions() == 2 && two.partitions() == 2 })
+	eventually(t, "two share", func() bool { return settled(2, one, two) })
 	adm := kadm.NewClient(c.client())
 	before := one.joined()
 	two.stop() // a static member does not leave

@@ -17,10 +17,12 @@ type metrics struct {
 	bytesOut  prometheus.Counter
 	malformed prometheus.Counter
 	refused   prometheus.Counter
+	throttled prometheus.Counter
 
 	sessionsEvicted prometheus.Counter
 	retained        prometheus.Counter
 	skipped         prometheus.Counter
+	lost            prometheus.Counter
 
 	redirected  prometheus.Counter
 	sentBack    prometheus.Counter
@@ -59,9 +61,11 @@ func newMetrics(reg prometheus.Registerer, b *Broker) *metrics {
 		bytesOut:        prometheus.NewCounter(prometheus.CounterOpts{Name: "skein_broker_sent_bytes_total", Help: "Bytes of answers written to clients."}),
 		malformed:       prometheus.NewCounter(prometheus.CounterOpts{Name: "skein_broker_malformed_requests_total", Help: "Connections closed because of bytes that are not a request served here."}),
 		refused:         prometheus.NewCounter(prometheus.CounterOpts{Name: "skein_broker_refused_connections_total", Help: "Connections refused for a limit."}),
+		throttled:       prometheus.NewCounter(prometheus.CounterOpts{Name: "skein_broker_throttled_seconds_total", Help: "Time for which producers' connections were not to be read as the disk runs full, all together."}),
 		sessionsEvicted: prometheus.NewCounter(prometheus.CounterOpts{Name: "skein_broker_fetch_sessions_evicted_total", Help: "Fetch sessions ended to make room."}),
 		retained:        prometheus.NewCounter(prometheus.CounterOpts{Name: "skein_broker_retention_moves_total", Help: "Log starts moved by retention."}),
 		skipped:         prometheus.NewCounter(prometheus.CounterOpts{Name: "skein_broker_skipped_reads_total", Help: "Reads that went on behind records out of reach, as failover.read=skip says."}),
+		lost:            prometheus.NewCounter(prometheus.CounterOpts{Name: "skein_broker_lost_reads_total", Help: "Reads that went on behind records that are lost, as the map says."}),
 		redirected:      prometheus.NewCounter(prometheus.CounterOpts{Name: "skein_broker_redirected_reads_total", Help: "Consumers sent to the broker that has the older records which they read (skein.read.redirect)."}),
 		sentBack:        prometheus.NewCounter(prometheus.CounterOpts{Name: "skein_broker_sent_back_reads_total", Help: "Consumers sent back from here to the owner, as this broker has nothing more for them."}),
 		hostedBytes:     prometheus.NewCounter(prometheus.CounterOpts{Name: "skein_broker_hosted_read_bytes_total", Help: "Bytes of records that consumers read here in partitions of other brokers."}),
@@ -85,7 +89,7 @@ func newMetrics(reg prometheus.Registerer, b *Broker) *metrics {
 	if reg == nil {
 		return m
 	}
-	reg.MustRegister(latency, requests, m.bytesIn, m.bytesOut, m.malformed, m.refused, m.sessionsEvicted, m.retained, m.skipped,
+	reg.MustRegister(latency, requests, m.bytesIn, m.bytesOut, m.malformed, m.refused, m.throttled, m.sessionsEvicted, m.retained, m.skipped, m.lost,
 		m.redirected, m.sentBack, m.hostedBytes)
 	gauge := func(name, help string, f func() float64) {
 		reg.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
@@ -94,6 +98,8 @@ func newMetrics(reg prometheus.Registerer, b *Broker) *metrics {
 	}
 	gauge("skein_broker_connections", "Client connections.", func() float64 { return float64(b.server.len()) })
 	gauge("skein_broker_connections_limit", "Client connections that are allowed.", func() float64 { return float64(b.maxConnections()) })
+	gauge("skein_broker_disk_pressure", "How much producers are slowed down as a disk of this broker runs full: 0 not at all, 1 when it refuses them.", b.pressure)
+	gauge("skein_broker_throttled_connections", "Producers' connections that are not read for now as the disk runs full.", func() float64 { return float64(b.muted.Load()) })
 	gauge("skein_broker_memory_bytes", "Bytes reserved for requests and answers in flight.", func() float64 { return float64(b.memory.used.Load() + b.answers.Load()) })
 	gauge("skein_broker_memory_limit_bytes", "The budget of those bytes.", func() float64 { return float64(b.memory.limit + b.answersLimit) })
 	gauge("skein_broker_memory_waiting", "Connections that are not read because the budget is spent.", func() float64 { return float64(b.memory.waiting.Load()) })
@@ -101,6 +107,7 @@ func newMetrics(reg prometheus.Registerer, b *Broker) *metrics {
 	gauge("skein_broker_fetch_session_partitions", "Partitions in all fetch sessions.", func() float64 { _, n := b.sessions.size(); return float64(n) })
 	gauge("skein_broker_absent_logs", "Logs of this broker that are in none of its data directories.", func() float64 { n, _ := b.unavailable(); return float64(n) })
 	gauge("skein_broker_unavailable_runs", "Runs of partitions in those logs: their offsets cannot be read.", func() float64 { _, n := b.unavailable(); return float64(n) })
+	gauge("skein_broker_away_runs", "Older runs of partitions that this broker owns, in logs that no live broker has: readers wait for them.", func() float64 { return float64(b.awayRuns()) })
 	gauge("skein_broker_lost_offsets", "Acknowledged offsets in logs of this broker that their disks no longer have.", func() float64 { return float64(b.lostOffsets()) })
 	return m
 }

@@ -30,7 +30,7 @@ type LogView struct {
 	ID        string       `json:"id"`
 	Broker    ident.Broker `json:"broker"`
 	Epoch     int64        `json:"epoch"`
-	State     string       `json:"state"` // open, sealed, absent (it is this broker's, but in none of its directories)
+	State     string       `json:"state"` // open, sealed, absent (its broker is live, and has it in none of its directories)
 	Here      bool         `json:"here"`  // in a directory of the answering broker
 	Groups    int          `json:"groups"`
 	Witnesses []int32      `json:"witnesses"` // brokers that witness it
@@ -70,7 +70,7 @@ type RunView struct {
 	End   ident.Offset `json:"end"`
 	Bytes int64        `json:"bytes"`
 	Here  bool         `json:"here"`  // in a directory of the answering broker
-	State string       `json:"state"` // open, sealed, unavailable (its log is in no directory of its broker, or that is away)
+	State string       `json:"state"` // open, sealed, unavailable (its log is in no directory of its broker, or that is away), lost (all of it is)
 	// Broker hosts the log. Bytes, and the end of an open run, are known of the answering broker's own logs only.
 	Broker ident.Broker `json:"broker"`
 	// Lost are ranges of offsets that were acknowledged and that the disk no longer has: [from, to).
@@ -86,6 +86,7 @@ func (b *Broker) OpsHandler() http.Handler {
 	mux.HandleFunc("GET /v1/map/topics/{topic}", b.serveTopicMap)
 	mux.HandleFunc("POST /v1/map/move", b.serveMove)
 	mux.HandleFunc("POST /v1/map/split", b.serveSplit)
+	mux.HandleFunc("POST /v1/map/lost", b.serveLost)
 	mux.HandleFunc("GET /v1/meta", b.serveMeta)
 	b.brokerOps(mux)
 	return mux
@@ -123,7 +124,7 @@ func (b *Broker) viewMap() MapView {
 		if h := b.hosted[l.ID]; h != nil {
 			st := h.log.Stats()
 			lv.Here, lv.DiskBytes, lv.FreeBytes = true, st.DiskBytes, st.FreeBytes
-		} else if l.Host == b.cfg.ID {
+		} else if l.Host == b.cfg.ID || m.Absent(l) {
 			lv.State = "absent"
 		}
 		v.Logs = append(v.Logs, lv)
@@ -166,11 +167,15 @@ func (b *Broker) viewPartition(m *queuemapper.Map, t *queuemapper.Topic, index i
 			rv.Lost = append(rv.Lost, [2]ident.Offset{lost.From, lost.To})
 		}
 		h := b.hosted[r.Log]
-		if l := m.Log(r.Log); l != nil {
+		l := m.Log(r.Log)
+		if l != nil {
 			rv.Broker = l.Host
-			if h == nil && (l.Host == b.cfg.ID || m.Broker(l.Host) == nil) {
-				rv.State = "unavailable"
-			}
+		}
+		if h == nil && (l == nil || l.Host == b.cfg.ID || !m.InService(l)) {
+			rv.State = "unavailable"
+		}
+		if next, _ := m.Readable(part, r, r.Start); !r.Open && next >= r.End {
+			rv.State = "lost"
 		}
 		if h == nil {
 			v.Runs = append(v.Runs, rv)
@@ -337,7 +342,7 @@ func (b *Broker) serveSplit(w http.ResponseWriter, rq *http.Request) {
 	}
 	v, err := b.splitPartition(rq.Context(), in.Topic, in.Partition, ident.Group(in.Group))
 	if err != nil {
-		http.Error(w, err.Error(), http.StatusBadRequest)
+		http.Error(w, err.Error(), http.StatusConflict)
 		return
 	}
 	writeJSON(w, MoveResult{Moves: []MoveView{v}})

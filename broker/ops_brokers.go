@@ -1,9 +1,11 @@
 package broker
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strconv"
 
 	"github.com/skeinmq/skein/internal/ident"
@@ -16,11 +18,13 @@ type BrokerView struct {
 	Address  string       `json:"address,omitempty"`
 	Internal string       `json:"internal,omitempty"`
 	Rack     string       `json:"rack,omitempty"`
-	// State: live; leaving (it moves its groups away, then ends); away (not registered). Drained is an operator's mark.
+	// State: live; leaving (it moves its groups away, then ends); does not answer (it is registered, and nobody leads who would
+	// take it out of the map); away (not registered). Drained is an operator's mark.
 	State   string `json:"state"`
 	Drained bool   `json:"drained"`
 	Full    bool   `json:"full"` // its disk is nearly full: it gets no new partitions
 	Logs    int    `json:"logs"`
+	Absent  int    `json:"absent"` // logs that it does not have, though it is live: they are in none of its directories
 	Groups  int    `json:"groups"` // that are open in its logs
 	Runs    int    `json:"runs"`   // sealed generations with records in its logs: what must be gone before it can be removed
 }
@@ -32,7 +36,11 @@ type BrokerResult struct {
 }
 
 func (b *Broker) brokerOps(mux *http.ServeMux) {
-	mux.HandleFunc("GET /v1/brokers", func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, b.viewBrokers()) })
+	mux.HandleFunc("GET /v1/brokers", func(w http.ResponseWriter, rq *http.Request) {
+		views := b.viewBrokers()
+		b.markSilent(rq.Context(), views)
+		writeJSON(w, views)
+	})
 	mux.HandleFunc("POST /v1/brokers/{id}/drain", func(w http.ResponseWriter, rq *http.Request) { b.serveDrain(w, rq, true) })
 	mux.HandleFunc("POST /v1/brokers/{id}/undrain", func(w http.ResponseWriter, rq *http.Request) { b.serveDrain(w, rq, false) })
 	mux.HandleFunc("DELETE /v1/brokers/{id}", b.serveRemoveBroker)
@@ -59,7 +67,11 @@ func (b *Broker) viewBrokers() []BrokerView {
 		}
 	}
 	for l := range m.Logs() {
-		view(l.Host).Logs++
+		v := view(l.Host)
+		v.Logs++
+		if m.Absent(l) {
+			v.Absent++
+		}
 	}
 	for g := range m.Groups() {
 		for i := range g.Generations {
@@ -75,6 +87,25 @@ func (b *Broker) viewBrokers() []BrokerView {
 		}
 	}
 	return views
+}
+
+// markSilent asks the brokers that the map has as live whether they are, when nobody leads who would take the dead out of it.
+func (b *Broker) markSilent(ctx context.Context, views []BrokerView) {
+	if b.cfg.Silent == nil || !b.leaderless() {
+		return
+	}
+	var who []ident.Broker
+	for _, v := range views {
+		if v.State != "away" && v.ID != b.cfg.ID {
+			who = append(who, v.ID)
+		}
+	}
+	silent := b.cfg.Silent(ctx, who)
+	for i := range views {
+		if slices.Contains(silent, views[i].ID) {
+			views[i].State = "does not answer"
+		}
+	}
 }
 
 // brokerOf reads the id in a request's path; false: it was refused.
@@ -130,7 +161,7 @@ func (b *Broker) serveRemoveBroker(w http.ResponseWriter, rq *http.Request) {
 		http.Error(w, fmt.Sprintf("remove broker %d: it runs: drain it, then stop it", v.ID), http.StatusConflict)
 		return
 	case v.Groups > 0 || v.Runs > 0:
-		http.Error(w, fmt.Sprintf("remove broker %d: %d groups and %d older generations live in its logs", v.ID, v.Groups, v.Runs), http.StatusConflict)
+		http.Error(w, fmt.Sprintf("remove broker %d: %d groups and %d older generations live in its logs; if its disk is gone for good: skein broker remove %d --lost", v.ID, v.Groups, v.Runs, v.ID), http.StatusConflict)
 		return
 	}
 	var removed []string

@@ -40,13 +40,17 @@ func (b *Broker) leaderOf(t *topic, index int32) (protocol.NodeEndpoint, protoco
 	return node, protocol.LeaderEpoch{NodeID: int32(log.Host), Epoch: int32(run.Generation.Epoch), Known: true}, ok
 }
 
-// runsFrom iterates a partition's runs that hold anything at or after from, in offset order; the open one is last. A
-// run whose log is nowhere is yielded as an error.
+// runsFrom iterates a partition's runs that hold anything at or after from, in offset order; the open one is last. One
+// whose log is nowhere is yielded as an error, unless nothing but lost records are left in it.
 func (b *Broker) runsFrom(p *partition, open *openRun, from ident.Offset) iter.Seq2[runs.Run, error] {
 	return func(yield func(runs.Run, error) bool) {
 		if from < open.queue.Start() {
-			for _, run := range b.store.Map().Runs(p.topic.newest(), p.index) {
+			m := b.store.Map()
+			for _, run := range m.Runs(p.topic.newest(), p.index) {
 				if run.Open || run.Generation == open.gen || run.End <= from {
+					continue
+				}
+				if next, _ := m.Readable(p.id(), run, max(run.Start, from)); next >= run.End {
 					continue
 				}
 				r, err := b.olderRun(p, run)

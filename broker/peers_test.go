@@ -28,6 +28,10 @@ type testPeers struct {
 	calls     []peerCall // of unary methods
 	// onSend is told of each message of a stream that a broker answers with, before it goes; nil: nobody is.
 	onSend func(id ident.Broker, method string) error
+	// onCall is told of each unary call that a broker gets, before it is answered; nil: nobody is.
+	onCall func(to ident.Broker, method string)
+	// onRefused is told of each connection that finds nobody; nil: nobody is.
+	onRefused func(to ident.Broker)
 }
 
 // refuse cuts a broker off: no new connection reaches it.
@@ -94,7 +98,11 @@ func (n *testPeers) serve(id ident.Broker, b *Broker) (stop func()) {
 		grpc.UnaryInterceptor(func(ctx context.Context, req any, info *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (any, error) {
 			n.mu.Lock()
 			n.calls = append(n.calls, peerCall{id, path.Base(info.FullMethod), req})
+			told := n.onCall
 			n.mu.Unlock()
+			if told != nil {
+				told(id, path.Base(info.FullMethod))
+			}
 			return handle(ctx, req)
 		}),
 		grpc.StreamInterceptor(func(service any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handle grpc.StreamHandler) error {
@@ -135,12 +143,18 @@ func (n *testPeers) Conn(id ident.Broker) (grpc.ClientConnInterface, error) {
 		return c, nil
 	}
 	c, err := grpc.NewClient("passthrough:///broker", grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithConnectParams(grpc.ConnectParams{Backoff: backoff.Config{BaseDelay: 10 * time.Millisecond, Multiplier: 1, MaxDelay: 10 * time.Millisecond}}),
+		grpc.WithConnectParams(grpc.ConnectParams{
+			Backoff:           backoff.Config{BaseDelay: 10 * time.Millisecond, Multiplier: 1, MaxDelay: 10 * time.Millisecond},
+			MinConnectTimeout: 20 * time.Second, // without it a connection has a backoff's time: too little on a busy machine
+		}),
 		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
 			n.mu.Lock()
-			ln := n.listeners[id]
+			ln, told := n.listeners[id], n.onRefused
 			n.mu.Unlock()
 			if ln == nil {
+				if told != nil {
+					told(id)
+				}
 				return nil, fmt.Errorf("broker %d is not there", id)
 			}
 			return ln.DialContext(ctx)

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -108,21 +107,16 @@ func (r *reassignments) end(e *reassignment) {
 	}
 }
 
-// reassign begins reassignments, waits a while for them, and leaves the rest to go on: it is in the map then, and does not
+// reassign begins reassignments, waits a while for them, and leaves the rest to go on: that is in the map, and does not
 // depend on this broker. It returns what could not be begun.
 func (b *Broker) reassign(ctx context.Context, begun []*reassignment) map[*reassignment]error {
 	if len(begun) == 0 {
 		return nil
 	}
-	var taken []*reassignment
-	m := b.store.Map()
 	for _, e := range begun {
 		b.reassigns.add(b.life, e)
-		if _, ok := m.Reassignment(e.id); ok {
-			taken = append(taken, e)
-		}
 	}
-	failed := b.noteReassignments(taken) // or another broker would go on with an older one
+	failed := b.noteReassignments(begun) // before the first step: whoever works on an older order sees it, or a newer one this
 	all := make(chan struct{})
 	b.reassigns.work.Go(func() {
 		defer close(all)
@@ -135,7 +129,6 @@ func (b *Broker) reassign(ctx context.Context, begun []*reassignment) map[*reass
 	case <-patience.C:
 	case <-ctx.Done():
 	}
-	maps.Copy(failed, b.noteReassignments(begun))
 	b.awaitPeers(ctx, b.store.Map().Revision())
 	return failed
 }
@@ -164,6 +157,8 @@ func (b *Broker) reassignRound(todo []*reassignment) (again []*reassignment) {
 	for _, r := range todo {
 		err := b.reassignOne(r)
 		switch {
+		case errors.Is(err, queuemapper.ErrSuperseded):
+			b.conclude(r)
 		case err == nil:
 			if there = append(there, r); len(there) == assignBatch {
 				record()
@@ -172,7 +167,7 @@ func (b *Broker) reassignRound(todo []*reassignment) (again []*reassignment) {
 			if !errors.Is(context.Cause(r.ctx), context.Canceled) {
 				b.log.Warn("reassign partition", "topic", r.topic, "partition", r.id.Index, "broker", r.to, "error", err)
 			}
-			b.reassigns.end(r)
+			b.conclude(r)
 		default:
 			b.log.Info("reassignment is tried again", "topic", r.topic, "partition", r.id.Index, "broker", r.to, "error", err)
 			again = append(again, r)
@@ -185,23 +180,21 @@ func (b *Broker) reassignRound(todo []*reassignment) (again []*reassignment) {
 // assignBatch is how many replica lists are written at a time.
 const assignBatch = 500
 
-// assign records the replica lists of partitions that arrived, and returns those for which that failed.
+// assign records the replica lists of partitions that arrived, for as long as that is what is wanted, and returns those for
+// which it failed.
 func (b *Broker) assign(there []*reassignment) (again []*reassignment) {
 	b.reassigns.step.Lock()
 	defer b.reassigns.step.Unlock()
-	lists := make(map[ident.Topic]map[int32][]ident.Broker)
+	orders := make(map[ident.Topic][]queuemapper.Order)
 	for _, r := range there {
 		if r.ctx.Err() == nil {
-			if lists[r.id.Topic] == nil {
-				lists[r.id.Topic] = make(map[int32][]ident.Broker)
-			}
-			lists[r.id.Topic][r.id.Index] = r.list
+			orders[r.id.Topic] = append(orders[r.id.Topic], b.order(r))
 		}
 	}
 	failed := make(map[ident.Topic]bool)
-	for topic, of := range lists {
+	for topic, of := range orders {
 		ctx, cancel := context.WithTimeout(b.life, reassignStep)
-		err := b.store.Assign(ctx, topic, of)
+		err := b.store.Fulfil(ctx, topic, of)
 		cancel()
 		if err != nil && !errors.Is(err, queuemapper.ErrNotFound) {
 			b.log.Info("record replicas", "topic", topic, "partitions", len(of), "error", err)
@@ -212,10 +205,34 @@ func (b *Broker) assign(there []*reassignment) (again []*reassignment) {
 		if failed[r.id.Topic] && r.ctx.Err() == nil {
 			again = append(again, r)
 		} else {
-			b.reassigns.end(r)
+			b.conclude(r) // or it is done
 		}
 	}
 	return again
+}
+
+// order is a reassignment as the map has it, if it is this broker's to work on.
+func (b *Broker) order(r *reassignment) queuemapper.Order {
+	return queuemapper.Order{
+		Partition:    r.id,
+		Reassignment: queuemapper.Reassignment{Replicas: r.list, From: r.from, Worker: b.cfg.ID, Incarnation: b.cfg.Incarnation},
+	}
+}
+
+// conclude ends a reassignment. One that is not done, and is not to be any more, may have had a step too many: that is undone.
+func (b *Broker) conclude(r *reassignment) {
+	b.reassigns.end(r)
+	m := b.store.Map()
+	if _, ok := m.Reassignment(r.id); ok || slices.Equal(m.Assignments(r.id.Topic).Of(r.id.Index), r.list) {
+		return // somebody brings it where another order says, or it is done
+	}
+	b.reassigns.work.Go(func() {
+		ctx, cancel := context.WithTimeout(b.life, reassignStep)
+		defer cancel()
+		if err := b.undoReassignment(ctx, r); err != nil {
+			b.log.Warn("take a partition back", "topic", r.topic, "partition", r.id.Index, "broker", r.to, "error", err)
+		}
+	})
 }
 
 // reassignOne takes a partition to its broker, by the newest map.
@@ -248,7 +265,7 @@ func (b *Broker) cancelReassignment(ctx context.Context, p ident.Partition) erro
 	return b.undoReassignment(ctx, r)
 }
 
-// undoReassignment takes a partition back to where it was, if it has left.
+// undoReassignment takes a partition back to where it was, if it has left: or where a later order has brought it and pinned it.
 func (b *Broker) undoReassignment(ctx context.Context, r *reassignment) error {
 	b.reassigns.step.Lock() // its step has ended
 	defer b.reassigns.step.Unlock()
@@ -258,11 +275,16 @@ func (b *Broker) undoReassignment(ctx context.Context, r *reassignment) error {
 	if !ok || log == nil || log.Host != r.to || r.from == r.to {
 		return nil
 	}
-	back, ok := openLogOf(m, r.from)
-	if !ok {
-		return refuse(protocol.CodeUnknownServerError, "The partition has arrived, and broker %d takes none back.", r.from)
+	home := r.from
+	pin, pinned := m.Pin(run.Generation.Group)
+	if pinned && pin.Broker != r.to {
+		home = pin.Broker
 	}
-	if pin, pinned := m.Pin(run.Generation.Group); pinned && pin.Broker == r.to {
+	back, ok := openLogOf(m, home)
+	if !ok {
+		return refuse(protocol.CodeUnknownServerError, "The partition has arrived, and broker %d takes none back.", home)
+	}
+	if pinned && pin.Broker == r.to {
 		if err := b.store.UnpinGroup(ctx, run.Generation.Group); err != nil {
 			return err
 		}
@@ -280,10 +302,12 @@ func (b *Broker) bring(ctx context.Context, r *reassignment) error {
 	switch {
 	case t == nil:
 		return fmt.Errorf("find topic %s: %w", r.topic, queuemapper.ErrNotFound)
+	case r.noted > 0 && !m.InForce(b.order(r)):
+		return queuemapper.ErrSuperseded
 	case !ok || log == nil:
 		return errors.New("the partition has no owner")
 	case log.Host == r.to:
-		return b.pin(ctx, run.Generation.Group, r.to)
+		return b.pin(ctx, run.Generation.Group, r)
 	}
 	target, ok := openLogOf(m, r.to)
 	if !ok {
@@ -298,21 +322,24 @@ func (b *Broker) bring(ctx context.Context, r *reassignment) error {
 		if err := b.askSplit(ctx, log.Host, r, into); err != nil {
 			return err
 		}
-		group = into
+		group, m = into, b.store.Map()
 	}
-	if err := b.askMove(ctx, b.store.Map(), group, target); err != nil {
+	if err := b.askMove(ctx, m, group, target); err != nil {
 		return err
 	}
-	return b.pin(ctx, group, r.to)
+	return b.pin(ctx, group, r)
 }
 
-// pin keeps a group where somebody wants it.
-func (b *Broker) pin(ctx context.Context, group ident.Group, to ident.Broker) error {
-	want := queuemapper.Pin{Broker: to}
+// pin keeps a group where somebody wants it. An election is no order: it brings a partition where the last one said.
+func (b *Broker) pin(ctx context.Context, group ident.Group, r *reassignment) error {
+	want := queuemapper.Pin{Broker: r.to}
 	if pin, ok := b.store.Map().Pin(group); ok && pin == want {
 		return nil
 	}
-	return b.store.PinGroup(ctx, group, want)
+	if r.noted == 0 {
+		return b.store.PinGroup(ctx, group, want)
+	}
+	return b.store.PinFor(ctx, group, b.order(r))
 }
 
 // wholeGroup reports whether all partitions of a group are on their way to a broker.
@@ -386,7 +413,8 @@ func openLogOf(m *queuemapper.Map, id ident.Broker) (best ident.Log, ok bool) {
 	return best, ok
 }
 
-// askMove has the owner of a group move it to a log, and returns when this broker knows.
+// askMove has the owner of a group move it to a log as the map has it, and returns when this broker knows. What reaches the owner
+// late, after other orders, changes nothing: the group's epoch is another one by then.
 func (b *Broker) askMove(ctx context.Context, m *queuemapper.Map, group ident.Group, to ident.Log) error {
 	g := m.Group(group)
 	if g == nil || g.Current() == nil {
@@ -399,13 +427,13 @@ func (b *Broker) askMove(ctx context.Context, m *queuemapper.Map, group ident.Gr
 	case log.ID == to:
 		return nil
 	case log.Host == b.cfg.ID:
-		return b.host.Move(ctx, []ident.Group{group}, to)[0].Err
+		return b.host.MoveAt(ctx, []ident.Group{group}, []ident.Epoch{g.Current().Epoch}, to)[0].Err
 	}
 	rpc, err := b.owner(log.Host)
 	if err != nil {
 		return err
 	}
-	reply, err := rpc.Move(ctx, &peerpb.MoveRequest{Groups: []int32{int32(group)}, To: to[:]})
+	reply, err := rpc.Move(ctx, &peerpb.MoveRequest{Groups: []int32{int32(group)}, Epochs: []int32{int32(g.Current().Epoch)}, To: to[:]})
 	if err != nil {
 		return fmt.Errorf("ask broker %d to move group %d: %w", log.Host, group, err)
 	}

@@ -11,9 +11,10 @@ import (
 	"github.com/skeinmq/skein/queuemapper"
 )
 
-// Reassignments that take longer than a client waits are in the map, each with the broker that works on it. When that one is
-// gone, the live broker with the lowest id puts itself in its place. Whoever cancels one takes it out of the map and the
-// partition back; the broker that worked on it notices, and makes sure that its last step is undone as well.
+// Reassignments are in the map until they are done, each with the broker that works on it. When that one is gone, the live
+// broker with the lowest id puts itself in its place. Whoever cancels one takes it out of the map and the partition back; the
+// broker that worked on it notices, and makes sure that its last step is undone as well. Who is asked for something else
+// replaces it: then the last step of the older order is undone if the newer one is done already, and by that one if not.
 
 // noteTime bounds the writing of reassignments into the map, lookEach how often the map is looked at for them.
 const (
@@ -139,13 +140,7 @@ func (b *Broker) lookAtReassignments(ctx context.Context, m *queuemapper.Map) bo
 	}
 	b.reassigns.mu.Unlock()
 	for _, r := range cancelled {
-		b.reassigns.work.Go(func() {
-			ctx, cancel := context.WithTimeout(b.life, reassignStep)
-			defer cancel()
-			if err := b.undoReassignment(ctx, r); err != nil {
-				b.log.Warn("take a partition back", "topic", r.topic, "partition", r.id.Index, "broker", r.from, "error", err)
-			}
-		})
+		b.conclude(r)
 	}
 	done := b.forgetReassignments(ctx, over)
 	return b.adopt(ctx, orphans) && done

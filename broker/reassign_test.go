@@ -24,13 +24,24 @@ func (c *cluster) owners(topic string) []ident.Broker {
 }
 
 func askReassign(c *cluster, ps ...reassigned) []kmsg.AlterPartitionAssignmentsResponseTopicPartition {
-	var out []kmsg.AlterPartitionAssignmentsResponseTopicPartition
+	c.t.Helper()
+	return sendReassign(c, ps...)()
+}
+
+// sendReassign asks, and returns what waits for the answer.
+func sendReassign(c *cluster, ps ...reassigned) (answer func() []kmsg.AlterPartitionAssignmentsResponseTopicPartition) {
+	c.t.Helper()
 	req := reassign(ps...)(nil)
 	req.SetVersion(1)
-	for _, t := range c.dial().ask(req).(*kmsg.AlterPartitionAssignmentsResponse).Topics {
-		out = append(out, t.Partitions...)
+	w := c.dial()
+	id := w.send(req)
+	return func() (out []kmsg.AlterPartitionAssignmentsResponseTopicPartition) {
+		c.t.Helper()
+		for _, t := range w.receive(id, req).(*kmsg.AlterPartitionAssignmentsResponse).Topics {
+			out = append(out, t.Partitions...)
+		}
+		return out
 	}
-	return out
 }
 
 func askOngoing(c *cluster) int {

@@ -113,6 +113,9 @@ func (j *fetchJob) redirect(ctx context.Context, f *fetchPart, from ident.Offset
 	if !ok || run.Open {
 		return 0, false
 	}
+	if next, _ := m.Readable(f.p.id(), run, from); next > from {
+		return 0, false // lost: it goes on behind that, from here
+	}
 	l := m.Log(run.Log)
 	if l == nil || l.Host == b.cfg.ID || m.Broker(l.Host) == nil {
 		return 0, false

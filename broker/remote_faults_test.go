@@ -101,13 +101,7 @@ func TestRemoteSlowClients(t *testing.T) {
 	for _, w := range deaf {
 		w.nc.Close()
 	}
-	for range 200 {
-		if b.answers.Load() == 0 {
-			return
-		}
-		time.Sleep(20 * time.Millisecond) // connections end by and by
-	}
-	t.Errorf("%d bytes are held when nobody reads", b.answers.Load())
+	until(t, "nothing is held when nobody reads", func() bool { return b.answers.Load() == 0 }) // connections end by and by
 }
 
 // TestReadsBounds asks a host for what a run does not hold: nothing outside the bounds is served (O21).

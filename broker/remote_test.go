@@ -2,6 +2,8 @@ package broker
 
 import (
 	"bytes"
+	"context"
+	"errors"
 	"strconv"
 	"testing"
 	"time"
@@ -24,8 +26,10 @@ func moveAcross(t *testing.T, from, to *cluster, group ident.Group) {
 // await waits until ok holds of the broker's map, and its table follows it.
 func (c *cluster) await(ok func(m *queuemapper.Map) bool) {
 	c.t.Helper()
-	if err := c.b.awaitTable(c.t.Context(), ok); err != nil {
-		c.t.Fatal(err)
+	ctx, cancel := context.WithTimeoutCause(c.t.Context(), 20*time.Second, errors.New("the map never came to what the test waits for"))
+	defer cancel()
+	if err := c.b.awaitTable(ctx, ok); err != nil {
+		c.t.Fatalf("broker %d: %v", c.id, err)
 	}
 }
 

@@ -99,7 +99,7 @@ func (b *Broker) retainFrom(ctx context.Context, p *partition, run *openRun, con
 			total += s.Bytes
 		}
 	}
-	to := start
+	to := b.behindLost(p, start) // with what was before it
 	for _, s := range segments {
 		old := conf.RetentionMs >= 0 && s.MaxTimestamp >= 0 && now-s.MaxTimestamp > conf.RetentionMs
 		big := conf.RetentionBytes >= 0 && total-s.Bytes >= conf.RetentionBytes && !s.Unsealed
@@ -110,6 +110,22 @@ func (b *Broker) retainFrom(ctx context.Context, p *partition, run *openRun, con
 		total -= s.Bytes
 	}
 	return to, nil
+}
+
+// behindLost is the first offset from o on that is not lost.
+func (b *Broker) behindLost(p *partition, o ident.Offset) ident.Offset {
+	m := b.store.Map()
+	for {
+		run, ok := m.Locate(p.topic.newest(), p.index, o)
+		if !ok {
+			return o
+		}
+		next, _ := m.Readable(p.id(), run, o)
+		if next == o {
+			return o
+		}
+		o = next
+	}
 }
 
 // moveLogStart moves a partition's log start, durably, and says to older runs in our logs what nobody will read again;

@@ -26,6 +26,8 @@ const (
 type server struct {
 	b *Broker
 
+	limits connLimits
+
 	mu    sync.Mutex
 	conns map[*conn]struct{}
 	stop  bool // no connection is added any more
@@ -70,8 +72,13 @@ func (s *server) accept(ctx, connCtx context.Context, wg *sync.WaitGroup) error 
 			return err
 		}
 		pause = acceptPauseMin
+		if !s.keepPace(ctx) {
+			nc.Close()
+			return nil
+		}
 		c := newConn(s.b, nc)
-		if !s.add(c) {
+		c.addr = addrOf(nc)
+		if !s.add(c, s.limits.limitOf(ctx, c.addr, s.b.conf())) {
 			s.b.metrics.refused.Inc()
 			nc.Close()
 			continue
@@ -108,11 +115,27 @@ func (s *server) drain(cancel context.CancelCauseFunc, wg *sync.WaitGroup) {
 	wg.Wait()
 }
 
-// add registers a connection, unless there are too many or the broker stops.
-func (s *server) add(c *conn) bool {
+// keepPace waits as max.connection.creation.rate says: not long, so that a change of it is soon felt. False: ctx has ended.
+func (s *server) keepPace(ctx context.Context) bool {
+	wait := s.limits.pace.take(time.Now(), s.b.conf().ConnectionRate)
+	if wait <= 0 {
+		return true
+	}
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// add registers a connection, unless there are too many, of its address (perIP) or in all, or the broker stops.
+func (s *server) add(c *conn, perIP int32) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.stop || len(s.conns) >= s.b.maxConnections() {
+	if s.stop || len(s.conns) >= s.b.maxConnections() || !s.limits.count(c.addr, perIP) {
 		return false
 	}
 	s.conns[c] = struct{}{}
@@ -128,6 +151,7 @@ func (s *server) remove(c *conn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.conns, c)
+	s.limits.uncount(c.addr)
 }
 
 func (s *server) len() int {

@@ -41,7 +41,7 @@ func newTopicConfig(l kconfig.Layers) *topicConfig {
 		RequireKeys:   c.Compact,
 	}
 	if c.rules.Recompress {
-		c.rules.Codec = record.Codec(c.Compression)
+		c.rules.Codec, c.rules.Level = record.Codec(c.Compression), record.Level(c.CompressionLevel)
 	}
 	return &c
 }

@@ -10,10 +10,12 @@ import (
 )
 
 // A consumer that catches up asks for one piece of its partition, gets it, and asks for the next: the disk rests while the answer
-// travels. ahead reads the next piece meanwhile.
+// travels. ahead reads the next piece meanwhile, and for a reader that came back for it the one after that as well, so that
+// the disk does not rest between two pieces either.
 const (
-	aheadMax = 16              // pieces; readers beyond read for themselves
-	aheadFor = 2 * time.Second // how long a piece waits for its reader
+	aheadMax   = 32              // pieces; readers beyond read for themselves
+	aheadDepth = 2               // pieces of one reader
+	aheadFor   = 2 * time.Second // how long a piece waits for its reader
 )
 
 // ahead holds what was read from the disk before anybody asked.
@@ -34,32 +36,85 @@ type piece struct {
 	rec  Records // valid once done is closed
 	err  error
 	late *time.Timer
+
+	// Under ahead.mu:
+	next  ident.Offset // where it ends, once it is located; 0: not yet, or nothing follows
+	depth int          // how many pieces, this one included, its reader is worth
 }
 
-// follow reads on behind a read that was answered from the disk in pieces worth it, unless everything up to the end was read.
-func (a *ahead) follow(q *Queue, opt ReadOptions, read *Records, to ident.Offset) {
+// follow reads on behind a read that was answered from the disk in pieces worth it, unless everything up to the end was
+// read. came: the reader has come back for a piece before.
+func (a *ahead) follow(q *Queue, opt ReadOptions, read *Records, to ident.Offset, came bool) {
 	if read.Cold < directRead || read.Cold < read.Bytes || read.Next >= to {
 		return // it is about to come to what is in memory
 	}
+	depth := 1
+	if came {
+		depth = aheadDepth
+	}
 	opt.From = read.Next
-	p := &piece{q: q, opt: opt, done: make(chan struct{})}
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	a.extend(q, opt, to, depth)
+}
+
+// extend begins the pieces, depth of them from opt.From on, that are not there yet. What lies behind one that is not
+// located yet is begun once it is. The caller holds mu.
+func (a *ahead) extend(q *Queue, opt ReadOptions, to ident.Offset, depth int) {
+	for ; depth > 0; depth-- {
+		p := a.find(q, opt.From)
+		if p == nil {
+			a.begin(q, opt, to, depth)
+			return
+		}
+		if p.depth = max(p.depth, depth); p.next == 0 {
+			return
+		}
+		opt.From = p.next
+	}
+}
+
+// find returns the piece of q at an offset, or nil. The caller holds mu.
+func (a *ahead) find(q *Queue, from ident.Offset) *piece {
+	for _, p := range a.pieces {
+		if p.q == q && p.opt.From == from {
+			return p
+		}
+	}
+	return nil
+}
+
+// begin reads a piece in the background. The caller holds mu.
+func (a *ahead) begin(q *Queue, opt ReadOptions, to ident.Offset, depth int) {
 	if a.closed || len(a.pieces) >= aheadMax {
 		return
 	}
-	for _, other := range a.pieces {
-		if other.q == q && other.opt.From == opt.From {
-			return
-		}
-	}
+	p := &piece{q: q, opt: opt, done: make(chan struct{}), depth: depth}
 	a.pieces = append(a.pieces, p)
 	a.held.Add(1)
 	a.reads.Go(func() {
-		p.err = q.fresh(context.Background(), p.opt, to, &p.rec)
-		close(p.done)
+		defer close(p.done)
+		if p.err = q.plan(context.Background(), p.opt, to, &p.rec); p.err != nil {
+			return
+		}
+		a.located(p, to)
+		p.err = q.fetchPlan(context.Background(), &p.rec)
 	})
 	p.late = time.AfterFunc(aheadFor, func() { a.drop(p) })
+}
+
+// located goes on behind a piece of which it is known now where it ends.
+func (a *ahead) located(p *piece, to ident.Offset) {
+	n := len(p.rec.plan)
+	if n == 0 || p.rec.plan[n-1].end() >= to {
+		return
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	p.next = p.rec.plan[n-1].end()
+	opt := p.opt
+	opt.From = p.next
+	a.extend(p.q, opt, to, p.depth-1)
 }
 
 // take moves the piece for a read into dst and reports whether there was one that fits.

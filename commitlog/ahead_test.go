@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"testing"
 
@@ -14,16 +15,16 @@ import (
 	"github.com/skeinmq/skein/internal/vfs"
 )
 
-// coldLog has a partition, numbered 0, of 16 MiB of batches that are no longer in memory.
-func coldLog(t *testing.T) (*running, *expected) {
+// coldLog has a partition, numbered 0, of n batches of so many bytes that are no longer in memory.
+func coldLog(t *testing.T, fileSize int64, n, size int) (*running, *expected) {
 	t.Helper()
 	cfg := testConfig(vfs.NewMem(), "data")
-	cfg.FileSize = 4 << 20
+	cfg.FileSize = fileSize
 	want := newExpected()
 	r := start(t, cfg)
 	r.begin()
-	for i := range 512 {
-		want.append(t, r, 0, testBatch(2, byte(i), 32<<10))
+	for i := range n {
+		want.append(t, r, 0, testBatch(2, byte(i), size))
 	}
 	r.stop()
 	r = start(t, cfg)
@@ -50,7 +51,7 @@ func readPiece(q *Queue, from ident.Offset, rec *Records) error {
 
 // TestReadAhead: readers that go on get what was read meanwhile: the same batches, each read from the disk about once for each reader.
 func TestReadAhead(t *testing.T) {
-	r, want := coldLog(t)
+	r, want := coldLog(t, 4<<20, 512, 32<<10)
 	q, written := r.queue(1, 0), r.pool.used.Load()
 	var readers sync.WaitGroup
 	for range 4 {
@@ -80,19 +81,19 @@ func TestReadAhead(t *testing.T) {
 	if pieces := float64(4 * 16 << 20 / coldPiece); used < pieces/2 || reads > pieces*1.4 {
 		t.Errorf("of %v pieces %v were read ahead, in %v reads", pieces, used, reads)
 	}
-	if n := r.pool.used.Load() - written; n < 4*16<<20 {
+	if n := r.pool.used.Load() - written; n < 16<<20 {
 		t.Errorf("the filler of new files is told of %d bytes that were read", n)
 	}
 }
 
 // TestReadAheadUnasked: what nobody asks for is bounded, given up after a while, and never served where it must not be.
 func TestReadAheadUnasked(t *testing.T) {
-	r, _ := coldLog(t)
+	r, _ := coldLog(t, 4<<20, 512, 32<<10)
 	q := r.queue(1, 0)
 	var rec Records
 	defer rec.Release()
-	for i := range ident.Offset(2 * aheadMax) {
-		if err := readPiece(q, 32*i, &rec); err != nil {
+	for i := range ident.Offset(aheadMax + 2) {
+		if err := readPiece(q, 24*i, &rec); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -119,5 +120,54 @@ func TestReadAheadUnasked(t *testing.T) {
 	}
 	if err := readPiece(q, pieces[3].opt.From, &rec); !errors.Is(err, ErrOutOfRange) {
 		t.Errorf("below the log start: %v", err)
+	}
+}
+
+// TestReadAheadDepth: the first read of a reader may be its only one. Once it has come back, two pieces are on their way, one
+// behind the other, and none of them beyond the end.
+func TestReadAheadDepth(t *testing.T) {
+	r, _ := coldLog(t, 4<<20, 512, 32<<10)
+	q := r.queue(1, 0)
+	held := func() (from []ident.Offset) {
+		r.ahead.mu.Lock()
+		defer r.ahead.mu.Unlock()
+		for _, p := range r.ahead.pieces {
+			from = append(from, p.opt.From)
+		}
+		slices.Sort(from)
+		return from
+	}
+	var rec Records
+	defer rec.Release()
+	hw, at := q.HighWatermark(), q.Start()
+	for i := 0; at < hw; i++ {
+		if err := readPiece(q, at, &rec); err != nil || rec.Next <= at {
+			t.Fatalf("at %d: up to %d, %v", at, rec.Next, err)
+		}
+		each := rec.Next - at
+		at = rec.Next
+		var want []ident.Offset
+		for next := at; next < hw && len(want) < min(i+1, aheadDepth); next += each {
+			want = append(want, next)
+		}
+		await(t, "pieces behind the read one", func() bool { return slices.Equal(held(), want) })
+	}
+}
+
+// TestOnePreadForAMiB: what consumers ask for of one partition comes with one pread, headers and all.
+func TestOnePreadForAMiB(t *testing.T) {
+	r, _ := coldLog(t, 16<<20, 256, 16<<10)
+	var rec Records
+	defer rec.Release()
+	before := valueOf(t, r.metrics.reads)
+	opt := ReadOptions{MaxBytes: 1 << 20, AtLeastOne: true}
+	if err := r.queue(1, 0).plan(context.Background(), opt, 256, &rec); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.queue(1, 0).fetchPlan(context.Background(), &rec); err != nil || rec.Cold < 1<<20-17<<10 {
+		t.Fatalf("%d bytes from the disk, %v", rec.Cold, err)
+	}
+	if n := valueOf(t, r.metrics.reads) - before; n != 1 {
+		t.Errorf("%v reads for %d bytes", n, rec.Cold)
 	}
 }

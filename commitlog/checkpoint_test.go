@@ -98,7 +98,7 @@ func TestCheckpointGoldenBytes(t *testing.T) {
 	if err := putCheckpoint(c, 0x0102030405, checkpointPayload(checkpointChunk+40, 0)[checkpointChunk-60:]); err != nil {
 		t.Fatal(err)
 	}
-	checkGolden(t, "checkpoint.hex", indexBytes(t, mem, "/meta/checkpoint-A"))
+	checkGolden(t, "checkpoint.hex", fileBytes(t, mem, "/meta/checkpoint-A"))
 }
 
 func TestCheckpointDetectsEveryBitFlip(t *testing.T) {
@@ -107,7 +107,7 @@ func TestCheckpointDetectsEveryBitFlip(t *testing.T) {
 	if err := putCheckpoint(c, 5, checkpointPayload(checkpointChunk+100, 1)); err != nil {
 		t.Fatal(err)
 	}
-	good := indexBytes(t, mem, "/meta/checkpoint-A")
+	good := fileBytes(t, mem, "/meta/checkpoint-A")
 	for bit := int64(0); bit < int64(len(good))*8; bit++ {
 		if bit == 8*400 { // bytes of the middle are alike: look at some of them
 			bit = int64(len(good)-400) * 8
@@ -176,7 +176,7 @@ func FuzzCheckpointLoad(f *testing.F) {
 		if err := putCheckpoint(openCheckpoints(mem, "/meta", indexTestLog), 7, checkpointPayload(n, 1)); err != nil {
 			f.Fatal(err)
 		}
-		f.Add(indexBytes(f, mem, "/meta/checkpoint-A"))
+		f.Add(fileBytes(f, mem, "/meta/checkpoint-A"))
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		mem := checkpointDisk(t)

@@ -39,6 +39,7 @@ func (s *sealer) storeCheckpoint(snap *snapshot) error {
 // this goroutine owns everything.
 func (s *sealer) last() {
 	l := s.l
+	l.damage.tell()
 	if !l.begun.Load() {
 		return
 	}

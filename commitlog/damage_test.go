@@ -122,7 +122,7 @@ func TestBitFlips(t *testing.T) {
 		disk := mem.Crash(1)
 		names := diskFiles(t, disk)
 		name := names[rnd.IntN(len(names))]
-		if strings.Contains(name, "pool-") || strings.HasSuffix(name, identityName) {
+		if strings.Contains(name, "pool-") || strings.HasSuffix(name, identityName) { // TestIdentityDamage
 			continue
 		}
 		st, err := disk.Stat(name)

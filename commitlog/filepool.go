@@ -95,6 +95,7 @@ type filePool struct {
 	cfg filePoolConfig
 
 	room atomic.Int32  // Level
+	free atomic.Int64  // bytes that were free at the last look
 	took atomic.Bool   // a file was handed out: the log can begin, and say what it gives up
 	used atomic.Int64  // bytes that the log has written through files of the pool, and read past the page cache
 	wake chan struct{} // something for run to do
@@ -191,8 +192,22 @@ func (p *filePool) measure() error {
 	case free < p.cfg.Avoid:
 		level = LevelAvoid
 	}
+	p.free.Store(free)
 	p.room.Store(int32(level))
 	return nil
+}
+
+// pressure is how far the room is used up between the levels Throttle and Refuse: 0 above, 1 exactly where
+// appends are refused, and linear in the bytes between.
+func (p *filePool) pressure() float64 {
+	switch p.level() {
+	case LevelThrottle:
+		// One byte more keeps what is taken below 1, also at the last byte before the level Refuse.
+		return min(float64(p.cfg.Throttle-p.free.Load())/float64(p.cfg.Throttle-p.cfg.Refuse+1), 1)
+	case LevelRefuse:
+		return 1
+	}
+	return 0
 }
 
 func (p *filePool) newPath(suffix string) string {

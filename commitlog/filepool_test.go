@@ -81,7 +81,7 @@ func TestFilePoolLifeOfAFile(t *testing.T) {
 	if got := list(t, cut); got != "00000000000000000000.log pool-1.ready" {
 		t.Errorf("after a power cut: %s", got)
 	}
-	if b := indexBytes(t, cut, name); len(b) != poolTestSize || !bytes.Equal(b[:vfs.PageSize], poolHeader(0)) {
+	if b := fileBytes(t, cut, name); len(b) != poolTestSize || !bytes.Equal(b[:vfs.PageSize], poolHeader(0)) {
 		t.Errorf("after a power cut: %d bytes", len(b))
 	}
 	if err := f.Close(); err != nil {
@@ -152,7 +152,7 @@ func TestFilePoolTakesAtOnce(t *testing.T) {
 	if err := prepareAll(p); err != nil {
 		t.Fatal(err)
 	}
-	b := indexBytes(t, mem.Crash(5), name)
+	b := fileBytes(t, mem.Crash(5), name)
 	if len(b) != poolTestSize || !bytes.Equal(b[2<<20:2<<20+8192], buf) || f.Prepared() != poolTestSize {
 		t.Error("the filler wrote over the log")
 	}
@@ -195,7 +195,7 @@ func TestFilePoolWriterWaitsForTheChunkUnderWay(t *testing.T) {
 		if err := errors.Join(<-filled, <-wrote); err != nil {
 			t.Fatal(err)
 		}
-		if b := indexBytes(t, mem, name); b[1<<20+4096] != 0xCD {
+		if b := fileBytes(t, mem, name); b[1<<20+4096] != 0xCD {
 			t.Error("the filler wrote over the log")
 		}
 		if err := f.Close(); err != nil {
@@ -252,6 +252,43 @@ func TestFilePoolLevels(t *testing.T) {
 	}
 	if p.level() != LevelOK {
 		t.Errorf("level %v after recycling", p.level())
+	}
+}
+
+// TestFilePoolPressure: nothing above the level Throttle, then in proportion to what is gone, 1 just where appends are refused.
+func TestFilePoolPressure(t *testing.T) {
+	mem := poolTestDisk(t)
+	cfg := poolTestConfig()
+	cfg.Refuse, cfg.Throttle, cfg.Avoid = 2*poolTestSize, 4*poolTestSize, 8*poolTestSize
+	p := openPool(t, mem, cfg)
+	space, err := mem.Space("/log")
+	if err != nil {
+		t.Fatal(err)
+	}
+	used := space.Total - space.Available
+	last := -1.0
+	for free := cfg.Avoid + vfs.PageSize; free >= 0; free -= vfs.PageSize {
+		mem.SetCapacity(used + free)
+		if err := p.measure(); err != nil {
+			t.Fatal(err)
+		}
+		got := p.pressure()
+		switch {
+		case free >= cfg.Throttle && got != 0:
+			t.Fatalf("%d bytes free: %g, want 0", free, got)
+		case free < cfg.Refuse && got != 1:
+			t.Fatalf("%d bytes free: %g, want 1", free, got)
+		case free >= cfg.Refuse && free < cfg.Throttle && (got <= last || got >= 1):
+			t.Fatalf("%d bytes free: %g after %g", free, got, last)
+		}
+		last = got
+	}
+	mem.SetCapacity(used + 3*poolTestSize)
+	if err := p.measure(); err != nil {
+		t.Fatal(err)
+	}
+	if got := p.pressure(); got < 0.49 || got > 0.51 {
+		t.Errorf("half of the room is gone: %g", got)
 	}
 }
 
@@ -449,7 +486,7 @@ func TestFilePoolFaultSweep(t *testing.T) {
 func checkPoolDisk(t *testing.T, what string, cut *vfs.Mem, acked map[string]byte) {
 	t.Helper()
 	for name, want := range acked {
-		b := indexBytes(t, cut, name)
+		b := fileBytes(t, cut, name)
 		if len(b) != poolSweepSize || (want != 0 && b[3<<18] != want) {
 			t.Errorf("%s: %s lost what was durable", what, name)
 		}
@@ -460,7 +497,7 @@ func checkPoolDisk(t *testing.T, what string, cut *vfs.Mem, acked map[string]byt
 	}
 	for _, name := range names {
 		if first, ok := parseLogFileName(name); ok {
-			b := indexBytes(t, cut, "/log/"+name)
+			b := fileBytes(t, cut, "/log/"+name)
 			if len(b) != poolSweepSize || !bytes.Equal(b[:vfs.PageSize], poolHeader(first)) {
 				t.Errorf("%s: %s has its name but not its header", what, name)
 			}

@@ -26,6 +26,7 @@ type logFile struct {
 
 	// end is where its last block ended, once the next file was begun.
 	end    ident.Position
+	doubt  bool        // recovery cannot rule out that there was more behind end
 	sealed atomic.Bool // its index covers it
 
 	refs atomic.Int64 // 1 for the set, 1 for each reader

@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"io/fs"
 	"path/filepath"
 	"strings"
@@ -25,35 +26,67 @@ type Identity struct {
 }
 
 // ReadIdentity reads the identity of the log in a data directory without opening the log.
-// Nothing is written. Without an identity the error is fs.ErrNotExist. A nil fsys is the
-// real one.
+// Nothing is written. Without an identity the error is fs.ErrNotExist; of a damaged one it
+// is ErrCorrupt and names the file, of one that a newer build wrote ErrVersion. A nil fsys
+// is the real one.
 func ReadIdentity(fsys vfs.FS, dir string) (Identity, error) {
 	if fsys == nil {
 		fsys = vfs.OS()
 	}
-	f, err := fsys.Open(filepath.Join(dir, metaName, identityName), vfs.OpenOptions{})
+	name := filepath.Join(dir, metaName, identityName)
+	var id Identity
+	b, err := readSmall(fsys, name, maxIdentityBytes+1)
+	if err == nil {
+		id, err = parseIdentity(string(b))
+	}
 	if err != nil {
-		return Identity{}, fmt.Errorf("open identity: %w", err)
+		return Identity{}, fmt.Errorf("read identity %s: %w", name, err)
 	}
-	b := make([]byte, 1024)
-	n, _ := f.ReadAt(b, 0) // io.EOF is expected, and a short text does not parse
-	if err := f.Close(); err != nil {
-		return Identity{}, fmt.Errorf("read identity: %w", err)
-	}
-	return parseIdentity(string(b[:n]))
+	return id, nil
 }
 
+// maxIdentityBytes bounds the text; a cluster id of nothing but bytes that must be escaped fits.
+const maxIdentityBytes = 2048
+
+// identityFormat is all but the checksum line: docs/format/directory.md.
+const identityFormat = "skein log\nversion %d\ncluster %q\nlog %s\n"
+
+// appendIdentity appends the text of an identity.
+func appendIdentity(dst []byte, id Identity) []byte {
+	at := len(dst)
+	dst = fmt.Appendf(dst, identityFormat, formatVersion, id.ClusterID, id.Log)
+	return fmt.Appendf(dst, identitySum, crc32.Checksum(dst[at:], castagnoli))
+}
+
+// identitySum is the last line: a CRC-32C of the lines before.
+const (
+	identitySum      = "crc %08x\n"
+	identitySumBytes = len("crc ") + 8 + len("\n")
+)
+
+// parseIdentity is the inverse of appendIdentity, to the byte. It also reads what older builds wrote, which has no
+// checksum. The error is ErrVersion of a text that a newer build wrote, else ErrCorrupt.
 func parseIdentity(text string) (id Identity, err error) {
-	var version int
-	var log string
-	if _, err := fmt.Sscanf(text, "skein log\nversion %d\ncluster %q\nlog %s\n", &version, &id.ClusterID, &log); err != nil {
-		return Identity{}, fmt.Errorf("read identity: %w: %w", ErrCorrupt, err)
+	body, sum := text, ""
+	if at := len(text) - identitySumBytes; at > 0 && strings.HasPrefix(text[at:], "crc ") {
+		body, sum = text[:at], text[at:]
 	}
-	if version != formatVersion {
-		return Identity{}, fmt.Errorf("identity version %d: %w", version, ErrVersion)
+	if want := fmt.Sprintf(identitySum, crc32.Checksum([]byte(body), castagnoli)); sum != "" && sum != want {
+		return Identity{}, fmt.Errorf("%w: %q, the text has %q", ErrCorrupt, sum, want)
+	}
+	var version int
+	if n, _ := fmt.Sscanf(body, "skein log\nversion %d\n", &version); n == 1 && version > formatVersion && sum != "" {
+		return Identity{}, fmt.Errorf("version %d, this build knows %d: %w", version, formatVersion, ErrVersion)
+	}
+	var log string
+	if _, err := fmt.Sscanf(body, identityFormat, &version, &id.ClusterID, &log); err != nil {
+		return Identity{}, fmt.Errorf("%w: %w", ErrCorrupt, err)
 	}
 	if id.Log, err = ident.ParseLog(log); err != nil {
-		return Identity{}, fmt.Errorf("read identity: %w: %w", ErrCorrupt, err)
+		return Identity{}, fmt.Errorf("%w: %w", ErrCorrupt, err)
+	}
+	if fmt.Sprintf(identityFormat, formatVersion, id.ClusterID, id.Log) != body {
+		return Identity{}, fmt.Errorf("%w: it is not as this build, or an older one, writes it", ErrCorrupt)
 	}
 	return id, nil
 }
@@ -91,19 +124,9 @@ func (l *Log) format(name string) error {
 	}
 	l.id[6], l.id[8] = l.id[6]&0x0f|0x40, l.id[8]&0x3f|0x80
 	l.cluster = l.cfg.ClusterID
-	text := fmt.Sprintf("skein log\nversion %d\ncluster %q\nlog %s\n", formatVersion, l.cluster, l.id)
-	f, err := l.fs.Open(name+".new", vfs.OpenOptions{Create: true, Truncate: true})
-	if err != nil {
-		return fmt.Errorf("write identity: %w", err)
-	}
-	_, err = f.WriteAt([]byte(text), 0)
-	if err == nil {
-		err = f.Sync()
-	}
-	if err = errors.Join(err, f.Close()); err == nil {
-		err = l.fs.Rename(name+".new", name)
-	}
-	for _, dir := range []string{l.metaDir, l.logDir, l.cfg.Dir, filepath.Dir(l.cfg.Dir)} {
+	text := appendIdentity(nil, Identity{Log: l.id, ClusterID: l.cluster})
+	err = writeSmall(l.fs, name, text)
+	for _, dir := range []string{l.logDir, l.cfg.Dir, filepath.Dir(l.cfg.Dir)} {
 		if err == nil {
 			err = l.fs.SyncDir(dir)
 		}

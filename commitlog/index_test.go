@@ -179,7 +179,8 @@ func TestIndexBuilderRefuses(t *testing.T) {
 	}
 }
 
-func indexBytes(t testing.TB, fsys vfs.FS, name string) []byte {
+// fileBytes is the whole content of a file.
+func fileBytes(t testing.TB, fsys vfs.FS, name string) []byte {
 	t.Helper()
 	f, err := fsys.Open(name, vfs.OpenOptions{})
 	if err != nil {
@@ -191,7 +192,7 @@ func indexBytes(t testing.TB, fsys vfs.FS, name string) []byte {
 		t.Fatal(err)
 	}
 	b := make([]byte, size)
-	if _, err := f.ReadAt(b, 0); err != nil {
+	if n, err := f.ReadAt(b, 0); n < len(b) {
 		t.Fatal(err)
 	}
 	return b
@@ -226,7 +227,7 @@ func checkGolden(t *testing.T, name string, b []byte) {
 func TestIndexGoldenBytes(t *testing.T) {
 	mem := vfs.NewMem()
 	buildIndex(t, mem, indexTestName, slices.Values(indexSample(2, 3, 9)))
-	checkGolden(t, "index.hex", indexBytes(t, mem, indexTestName))
+	checkGolden(t, "index.hex", fileBytes(t, mem, indexTestName))
 }
 
 func readWholeIndex(fsys vfs.FS) error {
@@ -241,7 +242,7 @@ func readWholeIndex(fsys vfs.FS) error {
 func TestIndexDetectsEveryBitFlip(t *testing.T) {
 	mem := vfs.NewMem()
 	buildIndex(t, mem, indexTestName, slices.Values(indexSample(2, 2, 4)))
-	good := indexBytes(t, mem, indexTestName)
+	good := fileBytes(t, mem, indexTestName)
 	f, err := mem.Open(indexTestName, vfs.OpenOptions{Write: true})
 	if err != nil {
 		t.Fatal(err)
@@ -274,7 +275,7 @@ func TestIndexRefusesForeignAndNewer(t *testing.T) {
 	if _, err := openIndex(mem, indexTestName, ident.Log{1}); !errors.Is(err, ErrCorrupt) {
 		t.Errorf("index of another log: %v", err)
 	}
-	b := indexBytes(t, mem, indexTestName)
+	b := fileBytes(t, mem, indexTestName)
 	f, err := mem.Open(indexTestName, vfs.OpenOptions{Write: true})
 	if err != nil {
 		t.Fatal(err)
@@ -341,7 +342,7 @@ func FuzzIndexOpen(f *testing.F) {
 	for _, n := range []int{0, 1, 3} {
 		mem := vfs.NewMem()
 		buildIndex(f, mem, indexTestName, slices.Values(indexSample(n, 2, 1)))
-		f.Add(indexBytes(f, mem, indexTestName))
+		f.Add(fileBytes(f, mem, indexTestName))
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		for _, reseal := range []bool{false, true} {

@@ -17,12 +17,16 @@ func TestInspectAndVerify(t *testing.T) {
 	if err := story(mem, m); err != nil {
 		t.Fatal(err)
 	}
-	in, err := Inspect(ctx, mem, "data")
+	var told, total int64
+	in, err := Inspect(ctx, mem, "data", func(d, of int64) { told, total = d, of })
 	if err != nil {
 		t.Fatal(err)
 	}
 	if in.Identity.ClusterID != "c" || in.Epoch != 2 || len(in.Damage) != 0 || len(in.Files) == 0 {
 		t.Fatalf("inspection %+v", in)
+	}
+	if told == 0 || told > total {
+		t.Errorf("told of %d of %d bytes", told, total)
 	}
 	ends := map[ident.Partition]ident.Offset{}
 	for _, q := range in.Queues {
@@ -33,7 +37,6 @@ func TestInspectAndVerify(t *testing.T) {
 			t.Errorf("partition %d ends at %d, want %d", p, ends[modelPartition(p)], want)
 		}
 	}
-	var told int64
 	v, err := Verify(ctx, mem, "data", func(done, total int64) { told = done })
 	if err != nil || len(v.Problems) != 0 || v.Batches == 0 || told != v.Bytes {
 		t.Fatalf("verification %+v, %v", v, err)

@@ -92,8 +92,10 @@ type Log struct {
 	table     *table
 	mem       *memory
 	readMem   *memory // buffers of large reads from disk
+	damage    damage
 	packMem   *memory // and of small ones
 	ahead     ahead
+	passed    passed
 	files     fileSet
 	pool      *filePool
 	keeper    keeper
@@ -272,8 +274,12 @@ type Stats struct {
 	FreeBytes   int64
 	Queues      int
 	Level       Level
-	Unavailable []CorruptError
+	Unavailable []CorruptError // what is known to be damaged, found now or by earlier processes
 }
+
+// Pressure is how much producers should be slowed down, so that the disk does not run full at once: 0 above LevelThrottle,
+// then in proportion to the room that is gone, and 1 when everything is refused. It costs next to nothing.
+func (l *Log) Pressure() float64 { return l.pressure() }
 
 // Stats reports the state of the log.
 func (l *Log) Stats() Stats { return l.stats() }

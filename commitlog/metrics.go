@@ -15,6 +15,7 @@ type metrics struct {
 	reads        prometheus.Counter
 	aheadUsed    prometheus.Counter
 	aheadWasted  prometheus.Counter
+	readsShared  prometheus.Counter
 	reclaimed    prometheus.Counter
 }
 
@@ -47,6 +48,7 @@ func newMetrics(reg prometheus.Registerer, l *Log) *metrics {
 		reads:        counter("disk_reads_total", "Reads from disk for consumers."),
 		aheadUsed:    counter("read_ahead_used_total", "Pieces read from disk for consumers before they asked."),
 		aheadWasted:  counter("read_ahead_wasted_total", "Pieces read ahead whose reader did not come."),
+		readsShared:  counter("read_shared_bytes_total", "Bytes that a consumer got from what was read from disk for another one."),
 	}
 	gauge("waiting_appends", "Appends, and other work of the sequencer, that are in no group commit yet.", func() float64 {
 		n, _ := l.inbox.waiting()
@@ -63,6 +65,8 @@ func newMetrics(reg prometheus.Registerer, l *Log) *metrics {
 		}
 		return 0
 	})
+	gauge("damaged_ranges", "Ranges of the log that are known to be damaged, in files that are still there.", func() float64 { return float64(len(l.damage.all())) })
+	gauge("damaged_bytes", "Bytes of these ranges.", func() float64 { return float64(l.damage.bytes()) })
 	if reg != nil {
 		reg.MustRegister(all...)
 	}

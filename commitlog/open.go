@@ -86,6 +86,7 @@ func open(ctx context.Context, cfg Config) (*Log, error) {
 		snapping:  make(chan struct{}, 1),
 	}
 	l.table = newTable(l)
+	l.damage = damage{l: l, name: filepath.Join(l.metaDir, damageName)}
 	if err := l.openDirs(); err != nil {
 		return nil, fmt.Errorf("open log %s: %w", cfg.Dir, err)
 	}

@@ -10,16 +10,22 @@ import (
 	"github.com/skeinmq/skein/internal/vfs"
 )
 
-// Bounds of one pread: places closer than readGap are fetched together, up to readMax.
+// Bounds of one pread: places closer than readGap are fetched together, up to readMax: the MiB of batches that consumers
+// ask for of a partition, with the headers and the paddings between them. What a pread leaves over takes a second one.
 const (
 	readGap = 64 << 10
-	readMax = 1 << 20
+	readMax = 5 << 18
 )
 
 // located is a place with the file that holds it.
 type located struct {
 	place
 	file *logFile
+}
+
+// frameEnd is where the frame ends.
+func (p *located) frameEnd() ident.Position {
+	return p.position + frameHeaderSize + ident.Position(p.size)
 }
 
 // read is Queue.Read.
@@ -37,24 +43,31 @@ func (q *Queue) read(ctx context.Context, opt ReadOptions, dst *Records) error {
 		return nil
 	}
 	l := q.run.log
-	if l.ahead.take(q, opt, to, dst) {
+	came := l.ahead.take(q, opt, to, dst)
+	if came {
 		l.metrics.aheadUsed.Inc()
-	} else if err := q.fresh(ctx, opt, to, dst); err != nil {
-		return err
+	} else {
+		if err := q.plan(ctx, opt, to, dst); err != nil {
+			return err
+		}
+		if err := q.fetchPlan(ctx, dst); err != nil {
+			return err
+		}
 	}
-	l.ahead.follow(q, opt, dst, to)
+	l.ahead.follow(q, opt, dst, to, came)
 	return nil
 }
 
-// fresh is read from memory and disk, between offsets that were checked.
-func (q *Queue) fresh(ctx context.Context, opt ReadOptions, to ident.Offset, dst *Records) error {
+// plan finds what a read between offsets that were checked returns.
+func (q *Queue) plan(ctx context.Context, opt ReadOptions, to ident.Offset, dst *Records) (err error) {
 	dst.Next = opt.From
-	var err error
 	dst.plan, err = q.locate(ctx, opt, to, dst.plan[:0])
-	if err != nil {
-		return err
-	}
-	err = q.fetch(ctx, dst)
+	return err
+}
+
+// fetchPlan reads what was planned, from memory and disk.
+func (q *Queue) fetchPlan(ctx context.Context, dst *Records) error {
+	err := q.fetch(ctx, dst)
 	clear(dst.plan)
 	if err != nil && dst.Bytes > 0 {
 		return nil // what came before the trouble is good; the next read meets it first
@@ -162,8 +175,8 @@ func (q *Queue) fetch(ctx context.Context, dst *Records) error {
 			i++
 			continue
 		}
-		n := extent(plan[i:])
-		if err := q.fetchDisk(ctx, plan[i:i+n], dst); err != nil {
+		n, err := q.fetchDisk(ctx, plan[i:i+extent(plan[i:])], dst)
+		if err != nil {
 			return err
 		}
 		i += n
@@ -173,66 +186,89 @@ func (q *Queue) fetch(ctx context.Context, dst *Records) error {
 
 // extent is how many of the next places one pread fetches.
 func extent(plan []located) int {
-	first := plan[0].position
-	end := first + frameHeaderSize + ident.Position(plan[0].size)
+	first, end := plan[0].position, plan[0].frameEnd()
 	n := 1
 	for ; n < len(plan); n++ {
 		p := &plan[n]
-		pEnd := p.position + frameHeaderSize + ident.Position(p.size)
-		if p.file != plan[0].file || p.position-end > readGap || pEnd-first > readMax {
+		if p.file != plan[0].file || p.position-end > readGap || p.frameEnd()-first > readMax {
 			break
 		}
-		end = pEnd
+		end = p.frameEnd()
 	}
 	return n
 }
 
-// fetchDisk reads one extent and proves every batch in it.
-func (q *Queue) fetchDisk(ctx context.Context, plan []located, dst *Records) error {
+// fetchDisk gets the first places of an extent, with one pread or what another reader's fetched, and proves every batch. It returns
+// how many they are.
+func (q *Queue) fetchDisk(ctx context.Context, plan []located, dst *Records) (int, error) {
 	l := q.run.log
-	f, last := plan[0].file, &plan[len(plan)-1]
+	s, n, mine := l.passed.enter(plan)
+	plan = plan[:n]
 	from := plan[0].position
-	size := int(last.position-from) + frameHeaderSize + int(last.size)
-	if !f.tryPin() {
-		return fmt.Errorf("read %s at %d: %w: reclaimed", q.partition, plan[0].base, ErrOutOfRange)
+	var b []byte
+	var err error
+	if s != nil && !mine {
+		if b, err = l.passed.pin(ctx, s, dst); err != nil {
+			return 0, err
+		}
 	}
-	defer f.unpin()
-	select {
-	case l.reads <- struct{}{}:
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-	b, err := l.pread(f, from, size, dst)
-	<-l.reads
-	if err != nil {
-		return err
+	if b != nil {
+		b = b[from-s.from:]
+		l.metrics.readsShared.Add(float64(plan[n-1].frameEnd() - from))
+	} else {
+		var c *chunk
+		b, c, err = l.fetchExtent(ctx, plan, dst)
+		if mine {
+			l.passed.finish(s, b, c)
+		}
+		if err != nil {
+			return 0, err
+		}
 	}
 	for i := range plan {
 		p := &plan[i]
 		b := b[p.position-from:][:frameHeaderSize+int(p.size)]
 		if err := q.prove(p, b); err != nil {
-			return &CorruptError{File: f.name, From: p.position, To: p.position + ident.Position(len(b)), Reason: err.Error()}
+			bad := CorruptError{File: p.file.name, From: p.position, To: p.frameEnd(), Reason: err.Error()}
+			l.damage.note(bad)
+			return 0, &bad
 		}
 		dst.add(b[frameHeaderSize:len(b):len(b)], p.end())
 		dst.Cold += int(p.size)
 	}
-	return nil
+	return n, nil
+}
+
+// fetchExtent reads from the first place to the last into memory that dst holds: the chunk, if it is large.
+func (l *Log) fetchExtent(ctx context.Context, plan []located, dst *Records) ([]byte, *chunk, error) {
+	f, from := plan[0].file, plan[0].position
+	if !f.tryPin() {
+		return nil, nil, fmt.Errorf("read %s at %d: %w: reclaimed", f.name, plan[0].base, ErrOutOfRange)
+	}
+	defer f.unpin()
+	select {
+	case l.reads <- struct{}{}:
+	case <-ctx.Done():
+		return nil, nil, context.Cause(ctx)
+	}
+	defer func() { <-l.reads }()
+	return l.pread(f, from, int(plan[len(plan)-1].frameEnd()-from), dst)
 }
 
 // directRead is the size from which a read goes past the page cache: it is large enough
 // for the device, and it would only push out what small reads share there.
 const directRead = 128 << 10
 
-// pread reads size bytes at a position into memory that dst holds.
-func (l *Log) pread(f *logFile, at ident.Position, size int, dst *Records) ([]byte, error) {
+// pread reads size bytes at a position into memory that dst holds: the chunk, if it is large.
+func (l *Log) pread(f *logFile, at ident.Position, size int, dst *Records) ([]byte, *chunk, error) {
 	off := int64(at - f.first)
 	if size < directRead {
 		f.warm(off)
 		b, err := dst.room(l, size)
-		if err != nil {
-			return nil, err
+		if err == nil {
+			err = l.preadInto(f, f.r, b, size, off)
 		}
-		return b, l.preadInto(f, f.r, b, size, off)
+		return b, nil, err
 	}
 	skip, want, h := 0, size, f.r
 	if f.d != nil {
@@ -242,15 +278,15 @@ func (l *Log) pread(f *logFile, at ident.Position, size int, dst *Records) ([]by
 	}
 	c, err := l.readMem.get(want)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	c.refs.Store(1)
 	dst.hold(c)
 	l.pool.used.Add(int64(want)) // the filler yields to it
 	if err := l.preadInto(f, h, c.buf[:want], skip+size, off-int64(skip)); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return c.buf[skip : skip+size], nil
+	return c.buf[skip : skip+size], c, nil
 }
 
 // preadInto fills b, of which need bytes must be in the file.
@@ -305,18 +341,45 @@ func (r *Records) release() {
 
 // hole reports whether no batch holds an offset that lies below the high watermark.
 func (q *Queue) hole(off ident.Offset) bool {
-	hit := false
-	err := q.places(context.Background(), off, func(_ *logFile, p *place) bool {
-		hit = p.base <= off
-		return false
-	})
-	return err == nil && !hit
+	p, err := q.placeAfter(off)
+	return err == nil && (p == nil || p.base > off)
 }
 
-// damageAt is the error for reading in a hole.
+// placeAfter returns the first place that ends after off, or nil.
+func (q *Queue) placeAfter(off ident.Offset) (found *located, err error) {
+	err = q.places(context.Background(), off, func(f *logFile, p *place) bool {
+		found = &located{place: *p, file: f}
+		return false
+	})
+	return found, err
+}
+
+// damageAt is the error for reading in a hole: the damage before the next batch that is there, or in the last file that
+// holds a batch.
 func (q *Queue) damageAt(off ident.Offset) error {
-	for _, d := range q.run.log.damaged() {
+	l := q.run.log
+	at, name := l.end(), l.logDir
+	if p, err := q.placeAfter(off); err == nil && p != nil {
+		at, name = p.position, p.file.name
+	} else if f := q.lastFile(); f != nil {
+		at, name = f.first, f.name
+	}
+	if d, ok := l.damage.before(at); ok {
 		return &CorruptError{File: d.File, From: d.From, To: d.To, Reason: fmt.Sprintf("offset %d of %s is lost: %s", off, q.partition, d.Reason)}
 	}
-	return &CorruptError{File: q.run.log.logDir, Reason: fmt.Sprintf("offset %d of %s is not on the disk", off, q.partition)}
+	bad := CorruptError{File: name, From: at, To: at, Reason: fmt.Sprintf("offset %d of %s is not on the disk", off, q.partition)}
+	l.damage.note(bad)
+	return &bad
+}
+
+// lastFile returns the newest file that holds a batch of the queue, or nil.
+func (q *Queue) lastFile() *logFile {
+	if t := q.tail.Load(); t != nil {
+		return t.file
+	}
+	segs := q.sealedSegments()
+	if len(segs) == 0 {
+		return nil
+	}
+	return q.run.log.files.byNumber(segs[len(segs)-1].file)
 }

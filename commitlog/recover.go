@@ -31,6 +31,8 @@ type scan struct {
 	// sure is a position up to which the log is known to have been durable: a search for
 	// blocks beyond a hole goes on at least so far. Negative: nothing is known, search all.
 	sure ident.Position
+	// sureEpoch is the log epoch in which that was said: its blocks below sure are proven.
+	sureEpoch ident.LogEpoch
 
 	buf window
 }
@@ -180,33 +182,54 @@ func (s *scan) accept(f *logFile, h *blockHeader, payload []byte) error {
 }
 
 // resume finds where the log goes on when nothing follows at (i, off): at the head of a
-// later file that continues the chain, or behind a damaged range. It returns -1 when
-// the log ends here.
+// later file that continues the chain, behind a damaged range, or behind files that were
+// reclaimed. It returns -1 when the log ends here.
 func (s *scan) resume(i int, off int64) (int, int64, error) {
-	for k := i + 1; k < len(s.files) && s.chained; k++ {
-		h, err := s.files[k].firstBlock()
-		if err != nil && !errors.Is(err, errBad) {
-			return 0, 0, err
-		}
-		if err == nil && h.prevEnd == s.end && h.prevCRC == s.crc {
-			return k, fileHeaderSize, nil
-		}
-		if err == nil && h.prevEnd > s.end && !holds(s.files, h.prevEnd) {
-			s.chained = false // the file between was reclaimed
-			return k, fileHeaderSize, nil
-		}
-	}
-	found, err := s.survey(i, off)
+	heads, err := s.heads(i + 1)
 	if err != nil {
 		return 0, 0, err
 	}
-	k := firstLegitimate(found)
-	if k < 0 {
-		return -1, 0, nil
+	if s.chained {
+		for _, h := range heads {
+			if h.prevEnd == s.end && h.prevCRC == s.crc {
+				return h.file, fileHeaderSize, nil
+			}
+		}
 	}
-	b := found[k]
-	from := s.files[i].first + ident.Position(off)
-	if err := s.quarantine(i, from, b); err != nil {
+	// Damage comes first: what lies behind it in this file must not be taken for gone with the files behind.
+	found, err := s.survey(i, i+1, off)
+	if err != nil {
+		return 0, 0, err
+	}
+	if k := s.firstLegitimate(append(found, heads...)); k >= 0 && k < len(found) {
+		return s.goOn(i, off, found[k])
+	}
+	if s.chained {
+		for _, h := range heads {
+			if h.prevEnd > s.end && !holds(s.files, h.prevEnd) {
+				s.files[i].doubt = true
+				s.chained = false // the file between was reclaimed
+				return h.file, fileHeaderSize, nil
+			}
+		}
+	}
+	later, err := s.survey(i+1, len(s.files), fileHeaderSize)
+	if err != nil {
+		return 0, 0, err
+	}
+	found = append(found, later...)
+	if k := s.firstLegitimate(found); k >= 0 {
+		return s.goOn(i, off, found[k])
+	}
+	return -1, 0, nil
+}
+
+// goOn takes a block up behind the damaged range that begins at (i, off).
+func (s *scan) goOn(i int, off int64, b surveyed) (int, int64, error) {
+	for _, f := range s.files[i:b.file] {
+		f.doubt = true
+	}
+	if err := s.quarantine(i, s.files[i].first+ident.Position(off), b); err != nil {
 		return 0, 0, err
 	}
 	s.chained = false
@@ -219,56 +242,98 @@ type surveyed struct {
 	file int
 }
 
-// survey lists every sound block from (i, off) to the end of the files. Blocks lie at
+// heads lists the first blocks, as far as their headers are sound, of the files from i on.
+func (s *scan) heads(i int) ([]surveyed, error) {
+	var out []surveyed
+	for ; i < len(s.files); i++ {
+		switch h, err := s.files[i].firstBlock(); {
+		case err == nil:
+			out = append(out, surveyed{blockHeader: h, file: i})
+		case !errors.Is(err, errBad):
+			return nil, err
+		}
+	}
+	return out, nil
+}
+
+// survey lists every sound block from (i, off) to the end of the files before last. Blocks lie at
 // multiples of the alignment; a found block is stepped over.
-func (s *scan) survey(i int, off int64) ([]surveyed, error) {
+func (s *scan) survey(i, last int, off int64) ([]surveyed, error) {
 	var found []surveyed
-	for ; i < len(s.files); i, off = i+1, fileHeaderSize {
-		f := s.files[i]
-		end := f.size
-		if s.sure >= 0 {
-			end = min(end, max(int64(s.sure-f.first), off)+searchAhead)
+	for ; i < last; i, off = i+1, fileHeaderSize {
+		more, err := s.surveyFile(i, off)
+		if err != nil {
+			return nil, err
 		}
-		for off < end {
-			b, err := s.buf.view(f, off, blockHeaderSize)
-			if err != nil {
-				return nil, err
-			}
-			h, err := decodeBlockHeader(b, f.first+ident.Position(off))
-			if err == nil {
-				_, _, err = s.read(f, off)
-			}
-			if errors.Is(err, ErrVersion) || err != nil && !errors.Is(err, errBad) {
-				return nil, err
-			}
-			if err == nil {
-				found = append(found, surveyed{blockHeader: h, file: i})
-				off += int64(h.padded)
-				end = max(end, min(f.size, off+searchAhead))
-				continue
-			}
-			off += int64(f.align)
+		found = append(found, more...)
+	}
+	return found, nil
+}
+
+func (s *scan) surveyFile(i int, off int64) (found []surveyed, err error) {
+	f := s.files[i]
+	r, err := s.buf.handle(f)
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", f.name, err)
+	}
+	size, err := r.Size() // less than f.size when its end was given back
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", f.name, err)
+	}
+	size = min(size, f.size)
+	end := size
+	if s.sure >= 0 {
+		end = min(end, max(int64(s.sure-f.first), off)+searchAhead)
+	}
+	for off < end {
+		b, err := s.buf.view(f, off, blockHeaderSize)
+		if err != nil {
+			return nil, err
 		}
+		h, err := decodeBlockHeader(b, f.first+ident.Position(off))
+		if err == nil {
+			_, _, err = s.read(f, off)
+		}
+		if errors.Is(err, ErrVersion) || err != nil && !errors.Is(err, errBad) {
+			return nil, err
+		}
+		if err == nil {
+			found = append(found, surveyed{blockHeader: h, file: i})
+			off += int64(h.padded)
+			end = max(end, min(size, off+searchAhead))
+			continue
+		}
+		off += int64(f.align)
 	}
 	return found, nil
 }
 
 // firstLegitimate returns the index of the first block that was certainly durable in
-// order: a block of its own epoch says so, or it continues one of which that is true.
-// What a torn tail left behind is never proven so. -1: none.
-func firstLegitimate(found []surveyed) int {
+// order. A later block of its own epoch says so, or a checkpoint; or a block of a later epoch continues it,
+// which exists only because a recovery accepted what came before; or one continues it of
+// which that is true. What a torn tail left behind is never proven so. -1: none.
+func (s *scan) firstLegitimate(found []surveyed) int {
 	durable := map[ident.LogEpoch]ident.Position{}
+	if s.sure >= 0 {
+		durable[s.sureEpoch] = s.sure
+	}
 	for i := range found {
 		durable[found[i].epoch] = max(durable[found[i].epoch], found[i].durable)
 	}
-	for i := range found {
-		// A block of a later epoch exists only because a recovery accepted what came
-		// before it: whatever is newest in epoch and chained is the log.
-		if found[i].end() <= durable[found[i].epoch] || plants.anyBlock {
-			return i
+	first := -1
+	for i := len(found) - 1; i >= 0; i-- {
+		b := &found[i]
+		legitimate := b.end() <= durable[b.epoch] || plants.anyBlock
+		if !legitimate && i+1 < len(found) {
+			if next := &found[i+1]; next.prevEnd == b.end() && next.prevCRC == b.crc {
+				legitimate = next.epoch > b.epoch || first == i+1
+			}
+		}
+		if legitimate {
+			first = i
 		}
 	}
-	return -1
+	return first
 }
 
 // quarantine records the damaged range up to block b and saves what can be saved of it.

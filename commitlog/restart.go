@@ -49,6 +49,7 @@ func (l *Log) recover(ctx context.Context) error {
 	l.durable.Store(int64(sc.end))
 	l.committed.Store(int64(sc.end))
 	l.report(rp, sc)
+	l.damage.open(sc.damage)
 	return nil
 }
 
@@ -109,7 +110,7 @@ func (l *Log) replayFiles(ctx context.Context, files []*logFile) (*replay, *scan
 		if rp.from < gone && rp.state != nil && !inLog {
 			state, inLog = rp.state, true
 			for _, f := range files {
-				f.touched, f.end = nil, 0
+				f.touched, f.end, f.doubt = nil, 0, false
 			}
 			continue
 		}
@@ -142,7 +143,7 @@ func (l *Log) scanFiles(ctx context.Context, files []*logFile, rp *replay, haveS
 		buf:     window{fs: l.fs, direct: l.direct.Available},
 	}
 	if haveState {
-		sc.sure = rp.from
+		sc.sure, sc.sureEpoch = rp.from, rp.epoch
 	}
 	defer sc.buf.close()
 	return sc, sc.run()
@@ -183,6 +184,7 @@ func (l *Log) missing(sc *scan, to ident.Position) {
 	name := l.logDir
 	if sc.last != nil {
 		name = sc.last.name
+		sc.last.doubt = true
 	}
 	sc.damage = append(sc.damage, CorruptError{
 		File: name, From: sc.end, To: to, Reason: "the checkpoint proves that more was written",

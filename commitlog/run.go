@@ -75,6 +75,7 @@ func (l *Log) close() error {
 		return nil
 	}
 	l.ahead.close()
+	l.passed.close()
 	errs = append(errs, l.keeper.close())
 	for _, f := range l.files.all() {
 		errs = append(errs, f.closeHandles())
@@ -87,14 +88,14 @@ func (l *Log) close() error {
 
 func (l *Log) level() Level { return l.pool.level() }
 
-func (l *Log) currentEpoch() ident.LogEpoch { return ident.LogEpoch(l.epoch.Load()) }
+func (l *Log) pressure() float64 { return l.pool.pressure() }
 
-func (l *Log) damaged() []CorruptError { return l.recovered.Damage }
+func (l *Log) currentEpoch() ident.LogEpoch { return ident.LogEpoch(l.epoch.Load()) }
 
 func (l *Log) stats() Stats {
 	s := Stats{
 		ID: l.id, Epoch: ident.LogEpoch(l.epoch.Load()), End: ident.Position(l.durable.Load()),
-		Committed: l.end(), Level: l.level(), Unavailable: l.damaged(),
+		Committed: l.end(), Level: l.level(), Unavailable: l.damage.all(),
 	}
 	for i, f := range l.files.all() {
 		if i == 0 {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/skeinmq/skein/internal/ident"
 	"github.com/skeinmq/skein/internal/vfs"
+	"log/slog"
 )
 
 // await spins until ok, which other goroutines of the log bring about.
@@ -102,6 +103,30 @@ func TestSealedFilesReadAndReopen(t *testing.T) {
 			}
 		}
 		r.stop()
+	}
+}
+
+// TestReclaimAtTheEnd: a log that is closed while its files are to be reclaimed is no reason for a warning.
+func TestReclaimAtTheEnd(t *testing.T) {
+	cfg := testConfig(vfs.NewMem(), "data")
+	var said bytes.Buffer
+	cfg.Logger = slog.New(slog.NewTextHandler(&said, &slog.HandlerOptions{Level: slog.LevelWarn}))
+	r := start(t, cfg)
+	r.begin()
+	want := newExpected()
+	for i := range 200 {
+		want.append(t, r, 0, testBatch(2, byte(i), 9000))
+	}
+	r.awaitSealed()
+	r.stop()
+	files := r.files.all()
+	for _, f := range files {
+		f.live.Store(0)
+	}
+	r.sealer.snapshotAt = 0
+	r.sealer.reclaim()
+	if said.Len() > 0 || len(r.files.all()) != len(files) {
+		t.Errorf("%d of %d files are left, and the log says: %s", len(r.files.all()), len(files), said.String())
 	}
 }
 

@@ -206,6 +206,9 @@ func (l *Log) sealFile(f *logFile) error {
 			}
 		}
 	}
+	if f.doubt {
+		f.end = f.limit() // nobody may cut it, nor take its end for proven, after the next start either
+	}
 	if err := writeIndex(l.fs, f.indexName(), l.id, f.first, f.end, iter.Seq[indexQueue](all)); err != nil {
 		return err
 	}

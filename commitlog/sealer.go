@@ -148,6 +148,7 @@ func (s *sealer) work(checkpoint bool) {
 		}
 	}
 	s.reclaim()
+	s.l.damage.tell()
 }
 
 // retry puts files back; they are tried again when the next one is full, or at the next
@@ -171,6 +172,9 @@ func (s *sealer) reclaim() {
 	}
 	if len(dead) > 0 && s.snapshotAt < newest && s.l.begun.Load() {
 		at, err := s.l.writeSnapshot()
+		if errors.Is(err, ErrClosed) { // the log stops; the next opening reclaims
+			return
+		}
 		if err != nil {
 			s.l.log.Warn("write state before reclaiming", "log", s.l.id, "error", err)
 			return
@@ -200,6 +204,7 @@ func (s *sealer) reclaim() {
 // removeFile takes a file that nobody reads off the disk, its index first.
 func (l *Log) removeFile(f *logFile) error {
 	err := f.closeHandles()
+	l.damage.forget(f)
 	if rerr := l.fs.Remove(f.indexName()); rerr != nil && !errors.Is(rerr, fs.ErrNotExist) {
 		err = errors.Join(err, rerr)
 	}
@@ -227,7 +232,7 @@ func (l *Log) rebuildIndex(f *logFile) error {
 	if err := sc.run(); err != nil {
 		return err
 	}
-	if sc.end < f.end && len(sc.damage) == 0 {
+	if sc.end < f.end && f.end < f.limit() && len(sc.damage) == 0 {
 		return &CorruptError{File: f.name, From: sc.end, To: f.end, Reason: "blocks not readable"}
 	}
 	queues := make([]*Queue, 0, len(places))

@@ -12,10 +12,11 @@ const shortenFrom = 16
 
 // shorten gives back the unused end of a sealed file. Each start begins a new file, so without it each restart would
 // take a whole file of disk for the little that the process before had written. Positions do not change, and the cut is
-// repeated after the next start if a crash undoes it: nothing depends on it.
+// repeated after the next start if a crash undoes it: nothing depends on it. A file is cut only where its end is proven:
+// by the process that wrote it, by an index, or by a recovery that found nothing behind it that could have been acked.
 func (l *Log) shorten(f *logFile) error {
 	used := int64(f.end - f.first)
-	if f.size-used < f.size/shortenFrom || len(l.damaged()) > 0 { // damage: what lies behind the end may be wanted
+	if f.size-used < f.size/shortenFrom || f.doubt {
 		return nil
 	}
 	used = (used + vfs.PageSize - 1) &^ (vfs.PageSize - 1)

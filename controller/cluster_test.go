@@ -127,6 +127,10 @@ func (l *linesOf) Conn(b ident.Broker) (grpc.ClientConnInterface, error) {
 }
 
 func newCluster(t testing.TB, voters ...ident.Broker) *cluster {
+	return newClusterWith(t, func(*Config) {}, voters...)
+}
+
+func newClusterWith(t testing.TB, edit func(*Config), voters ...ident.Broker) *cluster {
 	c := &cluster{
 		t: t, w: &wires{cut: map[ident.Broker]bool{}, conns: map[net.Conn][2]ident.Broker{}},
 		raftAt: map[ident.Broker]string{}, grpcAt: map[ident.Broker]string{}, members: map[ident.Broker]*member{},
@@ -139,7 +143,7 @@ func newCluster(t testing.TB, voters ...ident.Broker) *cluster {
 		c.voters = append(c.voters, Member{Broker: id, Address: ln.Addr().String()})
 	}
 	for i, id := range voters {
-		c.start(id, t.TempDir(), lns[i])
+		c.start(id, t.TempDir(), lns[i], edit)
 	}
 	t.Cleanup(func() {
 		for _, m := range c.members {
@@ -321,6 +325,15 @@ func (c *cluster) holds(m *member, all []*committer) {
 		if k.acked > 0 && (len(got) != 1 || got[0].Offset.Offset < k.acked) {
 			c.t.Errorf("broker %d, partition %d: %+v, %d was acknowledged", m.id, k.partition, got, k.acked)
 		}
+	}
+}
+
+// TestFirstElection: a cluster that starts does not wait for raft's timeouts to run out before it has a controller.
+func TestFirstElection(t *testing.T) {
+	c := newClusterWith(t, func(cfg *Config) { cfg.Timeout = 8 * time.Second }, 1, 2, 3)
+	leads := c.leader()
+	if took := time.Since(leads.started); took >= leads.cfg.Timeout {
+		t.Errorf("a leader after %v", took)
 	}
 }
 

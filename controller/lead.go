@@ -146,14 +146,18 @@ func (c *Controller) Former() (leader ident.Broker, heard time.Time, ok bool) {
 	return *id, r.LastContact(), true
 }
 
-// attend has this voter stand for election soon after the leader fell silent, until ctx ends. Raft itself looks only once in one to
-// two timeouts whether it was silent for one: it takes up to three. The others are asked before (raft's pre-vote), and
-// refuse as long as they hear the leader; the voters go one after the other.
+// nobody is no broker.
+const nobody ident.Broker = -1
+
+// attend has this voter stand for election soon after the leader fell silent, or after its own start if it heard of none, until ctx
+// ends. Raft itself looks only once in one to two timeouts whether it was silent for one: it takes up to three, and a cluster
+// that starts would have no controller for two. The others are asked before (raft's pre-vote), and refuse as long as they hear the
+// leader; the voters go one after the other.
 func (c *Controller) attend(ctx context.Context, r *raft.Raft) {
 	tick := time.NewTicker(c.cfg.Timeout / 16)
 	defer tick.Stop()
 	var looked time.Time // the leader's last word when this voter stood last
-	for {
+	for first := true; ; {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
@@ -161,6 +165,10 @@ func (c *Controller) attend(ctx context.Context, r *raft.Raft) {
 		}
 		heard := r.LastContact()
 		leader, _, known := c.Leader()
+		if first = first && !known && heard.IsZero() && r.State() == raft.Follower; first {
+			first = !c.standFirst(r)
+			continue
+		}
 		if !known || leader == c.cfg.ID || r.State() != raft.Follower || heard.Equal(looked) || time.Since(heard) < c.cfg.Timeout {
 			continue
 		}
@@ -171,6 +179,17 @@ func (c *Controller) attend(ctx context.Context, r *raft.Raft) {
 			c.look(r)
 		}
 	}
+}
+
+// standFirst has a voter that heard of no leader since its start stand for election when its turn has come; false: not yet, or never.
+func (c *Controller) standFirst(r *raft.Raft) bool {
+	rank, votes := c.rank(r, nobody)
+	if !votes || time.Since(c.started) < time.Duration(rank+1)*c.cfg.Timeout/8 {
+		return false
+	}
+	c.metrics.takeovers.Inc()
+	c.look(r)
+	return true
 }
 
 // look makes a follower look now whether it has heard of the leader, and stand for election if not: raft does when its timeout

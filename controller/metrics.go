@@ -59,7 +59,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			Name: "skein_controller_retries_total", Help: "Commands tried again, because there was no leader or its answer was lost.",
 		}),
 		takeovers: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "skein_controller_takeovers_total", Help: "Elections begun because the leader's process was gone, or silent for the timeout.",
+			Name: "skein_controller_takeovers_total", Help: "Elections begun because the leader's process was gone, or silent for the timeout, or nobody led at the start.",
 		}),
 	}
 	if reg != nil {

@@ -13,8 +13,8 @@ import (
 // Controller is the record of the active controller: the one with the greatest term. It keeps older ones from
 // useless work; safety does not rest on it (O14).
 type Controller struct {
-	Term   int64 // raft's, as it was elected; 0: there was none yet
-	Broker ident.Broker
+	Term   int64        `json:"term"` // raft's, as it was elected; 0: there was none yet
+	Broker ident.Broker `json:"broker"`
 }
 
 // Controller returns the record of the active controller, the zero one if there was none yet.

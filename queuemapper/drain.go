@@ -6,8 +6,6 @@ import (
 	"slices"
 	"strconv"
 
-	clientv3 "go.etcd.io/etcd/client/v3"
-
 	"github.com/skeinmq/skein/internal/ident"
 )
 
@@ -90,20 +88,7 @@ func (s *Store) RemoveLog(ctx context.Context, l *Log) error {
 	if used := s.Map().livesIn(l.ID); used != nil {
 		return fail(used)
 	}
-	key := keyLog(l.ID)
-	resp, _, err := s.settle(ctx, "remove_log", []clientv3.Cmp{s.unchanged(key, l.Revision)}, []clientv3.Op{clientv3.OpDelete(s.key(key))},
-		[]clientv3.Op{clientv3.OpGet(s.key(key))})
-	switch {
-	case err != nil:
-		return fail(err)
-	case resp.Succeeded:
-		err = s.caughtUp(ctx, resp.Header.Revision)
-	case len(resp.Responses[0].GetResponseRange().GetKvs()) == 0: // an earlier try of this call
-		err = s.Refresh(ctx)
-	default:
-		return s.conflict(ctx, resp, "remove log "+l.ID.String())
-	}
-	if err != nil {
+	if err := s.deleteLog(ctx, l); err != nil {
 		return fail(err)
 	}
 	return nil

@@ -26,7 +26,7 @@ func (s *Store) Dump(ctx context.Context, fn func(key string, json []byte) error
 		if err != nil {
 			v = map[string]any{"error": err.Error(), "bytes": hex.EncodeToString(kv.Value)}
 		}
-		out, err := json.Marshal(v)
+		out, err := json.Marshal(shownNext(v, kv.Value))
 		if err != nil {
 			return fmt.Errorf("dump map key %s: %w", kv.Key, err)
 		}
@@ -59,7 +59,7 @@ func describe(key string, kv *mvccpb.KeyValue) (any, error) {
 		if err != nil {
 			return nil, err
 		}
-		return dumped[topicJSON]{kv.ModRevision, topicJSON{t.ID.String(), t.ReplicationFactor, t.Configs, t.Partitions}}, nil
+		return dumped[topicJSON]{kv.ModRevision, topicJSON{t.ID.String(), t.ReplicationFactor, t.Configs, listed(t.Partitions)}}, nil
 	case keyGroups:
 		n, err := strconv.Atoi(name)
 		if err != nil {
@@ -79,14 +79,19 @@ func describe(key string, kv *mvccpb.KeyValue) (any, error) {
 		if err != nil {
 			return nil, err
 		}
-		return dumped[logJSON]{kv.ModRevision, logJSON{l.Host, l.Epoch, l.Begun, l.State.String(), l.Witnesses}}, nil
+		return dumped[logJSON]{kv.ModRevision, logJSON{l.Host, l.Epoch, l.Begun, l.State.String(), listed(l.Witnesses)}}, nil
 	case keyBrokers:
 		id, err := parseBroker(name)
 		if err != nil {
 			return nil, err
 		}
 		b, err := decodeBroker(id, kv.Value)
-		return dumped[*Broker]{kv.ModRevision, b}, err
+		if err != nil {
+			return nil, err
+		}
+		shown := *b
+		shown.Roles = listed(b.Roles)
+		return dumped[Broker]{kv.ModRevision, shown}, nil
 	case keyIncarnations:
 		r := open(kindIncarnation, kv.Value)
 		return dumped[struct{}]{kv.ModRevision, struct{}{}}, r.done()
@@ -145,6 +150,9 @@ func describeGroup(g *Group) groupJSON {
 	}
 	return out
 }
+
+// listed is a list that JSON shows as one also when it is empty.
+func listed[V any](list []V) []V { return append([]V{}, list...) }
 
 func named[V any](m map[ident.Partition]V) map[string]V {
 	out := make(map[string]V, len(m))

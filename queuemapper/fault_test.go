@@ -396,6 +396,15 @@ func TestMarkLost(t *testing.T) {
 	if _, err := s.MarkLost(t.Context(), g, 2, nil); !errors.Is(err, ErrInvalid) {
 		t.Errorf("open generation: %v", err)
 	}
+	m := s.Map()
+	for _, c := range []struct{ o, from, to ident.Offset }{
+		{0, 0, 10}, {9, 9, 10}, {10, 40, 90}, {39, 40, 90}, {40, 40, 90}, {89, 89, 90}, {90, 100, 100}, {99, 100, 100}, {100, 100, noEnd}, {150, 150, noEnd},
+	} {
+		run, ok := m.Locate(m.Topic("x"), 0, c.o)
+		if from, to := m.Readable(p, run, c.o); !ok || from != c.from || to != c.to {
+			t.Errorf("at %d a reader goes on at %d up to %d, want %d up to %d", c.o, from, to, c.from, c.to)
+		}
+	}
 }
 
 // TestCompactionUnderASleepingWatcher: a store that was not watching reads the map again.

@@ -464,6 +464,7 @@ type reader struct {
 
 // open checks header and checksum.
 func open(kind byte, v []byte) *reader {
+	v = withoutNext(v)
 	r := &reader{kind: kind, off: headerSize}
 	switch {
 	case len(v) < headerSize+crcSize:

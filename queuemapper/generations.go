@@ -24,9 +24,9 @@ func (s *Store) TrimGenerations(ctx context.Context, g *Group, keep ident.Epoch)
 	return s.swapGroup(ctx, "trim", fresh)
 }
 
-// swapGroup writes a record that was made from another one, comparing that one's revision.
-func (s *Store) swapGroup(ctx context.Context, verb string, fresh *Group) (*Group, error) {
-	written, err := s.swap(ctx, verb+"_group", keyGroup(fresh.ID), fresh.Revision, encodeGroup(fresh), nil)
+// swapGroup writes a record that was made from another one, comparing that one's revision, and what guards demand of logs.
+func (s *Store) swapGroup(ctx context.Context, verb string, fresh *Group, guards ...guard) (*Group, error) {
+	written, err := s.swap(ctx, verb+"_group", keyGroup(fresh.ID), fresh.Revision, encodeGroup(fresh), nil, guards...)
 	if err != nil {
 		return nil, fmt.Errorf("%s group %d: %w", verb, fresh.ID, err)
 	}

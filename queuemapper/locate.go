@@ -138,6 +138,27 @@ func (m *Map) Locate(t *Topic, index int32, o ident.Offset) (Run, bool) {
 	return Run{}, false
 }
 
+// Readable is what a reader at offset o of a run is served from next: from is o, or, where what was at o is lost, the offset
+// behind it; to is where the next lost range begins, or the run ends. from == run.End: nothing is left in the run. The
+// offsets of what is lost stay as they are, and are never given to other records: readers go on behind them (I4).
+func (m *Map) Readable(p ident.Partition, run Run, o ident.Offset) (from, to ident.Offset) {
+	if run.Open {
+		return o, noEnd // it may be noted of sealed generations only
+	}
+	if g := m.Group(run.Generation.Group); g != nil {
+		for _, lost := range g.Lost(run.Generation.Epoch, p) {
+			switch {
+			case lost.To <= o:
+			case lost.From > o:
+				return o, min(lost.From, run.End)
+			default:
+				o = min(lost.To, run.End)
+			}
+		}
+	}
+	return o, run.End
+}
+
 // EpochEnd answers OffsetForLeaderEpoch for an epoch below the current one (Kafka's
 // LeaderEpochFileCache.endOffsetFor): the greatest epoch <= e that the partition has had,
 // and its end. ok is false when e is below every known epoch; end is then the start of the

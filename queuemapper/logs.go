@@ -38,7 +38,8 @@ func (e *LogEpochError) Is(target error) bool { return target == ErrInvalid }
 // moves OPEN(e) or SEALED(e) to OPEN(e+1) with the given incarnation of the host and witness set, comparing the
 // record's revision. disk is the newest epoch that the disk has begun. It must lie between what the
 // record knows to be begun and the record's epoch: a LogEpochError otherwise. The host writes the new
-// epoch down on the disk, then calls BeganLog, and only then serves.
+// epoch down on the disk, then calls BeganLog, and only then serves. A new log's registration compares its host's starts as they
+// were before: one that is late does not land after LoseLog.
 func (s *Store) ReopenLog(ctx context.Context, id ident.Log, host ident.Broker, incarnation int64, disk ident.LogEpoch, witnesses []Witness) (*Log, error) {
 	return s.ReopenLogWith(ctx, id, host, incarnation, disk, func(ident.LogEpoch) []Witness { return witnesses })
 }
@@ -53,7 +54,16 @@ func (s *Store) ReopenLogWith(ctx context.Context, id ident.Log, host ident.Brok
 	}
 	fresh := &Log{ID: id, Host: host, Incarnation: incarnation, Epoch: 1, State: LogOpen}
 	var was Log
-	if len(resp.Kvs) > 0 {
+	var guards []guard
+	if len(resp.Kvs) == 0 {
+		guards = []guard{{host: host, since: resp.Header.Revision}} // LoseLog comes before the read or breaks the guard
+		if plants.takeLost {
+			was.Epoch, fresh.Epoch = disk, disk+1
+		}
+		if plants.lateNew {
+			guards = nil
+		}
+	} else {
 		l, err := decodeLog(id, resp.Kvs[0].Value, resp.Kvs[0].ModRevision)
 		if err != nil {
 			return nil, fmt.Errorf("reopen log %s: %w", id, err)
@@ -65,7 +75,7 @@ func (s *Store) ReopenLogWith(ctx context.Context, id ident.Log, host ident.Brok
 		return nil, fmt.Errorf("reopen log: %w", &LogEpochError{Log: id, Record: was.Epoch, Begun: was.Begun, Disk: disk})
 	}
 	fresh.Begun, fresh.Witnesses = disk, slices.Clone(choose(fresh.Epoch))
-	return s.swapLog(ctx, "reopen", was.Revision, fresh)
+	return s.swapLog(ctx, "reopen", was.Revision, fresh, guards...)
 }
 
 // BeganLog records that the epoch of l, as ReopenLog returned it, is on the log's disk. From then on a

@@ -63,9 +63,9 @@ type entity struct {
 
 // Cluster is the cluster's record.
 type Cluster struct {
-	ID     string // Kafka cluster id: 22 characters of URL-safe base64
-	Format int
-	Groups int // placement groups, fixed for the life of the cluster
+	ID     string `json:"id"` // Kafka cluster id: 22 characters of URL-safe base64
+	Format int    `json:"format"`
+	Groups int    `json:"groups"` // placement groups, fixed for the life of the cluster
 }
 
 // Topic is one topic's record. Do not change what it points at.
@@ -84,13 +84,14 @@ type Placement []Residence
 
 // Residence is a partition's stay in a group from an offset on.
 type Residence struct {
-	Group ident.Group
-	From  ident.Offset
+	Group ident.Group  `json:"group"`
+	From  ident.Offset `json:"from"`
 	// First is the epoch of the group's generation in which the stay began; 0 for the
 	// partition's first stay. Last is the one in which it ended, at the next stay's From; of
 	// the last stay, which goes on, it means nothing. The group's generations outside [First, Last] say nothing about the
 	// partition, whatever ends they name.
-	First, Last ident.Epoch
+	First ident.Epoch `json:"first"`
+	Last  ident.Epoch `json:"last"`
 }
 
 // Group is one placement group's record: its generations, epochs increasing, the last one open.
@@ -126,7 +127,10 @@ type Generation struct {
 }
 
 // Range is [From, To) in logical offsets.
-type Range struct{ From, To ident.Offset }
+type Range struct {
+	From ident.Offset `json:"from"`
+	To   ident.Offset `json:"to"`
+}
 
 // LogState is a log's state.
 type LogState int8
@@ -154,19 +158,19 @@ type Log struct {
 
 // Witness is a member of a log's witness set, in one incarnation.
 type Witness struct {
-	Broker      ident.Broker
-	Incarnation int64
+	Broker      ident.Broker `json:"broker"`
+	Incarnation int64        `json:"incarnation"`
 }
 
 // Broker is a broker's registration; it is attached to a lease.
 type Broker struct {
-	ID          ident.Broker
-	Incarnation int64
-	Host        string // advertised
-	Port        int32
-	Internal    string // host:port of the internal listener, "" if none
-	Rack        string
-	Roles       []string
+	ID          ident.Broker `json:"id"`
+	Incarnation int64        `json:"incarnation"`
+	Host        string       `json:"host"` // advertised
+	Port        int32        `json:"port"`
+	Internal    string       `json:"internal"` // host:port of the internal listener, "" if none
+	Rack        string       `json:"rack"`
+	Roles       []string     `json:"roles"`
 }
 
 // Run is one contiguous run of a partition's offsets in one log: a physical queue.

@@ -44,4 +44,11 @@ func TestPlanted(t *testing.T) {
 			t.Error("not caught")
 		}
 	})
+	t.Run("new log's registration lands after it was given up", func(t *testing.T) {
+		plants.lateNew = true
+		defer func() { plants.lateNew = false }()
+		if !lateNew(t) {
+			t.Error("not caught")
+		}
+	})
 }

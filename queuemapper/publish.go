@@ -39,13 +39,33 @@ type guard struct {
 	log   ident.Log
 	state LogState
 	epoch ident.LogEpoch
+	gone  bool // there is no record of it; state and epoch mean nothing then
+
+	// since, if it is not 0, makes the guard one of host and not of a log: it was not started after that revision, and no log of it
+	// given up.
+	since int64
+	host  ident.Broker
 }
 
-func guardOf(l *Log) guard { return guard{l.ID, l.State, l.Epoch} }
+func guardOf(l *Log) guard { return guard{log: l.ID, state: l.State, epoch: l.Epoch} }
+
+// key is what a guard is about.
+func (g guard) key() string {
+	if g.since != 0 {
+		return keyIncarnation(g.host)
+	}
+	return keyLog(g.log)
+}
 
 func (g guard) cmps(s *Store) []clientv3.Cmp {
+	key := s.key(g.key())
+	if g.since != 0 {
+		return []clientv3.Cmp{clientv3.Compare(clientv3.ModRevision(key), "<", g.since+1)}
+	}
+	if g.gone {
+		return []clientv3.Cmp{clientv3.Compare(clientv3.CreateRevision(key), "=", 0)}
+	}
 	above, below := logGuard(g.state, g.epoch)
-	key := s.key(keyLog(g.log))
 	return []clientv3.Cmp{
 		clientv3.Compare(clientv3.Value(key), ">", string(above)),
 		clientv3.Compare(clientv3.Value(key), "<", string(below)),
@@ -54,8 +74,8 @@ func (g guard) cmps(s *Store) []clientv3.Cmp {
 
 // holds says whether a record, nil if there is none, is what the guard demands.
 func (g guard) holds(kv *mvccpb.KeyValue) bool {
-	if kv == nil {
-		return false
+	if kv == nil || g.gone {
+		return g.gone && kv == nil
 	}
 	l, err := decodeLog(g.log, kv.Value, kv.ModRevision)
 	return err == nil && l.State == g.state && l.Epoch == g.epoch

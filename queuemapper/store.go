@@ -223,7 +223,7 @@ var closed = func() chan struct{} { c := make(chan struct{}); close(c); return c
 func (s *Store) key(relative string) string { return s.cfg.Prefix + relative }
 
 func (s *Store) put(key string, value []byte) clientv3.Op {
-	return clientv3.OpPut(s.key(key), string(value))
+	return clientv3.OpPut(s.key(key), string(s.withNext(value)))
 }
 
 // unchanged compares that a key still has the revision at which it was read.

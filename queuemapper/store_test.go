@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"regexp"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -366,7 +367,16 @@ func TestDump(t *testing.T) {
 	firstGenerations(t, s, mustReopen(t, s, logID(1), 1, 0))
 	mustCreate(t, s, "a", 0, 1)
 	keys := 0
-	if err := s.Dump(t.Context(), func(key string, json []byte) error { keys++; t.Logf("%s %s", key, json); return nil }); err != nil {
+	names := regexp.MustCompile(`"([A-Z][A-Za-z]*)":|null`) // of Go; lists are [] when they are empty
+	err := s.Dump(t.Context(), func(key string, json []byte) error {
+		keys++
+		t.Logf("%s %s", key, json)
+		if bad := names.FindAll(json, -1); len(bad) > 0 {
+			t.Errorf("%s: %q in %s", key, bad, json)
+		}
+		return nil
+	})
+	if err != nil {
 		t.Fatal(err)
 	}
 	if keys != 1+8+1+1 {

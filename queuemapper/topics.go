@@ -15,13 +15,14 @@ import (
 )
 
 // swap writes one key if it still has the revision at which the caller read it (0: it must
-// be absent), and every guarded log is as demanded, and returns the new revision once the snapshot has it. A lost answer is settled
+// be absent), and everything guarded is as demanded, and returns the new revision once the snapshot has it. A lost answer is settled
 // by sending the same write again: only one of them can succeed, and a value that is there
 // byte for byte is our own, as values of racing writers differ or mean the same.
 func (s *Store) swap(ctx context.Context, op, key string, revision int64, value []byte, opts []clientv3.OpOption, guards ...guard) (int64, error) {
+	value = s.withNext(value)
 	cmps, gets := []clientv3.Cmp{s.unchanged(key, revision)}, []clientv3.Op{clientv3.OpGet(s.key(key))}
 	for _, g := range guards {
-		cmps, gets = append(cmps, g.cmps(s)...), append(gets, clientv3.OpGet(s.key(keyLog(g.log))))
+		cmps, gets = append(cmps, g.cmps(s)...), append(gets, clientv3.OpGet(s.key(g.key())))
 	}
 	resp, again, err := s.settle(ctx, op, cmps, []clientv3.Op{clientv3.OpPut(s.key(key), string(value), opts...)}, gets)
 	if err != nil {

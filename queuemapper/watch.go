@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -191,6 +192,13 @@ func (s *Store) readAll(ctx context.Context) (kvs []*mvccpb.KeyValue, revision i
 func load(kvs []*mvccpb.KeyValue, prefix string, old *Map) (*Map, error) {
 	e := newMap().edit()
 	e.ownCounts = true
+	// The level first: a build that is too old says so, and not which value it cannot read.
+	level := func(kv *mvccpb.KeyValue, key string) int { return strings.Compare(string(kv.Key), key) }
+	if i, there := slices.BinarySearchFunc(kvs, prefix+keyLevel, level); there {
+		if err := e.put(keyLevel, kvs[i].Value, kvs[i].ModRevision); err != nil {
+			return nil, err
+		}
+	}
 	var topics []entry[string, *Topic]
 	for _, kv := range kvs {
 		key := strings.TrimPrefix(string(kv.Key), prefix)

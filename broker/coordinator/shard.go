@@ -25,8 +25,9 @@ const (
 	fencedPause  = 5 * time.Second
 	claimTimeout = 5 * time.Second
 	// holdTime is how long requests wait for a claim that is under way before they are told that it loads: a claim takes
-	// milliseconds, and what clients do when they are told takes longer.
-	holdTime = 500 * time.Millisecond
+	// milliseconds, or, when the active controller has died as well, an election (a second). librdkafka gives a commit up that
+	// is told so thrice within 0.3 s. Each request that waits is its connection's only one, and paid for by its reader.
+	holdTime = 1500 * time.Millisecond
 )
 
 // task is one request to a shard: run or refuse is called, once, on its goroutine.

@@ -165,18 +165,30 @@ func TestMoveWithoutWitnesses(t *testing.T) {
 	}
 }
 
-// TestFounders: brokers that form a cluster together open as many groups each; who is alone opens them all, a while later.
+// TestFounders: brokers that form a cluster together open as many groups each, and coordinator partitions that follow one another
+// have different brokers; who is alone opens them all, a while later.
 func TestFounders(t *testing.T) {
-	founders := []ident.Broker{3, 5}
-	together, alone := witnessStore(t), witnessStore(t)
-	var hosts [2]*Host
+	founders := []ident.Broker{3, 5, 6}
+	together, alone := storeOf(t, 1024), storeOf(t, 4)
+	var hosts [3]*Host
 	var starting sync.WaitGroup
 	for i, id := range founders {
-		starting.Go(func() { hosts[i], _ = hostOf(t, together, Config{ID: id, Founders: founders}, nil) })
+		starting.Go(func() {
+			hosts[i], _ = hostOf(t, together, Config{ID: id, Founders: founders, FoundTime: time.Minute}, nil)
+		})
 	}
 	starting.Wait()
-	if n := fmt.Sprint(hosts[0].Owns(together.Map()), hosts[1].Owns(together.Map())); n != "2 2" {
+	m := together.Map()
+	if n := fmt.Sprint(hosts[0].Owns(m), hosts[1].Owns(m), hosts[2].Owns(m)); n != "341 342 341" {
 		t.Errorf("they own %s", n)
+	}
+	before := ident.Broker(-1)
+	for p := range int32(queuemapper.CoordinatorPartitions) {
+		id, _, _ := m.Coordinator(p)
+		if id == before {
+			t.Errorf("coordinator partitions %d and %d both have broker %d", p-1, p, id)
+		}
+		before = id
 	}
 	h, _ := hostOf(t, alone, Config{ID: 5, Founders: founders}, nil)
 	if n := h.Owns(alone.Map()); n != 4 {

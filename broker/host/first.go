@@ -12,17 +12,13 @@ import (
 	"github.com/skeinmq/skein/queuemapper"
 )
 
-// foundTime is how long a broker of those that form a cluster waits for the others to open their part of the groups. Who
-// comes later gets a share by planned moves.
-const foundTime = time.Second
-
 // openNewGroups opens the first generation of every group that has none, spread evenly over the logs: prepared on the
 // disk, published in the map, then activated. Of brokers that form a cluster each opens its part, and what the others have
 // not opened a while later; they may both try, one wins each group.
 func (h *Host) openNewGroups(ctx context.Context, logs []*queuemapper.Log) error {
 	if i := slices.Index(h.cfg.Founders, h.cfg.ID); i >= 0 && len(h.cfg.Founders) > 1 {
-		all := h.store.Map().Cluster().Groups
-		part := func(g ident.Group) bool { return int(g)*len(h.cfg.Founders)/all == i }
+		turn := turns(h.store.Map(), len(h.cfg.Founders))
+		part := func(g ident.Group) bool { return turn[g] == i }
 		if err := h.openNew(ctx, logs, part); err != nil {
 			return err
 		}
@@ -33,9 +29,27 @@ func (h *Host) openNewGroups(ctx context.Context, logs []*queuemapper.Log) error
 	return h.openNew(ctx, logs, func(ident.Group) bool { return true })
 }
 
-// awaitOpened waits until every group has a generation, but no longer than foundTime.
+// turns says, by group, which of n founders opens its first generation. They take turns, at the groups that coordinators live in
+// and at the others, so that coordinator partitions that follow one another have different brokers: consumer groups whose names
+// differ in the last digit hash to such partitions.
+func turns(m *queuemapper.Map, n int) []int {
+	out := make([]int, m.Cluster().Groups)
+	coordinators, others := 0, 0
+	for g := range out {
+		if m.Coordinators(ident.Group(g)) > 0 {
+			out[g] = coordinators % n
+			coordinators++
+		} else {
+			out[g] = n - 1 - others%n // the other way round: who has one more of those has one less of these
+			others++
+		}
+	}
+	return out
+}
+
+// awaitOpened waits until every group has a generation, but no longer than Config.FoundTime.
 func (h *Host) awaitOpened(ctx context.Context) error {
-	late := time.After(foundTime)
+	late := time.After(h.cfg.FoundTime)
 	for m := h.store.Map(); ; m = h.store.Map() {
 		opened := 0
 		for g := range m.Groups() {

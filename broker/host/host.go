@@ -85,6 +85,9 @@ type Config struct {
 	// Founders are the brokers that form the cluster together, this one among them, ordered; none: whoever
 	// comes first opens every group.
 	Founders []ident.Broker
+	// FoundTime is how long a founder waits for the others to open their part of the groups, default 1 s. Who comes later
+	// gets a share by planned moves.
+	FoundTime time.Duration
 	// Changed is told which groups are other than the map alone says: frozen, opened, sealed or thawed. It makes this
 	// broker act on the newest snapshot before it returns.
 	Changed func(groups ...ident.Group)
@@ -101,6 +104,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.MoveBatch == 0 {
 		c.MoveBatch = 32
+	}
+	if c.FoundTime == 0 {
+		c.FoundTime = time.Second
 	}
 	if c.Unwitnessed == "" {
 		c.Unwitnessed = UnwitnessedWait

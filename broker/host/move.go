@@ -30,9 +30,6 @@ const (
 // errFreeze: what was under way was not committed in time.
 var errFreeze = errors.New("the log does not commit")
 
-// errLate: a cut takes longer than it is waited for.
-var errLate = errors.New("not committed yet")
-
 // Moved is the outcome of one group's planned move.
 type Moved struct {
 	Group    ident.Group
@@ -40,19 +37,33 @@ type Moved struct {
 	Epoch    ident.Epoch   // of the new generation
 	Pause    time.Duration // for which the group's appends waited
 	Err      error         // nil: it moved
+
+	at ident.Epoch // the only generation that is moved; anyEpoch: whichever is open
 }
+
+// anyEpoch stands for whichever generation is open.
+const anyEpoch ident.Epoch = -1
 
 // Move moves groups that are open in logs here to another log, here or at another broker, by planned moves (O18), a
 // batch at a time: frozen together, prepared by one request, published by one call. No byte is copied. Whatever
 // happens, afterwards exactly the generations that the map names take appends. The outcomes are in the order of the groups.
 func (h *Host) Move(ctx context.Context, groups []ident.Group, to ident.Log) []Moved {
+	return h.MoveAt(ctx, groups, nil, to)
+}
+
+// MoveAt is Move of the generations that the caller knows, one for each group: a group that has another one is not moved. It may
+// have been away and come back, by a later order, or have other partitions. No epochs at all: it is Move.
+func (h *Host) MoveAt(ctx context.Context, groups []ident.Group, epochs []ident.Epoch, to ident.Log) []Moved {
 	m := h.store.Map()
 	out := make([]Moved, len(groups))
 	bySource := make(map[*Hosted][]*Moved)
 	var sources []*Hosted // in the order of the groups
 	for i, id := range groups {
 		v := &out[i]
-		v.Group, v.To = id, to
+		v.Group, v.To, v.at = id, to, anyEpoch
+		if epochs != nil {
+			v.at = epochs[i]
+		}
 		from := h.OpenIn(m.Group(id))
 		switch target := m.Log(to); {
 		case from == nil:
@@ -83,15 +94,14 @@ func (h *Host) Move(ctx context.Context, groups []ident.Group, to ident.Log) []M
 	for _, from := range sources {
 		for rest := bySource[from]; len(rest) > 0; {
 			n := h.batchOf(m, rest)
-			h.moveBatch(ctx, from, to, rest[:n])
-			stuck := rest[n-1].Err
-			if rest = rest[n:]; !errors.Is(stuck, errFreeze) {
-				continue
+			err := h.moveBatch(ctx, from, to, rest[:n])
+			rest = rest[n:]
+			if errors.Is(err, errFreeze) { // each batch would wait as long
+				for _, v := range rest {
+					v.Err = err
+				}
+				break
 			}
-			for _, v := range rest { // each batch would wait as long
-				v.Err = stuck
-			}
-			break
 		}
 	}
 	return out
@@ -132,8 +142,8 @@ type moving struct {
 	old    []ident.Generation
 }
 
-// moveBatch moves groups together and tells each outcome.
-func (h *Host) moveBatch(ctx context.Context, from *Hosted, to ident.Log, list []*Moved) {
+// moveBatch moves groups together and tells each outcome. It returns why none of them was published, if so.
+func (h *Host) moveBatch(ctx context.Context, from *Hosted, to ident.Log, list []*Moved) error {
 	all := make(map[ident.Group]*Moved, len(list))
 	ids := make([]ident.Group, len(list))
 	for i, v := range list {
@@ -148,19 +158,22 @@ func (h *Host) moveBatch(ctx context.Context, from *Hosted, to ident.Log, list [
 	for _, id := range mine {
 		v := all[id]
 		v.Err = nil
-		if h.OpenIn(m.Group(id)) != from { // somebody else moved it, and it would keep the others from moving
+		switch g := m.Group(id); {
+		case h.OpenIn(g) != from: // somebody else moved it, and it would keep the others from moving
 			v.Err = ErrElsewhere
-			continue
+		case v.at != anyEpoch && v.at != g.Current().Epoch:
+			v.Err = fmt.Errorf("its epoch is %d, and it was to be moved at %d", g.Current().Epoch, v.at)
+		default:
+			b.list = append(b.list, v)
 		}
-		b.list = append(b.list, v)
 	}
 	if len(b.list) == 0 {
-		return
+		return nil
 	}
 	held := h.cfg.Now()
 	if err := h.freeze(ctx, &b, to); err != nil {
 		h.thaw(&b, err)
-		return
+		return err
 	}
 	h.finish(ctx, &b, h.publish(ctx, &b))
 	pause := h.cfg.Now().Sub(held)
@@ -172,6 +185,7 @@ func (h *Host) moveBatch(ctx context.Context, from *Hosted, to ident.Log, list [
 		}
 	}
 	h.log.Info("groups moved", "groups", len(b.list), "failed", failed, "from", from.ID, "to", to, "pause_ms", pause.Milliseconds())
+	return nil
 }
 
 // freeze stops the groups, has their next generations prepared and makes the publications.
@@ -180,9 +194,7 @@ func (h *Host) freeze(ctx context.Context, b *moving, to ident.Log) error {
 	for i, v := range b.list {
 		ids[i] = v.Group
 	}
-	fctx, cancel := context.WithTimeoutCause(ctx, freezeTime, errFreeze)
-	defer cancel()
-	states, err := b.from.Log.Freeze(fctx, ids...)
+	states, err := b.from.freeze(ctx, ids...)
 	if err != nil {
 		return err
 	}
@@ -328,11 +340,18 @@ func (h *Host) finish(ctx context.Context, b *moving, errs []error) {
 	}
 }
 
+// freeze stops groups of a log, and waits for what is under way in them, but not longer than appends can.
+func (from *Hosted) freeze(ctx context.Context, groups ...ident.Group) (map[ident.Group][]ident.PartitionState, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, freezeTime, errFreeze)
+	defer cancel()
+	return from.Log.Freeze(ctx, groups...)
+}
+
 // cut ends generations in the log that they were in, as was published. It waits a while for that to be on the disk and
 // witnessed; then it goes on without the caller: nothing depends on it but what a restart has to ask the map. A log
 // whose witnesses are gone, and that has no quorum to say so, would never let go.
 func (h *Host) cut(ctx context.Context, from *Hosted, sealed ...commitlog.MapGeneration) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, cutTime, errLate)
+	ctx, cancel := context.WithTimeout(ctx, cutTime)
 	defer cancel()
 	err := from.Log.Seal(ctx, sealed...)
 	switch {

@@ -108,12 +108,19 @@ func (s *Service) Move(ctx context.Context, rq *peerpb.MoveRequest) (*peerpb.Mov
 	if len(rq.GetGroups()) > moveGroups {
 		return nil, status.Errorf(codes.InvalidArgument, "%d groups, at most %d", len(rq.GetGroups()), moveGroups)
 	}
+	if n := len(rq.GetEpochs()); n > 0 && n != len(rq.GetGroups()) {
+		return nil, status.Errorf(codes.InvalidArgument, "%d epochs of %d groups", n, len(rq.GetGroups()))
+	}
 	groups := make([]ident.Group, len(rq.GetGroups()))
+	var epochs []ident.Epoch
+	for _, e := range rq.GetEpochs() {
+		epochs = append(epochs, ident.Epoch(e))
+	}
 	for i, g := range rq.GetGroups() {
 		groups[i] = ident.Group(g)
 	}
 	reply := &peerpb.MoveReply{}
-	for _, v := range s.h.Move(ctx, groups, to) {
+	for _, v := range s.h.MoveAt(ctx, groups, epochs, to) {
 		reply.Groups = append(reply.Groups, movedGroup(v, v.Err))
 	}
 	return reply, nil

@@ -4,10 +4,10 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net"
 	"slices"
 	"sync"
-
-	"google.golang.org/grpc"
+	"time"
 
 	"github.com/skeinmq/skein/commitlog"
 	"github.com/skeinmq/skein/internal/ident"
@@ -19,8 +19,10 @@ import (
 type WitnessedConfig struct {
 	Store *queuemapper.Store
 	Rack  string
-	// Dial returns a connection to a broker's internal listener; it must not block.
-	Dial    func(ident.Broker) (grpc.ClientConnInterface, error)
+	// Better is for how long a broker in a better rack must have stood ready before it takes a witness's place; 0: witness.Owner's default.
+	Better time.Duration
+	// Dial opens a stream to the witness on a broker (peer.Pool.DialWitness).
+	Dial    func(context.Context, ident.Broker) (net.Conn, error)
 	Metrics *witness.Metrics // shared by all logs of the broker; may be nil
 	Logger  *slog.Logger
 }
@@ -44,7 +46,7 @@ type Witnessed struct {
 func NewWitnessed(cfg WitnessedConfig) *Witnessed {
 	w := &Witnessed{cfg: cfg, bound: make(chan struct{})}
 	w.reg = witness.NewRegistrar(witness.Config{
-		Dial: cfg.Dial, Map: w, Owner: witness.OwnerConfig{Rack: cfg.Rack, Size: WitnessesWanted}, Metrics: cfg.Metrics, Logger: cfg.Logger,
+		Dial: cfg.Dial, Map: w, Owner: witness.OwnerConfig{Rack: cfg.Rack, Size: WitnessesWanted, Better: cfg.Better}, Metrics: cfg.Metrics, Logger: cfg.Logger,
 	})
 	return w
 }
@@ -93,8 +95,12 @@ func (w *Witnessed) follow(ctx context.Context) {
 func (w *Witnessed) Offer(ctx context.Context, log ident.Log, epoch ident.LogEpoch, _ []commitlog.RecoveredGeneration, to []queuemapper.Witness) []queuemapper.Witness {
 	<-w.bound
 	list := make([]witness.Candidate, len(to))
+	m := w.cfg.Store.Map()
 	for i, x := range to {
 		list[i].ID = idOf(x)
+		if b := m.Broker(x.Broker); b != nil {
+			list[i].Rack = b.Rack
+		}
 	}
 	key := witness.Key{Log: log, Epoch: epoch}
 	have, err := w.reg.Offer(ctx, w.log, key, w.self, w.log.RecoveredTable(), list)

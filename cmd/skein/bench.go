@@ -20,7 +20,8 @@ func benchCommand() *cobra.Command {
 
 func benchCompare() *cobra.Command {
 	var cfg bench.CompareConfig
-	var script, binary, jsonFile, only string
+	var script, binary, only string
+	var out reportFlags
 	var alone bool
 	cmd := &cobra.Command{
 		Use:   "compare",
@@ -28,7 +29,7 @@ func benchCompare() *cobra.Command {
 		Long: `Starts each broker on an empty directory below --dir, loads it, stops it, and prints ratios, broker
 CPU seconds per GB and resident memory. Apache Kafka is started by the project's script, which fetches
 it on first use. Run it from the project's root.`,
-		Example: "  skein bench compare --seconds 10 --json report.json\n  skein bench compare --only one-16k,rate-20",
+		Example: "  skein bench compare --time 10s --report report.json\n  skein bench compare --only one-16k,rate-20",
 		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			self, err := os.Executable()
@@ -51,25 +52,18 @@ it on first use. Run it from the project's root.`,
 			}
 			cfg.Log, cfg.Options = cmd.ErrOrStderr(), strings.Join(os.Args[1:], " ")
 			rep, err := bench.Compare(cmd.Context(), cfg)
-			if err == nil && jsonFile != "" {
-				f, ferr := os.Create(jsonFile)
-				if ferr != nil {
-					return ferr
-				}
-				err = errors.Join(printJSON(f, rep), f.Close())
-			}
-			return errors.Join(err, rep.Print(cmd.OutOrStdout()))
+			return out.report(cmd, rep, err)
 		},
 	}
 	fl := cmd.Flags()
 	fl.StringVar(&script, "kafka", "test/peer/kafka", "the script that runs Apache Kafka")
 	fl.StringVar(&binary, "skein", "", "the skein binary; default: this one")
 	fl.StringVar(&cfg.Dir, "dir", ".", "where both keep their data while measured (about 15 GB with --scale)")
-	fl.DurationVar(&cfg.Time, "time", 10*time.Second, "how long each load is measured, after 2 s of warm-up")
+	fl.DurationVar(&cfg.Time, "time", 10*time.Second, "how long each load is measured, once its rate is steady (up to 2 min of warm-up)")
 	fl.StringVar(&only, "only", "", "scenarios, separated by commas")
 	fl.BoolVar(&cfg.Scale, "scale", true, "also creation, idle memory and restart at 100,000 partitions")
 	fl.BoolVar(&alone, "alone", false, "Skein only")
-	fl.StringVar(&jsonFile, "json", "", "write the report to this file, too")
+	out.add(cmd)
 	return cmd
 }
 

@@ -15,9 +15,10 @@ import (
 
 // clusterBenchFlags are what the benchmarks of clusters share.
 type clusterBenchFlags struct {
-	script, binary, dir, only, jsonFile, heap, said string
-	port, kafkaPort                                 int
-	alone, peerAlone                                bool
+	script, binary, dir, only, heap, said string
+	port, kafkaPort                       int
+	alone, peerAlone                      bool
+	reportFlags
 }
 
 func (f *clusterBenchFlags) add(cmd *cobra.Command) {
@@ -32,7 +33,7 @@ func (f *clusterBenchFlags) add(cmd *cobra.Command) {
 	fl.BoolVar(&f.alone, "alone", false, "Skein only")
 	fl.BoolVar(&f.peerAlone, "kafka-alone", false, "Kafka only")
 	fl.StringVar(&f.said, "said", "", "a directory for what Skein's brokers say, verbosely: ID.log")
-	fl.StringVar(&f.jsonFile, "json", "", "write the report to this file, too")
+	f.reportFlags.add(cmd)
 }
 
 func (f *clusterBenchFlags) skein() (bench.SkeinFleet, error) {
@@ -64,14 +65,28 @@ func (f *clusterBenchFlags) scenarios() []string {
 	return strings.Split(f.only, ",")
 }
 
-// report writes JSON to the file and the table to people.
-func (f *clusterBenchFlags) report(cmd *cobra.Command, rep interface{ Print(io.Writer) error }, err error) error {
-	if f.jsonFile != "" {
-		file, ferr := os.Create(f.jsonFile)
+// reportFlags say where the report of a benchmark goes.
+type reportFlags struct {
+	file string
+	json bool
+}
+
+func (f *reportFlags) add(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&f.file, "report", "", "write the report to this file as JSON, too")
+	cmd.Flags().BoolVar(&f.json, "json", false, "print JSON")
+}
+
+// report writes JSON to the file, and to people what they asked for.
+func (f *reportFlags) report(cmd *cobra.Command, rep interface{ Print(io.Writer) error }, err error) error {
+	if f.file != "" {
+		file, ferr := os.Create(f.file)
 		if ferr != nil {
 			return errors.Join(err, ferr)
 		}
 		err = errors.Join(err, printJSON(file, rep), file.Close())
+	}
+	if f.json {
+		return errors.Join(err, printJSON(cmd.OutOrStdout(), rep))
 	}
 	return errors.Join(err, rep.Print(cmd.OutOrStdout()))
 }
@@ -85,7 +100,7 @@ func benchFailover() *cobra.Command {
 		Long: `Starts three brokers, breaks them and measures from outside: how long until a client has written to every partition, how
 long a consumer that had read everything gets nothing, how late the latest acknowledgement of a steady producer is. Apache
 Kafka with replication factor 3 and min.insync.replicas=2 is treated the same in the same run.`,
-		Example: "  skein bench failover --alone --only kill --kills 10\n  skein bench failover --json failover.json",
+		Example: "  skein bench failover --alone --only kill --kills 10\n  skein bench failover --report failover.json",
 		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
 			if cfg.Skein, err = f.skein(); err != nil {
@@ -115,7 +130,7 @@ func benchScale() *cobra.Command {
 		Short: "Add a fourth broker to three under load, then drain one",
 		Long: `Starts three brokers with 1,000 partitions under a steady load, adds a fourth one, and measures how long until each
 leads within 10 % of a quarter of the partitions and how many bytes brokers sent each other for it; then it drains the first one.`,
-		Example: "  skein bench scale --json scale.json",
+		Example: "  skein bench scale --report scale.json",
 		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			kind, err := f.skein()
@@ -130,7 +145,7 @@ leads within 10 % of a quarter of the partitions and how many bytes brokers sent
 	fl.StringVar(&f.binary, "skein", "", "the skein binary; default: this one")
 	fl.StringVar(&f.dir, "dir", ".", "where the brokers keep their data while measured")
 	fl.IntVar(&f.port, "port", 19700, "first port of the brokers: ten for each")
-	fl.StringVar(&f.jsonFile, "json", "", "write the report to this file, too")
+	f.reportFlags.add(cmd)
 	return cmd
 }
 
@@ -142,8 +157,9 @@ func benchCluster() *cobra.Command {
 		Short: "Put the same load on three brokers of Apache Kafka and of Skein",
 		Long: `Starts three brokers of each, one kind after the other, on the same disk: Apache Kafka with replication factor 3 and
 min.insync.replicas=2. Bytes between brokers are those that the kernel counts as acknowledged on every connection to a port
-that only brokers use (ss -ti), disk bytes those that the processes sent to the block layer (/proc/PID/io).`,
-		Example: "  skein bench cluster --time 10s --json cluster.json",
+that only brokers use (ss -ti), disk bytes those that the processes sent to the block layer (/proc/PID/io). What witnesses cost
+is the difference of medians of three brokers and of one, five times in turn, and beside it what the owners measured themselves.`,
+		Example: "  skein bench cluster --time 10s --report cluster.json",
 		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
 			if cfg.Skein, err = f.skein(); err != nil {
@@ -158,6 +174,6 @@ that only brokers use (ss -ti), disk bytes those that the processes sent to the 
 		},
 	}
 	f.add(cmd)
-	cmd.Flags().DurationVar(&cfg.Time, "time", 10*time.Second, "how long each load is measured, after 2 s of warm-up")
+	cmd.Flags().DurationVar(&cfg.Time, "time", 10*time.Second, "how long each load is measured, once its rate is steady (up to 2 min of warm-up)")
 	return cmd
 }

@@ -5,8 +5,12 @@ import (
 	"context"
 	"encoding/json"
 	"io"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/spf13/cobra"
 
 	"github.com/skeinmq/skein/bench"
 )
@@ -44,6 +48,27 @@ func TestBenchWithClient(t *testing.T) {
 	if p.Wire.Bytes == 0 || p.Client.Bytes == 0 || p.Client.Latency.P50 <= 0 || p.Ratio <= 0 {
 		t.Errorf("produced %+v", p)
 	}
+	// What a broker refuses for its value was refused before anything was touched, the configs beside it included.
+	code, _, stderr = skein(t, "topic", "alter", "bench-0", "-p", "1", "--config", "retention.ms=5000", "-b", addr)
+	if code != exitUsage || !strings.Contains(stderr, "INVALID_PARTITIONS") {
+		t.Errorf("fewer partitions: exit %d: %s", code, stderr)
+	}
+	if _, stdout, _ = skein(t, "topic", "describe", "bench-0", "-b", addr); strings.Contains(stdout, "retention.ms") {
+		t.Errorf("a refusal changed a config: %s", stdout)
+	}
+	for _, c := range []struct {
+		args []string
+		code int
+	}{
+		{[]string{"topic", "create", "no good"}, exitUsage},
+		{[]string{"topic", "create", "no good", "good"}, exitFailed}, // one of them was made
+		{[]string{"topic", "alter", "good", "--config", "no.such=1"}, exitUsage},
+		{[]string{"topic", "delete", "absent"}, exitFailed},
+	} {
+		if code, _, stderr := skein(t, append(c.args, "-b", addr)...); code != c.code {
+			t.Errorf("%q: exit %d, want %d: %s", c.args, code, c.code, stderr)
+		}
+	}
 	code, stdout, stderr = skein(t, append([]string{"bench", "consume"}, load...)...)
 	var c versus[bench.Consumed]
 	if err := json.Unmarshal([]byte(stdout), &c); err != nil || code != exitOK {
@@ -51,5 +76,29 @@ func TestBenchWithClient(t *testing.T) {
 	}
 	if c.Wire.Bytes == 0 || c.Client.Bytes == 0 || c.Ratio <= 0 {
 		t.Errorf("consumed %+v", c)
+	}
+}
+
+// TestReportFlags: a benchmark's report goes to a file with --report, and to standard output as JSON with --json.
+func TestReportFlags(t *testing.T) {
+	for _, c := range commands(rootCommand()) {
+		f := c.Flags().Lookup("json")
+		if f == nil {
+			f = c.InheritedFlags().Lookup("json")
+		}
+		if f != nil && f.Value.Type() != "bool" {
+			t.Errorf("%s: --json is no switch", c.CommandPath())
+		}
+	}
+	file := filepath.Join(t.TempDir(), "report.json")
+	var out strings.Builder
+	cmd := &cobra.Command{}
+	cmd.SetOut(&out)
+	if err := (&reportFlags{file: file, json: true}).report(cmd, bench.GrowthReport{}, nil); err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile(file)
+	if err != nil || out.String() != string(text) || !json.Valid(text) {
+		t.Errorf("file (%v):\n%s\nprinted:\n%s", err, text, out.String())
 	}
 }

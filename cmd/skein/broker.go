@@ -25,7 +25,9 @@ func brokerList(f *opsFlags) *cobra.Command {
 		Use:   "list",
 		Short: "List brokers, and what is in their logs",
 		Long: `GROUPS are placement groups whose writes a broker takes, RUNS older generations that are read from its
-logs. An away broker is not registered; it is listed as long as the map has logs of it.`,
+logs. An away broker is not registered; it is listed as long as the map has logs of it. One that "does not
+answer" is registered still, as no majority of the voters is there to say otherwise. Absent are logs that a live
+broker does not have: their directory is not there, or is an empty one now (skein map show lists them).`,
 		Example: "  skein broker list",
 		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -44,6 +46,9 @@ logs. An away broker is not registered; it is listed as long as the map has logs
 				}
 				if v.Full {
 					state += ", disk full"
+				}
+				if v.Absent > 0 {
+					state += fmt.Sprintf(", %d of %d logs absent", v.Absent, v.Logs)
 				}
 				t.row(v.ID, v.Address, v.Internal, v.Rack, state, v.Logs, v.Groups, v.Runs)
 			}
@@ -124,19 +129,28 @@ func brokerUndrain(f *opsFlags) *cobra.Command {
 }
 
 func brokerRemove(f *opsFlags) *cobra.Command {
-	return &cobra.Command{
+	var lost, yes bool
+	cmd := &cobra.Command{
 		Use:   "remove ID",
 		Short: "Remove a broker for good that was drained and stopped, and whose logs hold nothing any more",
 		Long: `Deletes the records of its logs from the map: from then on their disks are refused. Nothing that can be
-read is removed: groups and older generations in its logs must be gone (see broker list).`,
-		Example: "  skein broker remove 3",
+read is removed: groups and older generations in its logs must be gone (see broker list).
+
+With --lost it removes a broker that is away and whose disk is gone for good. What lay there is given up, as skein map
+lost does it; without --yes it only says what that is.`,
+		Example: "  skein broker remove 3\n  skein broker remove 3 --lost --yes",
 		Args:    wantArgs(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := f.changeBroker(cmd, args, "DELETE", "", "removed"); err != nil {
-				return err
-			}
 			id, err := brokerArg(args)
 			if err != nil {
+				return err
+			}
+			if lost {
+				err = f.lose(cmd, broker.LostRequest{Broker: &id, Yes: yes})
+			} else {
+				err = f.changeBroker(cmd, args, "DELETE", "", "removed")
+			}
+			if err != nil || lost && !yes {
 				return err
 			}
 			rq := votersRequest{Verb: "remove", Broker: id}
@@ -146,6 +160,9 @@ read is removed: groups and older generations in its logs must be gone (see brok
 			return nil
 		},
 	}
+	cmd.Flags().BoolVar(&lost, "lost", false, "its disk is gone for good: give up what lay there")
+	cmd.Flags().BoolVar(&yes, "yes", false, "with --lost: do it")
+	return cmd
 }
 
 func (f *opsFlags) changeBroker(cmd *cobra.Command, args []string, method, verb, done string) error {

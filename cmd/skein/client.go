@@ -14,6 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
@@ -44,6 +45,26 @@ func (f *kafkaFlags) with(ctx context.Context, fn func(context.Context, *kadm.Cl
 		return fmt.Errorf("reach a broker at %s: %w", f.bootstrap, err)
 	}
 	return fn(ctx, kadm.NewClient(client))
+}
+
+// refusesValue reports whether a broker found something wrong with what it was told, and did nothing.
+func refusesValue(err error) bool {
+	for _, e := range []error{
+		kerr.InvalidTopicException, kerr.InvalidPartitions, kerr.InvalidReplicationFactor, kerr.InvalidConfig, kerr.InvalidRequest, kerr.InvalidGroupID,
+	} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
+}
+
+// markRefused marks what a broker refused for its values.
+func markRefused(err error) error {
+	if refusesValue(err) {
+		return usageError{err}
+	}
+	return err
 }
 
 // opsFlags are the flags of commands that speak to a broker's operators' API (HTTP).
@@ -104,5 +125,17 @@ func (f *opsFlags) stream(ctx context.Context, method, path string, in any) (io.
 	}
 	defer rs.Body.Close()
 	text, _ := io.ReadAll(io.LimitReader(rs.Body, 4096))
-	return nil, errors.New(strings.TrimSpace(string(text)))
+	r := &refusal{rs.StatusCode, strings.TrimSpace(string(text))}
+	if r.code == http.StatusBadRequest {
+		return nil, usageError{r}
+	}
+	return nil, r
 }
+
+// refusal is an answer of the operators' API that is none of what was asked for.
+type refusal struct {
+	code int // HTTP's
+	text string
+}
+
+func (r *refusal) Error() string { return r.text }

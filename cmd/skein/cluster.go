@@ -144,7 +144,7 @@ func (in *inner) newWitnesses() {
 	in.wit = &witnesses{metrics: witness.NewMetrics(in.registry)}
 	for range n.settings.data {
 		in.wit.sets = append(in.wit.sets, host.NewWitnessed(host.WitnessedConfig{
-			Store: n.store, Rack: n.settings.kafka["broker.rack"], Dial: n.net.pool.Conn, Metrics: in.wit.metrics, Logger: n.logger,
+			Store: n.store, Rack: n.settings.kafka["broker.rack"], Dial: n.net.pool.DialWitness, Metrics: in.wit.metrics, Logger: n.logger,
 		}))
 	}
 }
@@ -174,7 +174,9 @@ func (in *inner) report(withLoads bool) session.Report {
 // serve answers the calls of others; close takes the services away.
 func (w *witnesses) serve(in *inner) {
 	w.scope = in.n.net.server.Scope()
-	peerpb.RegisterWitnessServer(w.scope, witness.NewServer(w.member, w.metrics, in.n.logger))
+	member := witness.NewServer(w.member, w.metrics, in.n.logger)
+	peerpb.RegisterWitnessServer(w.scope, member)
+	w.scope.HandleWitness(member.Follow)
 	peerpb.RegisterOwnerServer(w.scope, in.broker.Owner())
 	peerpb.RegisterReadsServer(w.scope, in.broker.Reads())
 }

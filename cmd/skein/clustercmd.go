@@ -1,9 +1,15 @@
 package main
 
 import (
+	"context"
+	"errors"
 	"fmt"
+	"io"
+	"net/http"
 	"strconv"
 	"strings"
+	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -28,7 +34,8 @@ A voter that is gone for good is replaced by another member.`,
 All voters must have been there for five seconds before: the command waits for that. While one is away, none can be added: replace that one.`),
 		votersVerb(&f, "replace", "Give the vote of one broker to another member", `For a voter that is gone for good, while a majority of the voters is there. One whose process runs goes on as a plain broker.
 Ask again if it was interrupted.`),
-		votersVerb(&f, "demote", "Take a member's vote", "The broker goes on as a plain one. The last voter cannot be demoted."),
+		votersVerb(&f, "demote", "Take a member's vote", `The broker goes on as a plain one. The last voter cannot be demoted. Two voters are
+worse than one, as both are needed: to change one for another use replace.`),
 		votersVerb(&f, "remove", "Make a broker no member any more", `For a broker that is gone for good: one whose process runs is refused. If it comes back all the same, with its directory, it
 joins again as a plain broker, and what is on its disk can be read.`),
 	)
@@ -64,8 +71,11 @@ func votersVerb(f *opsFlags, verb, short, long string) *cobra.Command {
 			*to = id
 		}
 		var out []voterState
-		if err := f.call(cmd.Context(), "POST", "/v1/cluster/voters", rq, &out); err != nil {
+		if err := f.changeVoters(cmd.Context(), rq, &out); err != nil {
 			return err
+		}
+		if verb != "list" {
+			warnEven(cmd.ErrOrStderr(), out)
 		}
 		if f.json {
 			return printJSON(cmd.OutOrStdout(), out)
@@ -77,6 +87,44 @@ func votersVerb(f *opsFlags, verb, short, long string) *cobra.Command {
 		return t.flush()
 	}
 	return cmd
+}
+
+// changeVoters asks a broker until it has answered: one whose own vote goes rebuilds itself for that, and may do so before it
+// has told the result. Each change can be asked for twice.
+func (f *opsFlags) changeVoters(ctx context.Context, rq votersRequest, out *[]voterState) error {
+	ctx, cancel := context.WithTimeout(ctx, f.timeout)
+	defer cancel()
+	err := f.call(ctx, "POST", "/v1/cluster/voters", rq, out)
+	for lost := broke(err); lost && err != nil; {
+		select {
+		case <-time.After(joinPause):
+		case <-ctx.Done():
+			return err
+		}
+		var refused *refusal
+		err = f.call(ctx, "POST", "/v1/cluster/voters", rq, out)
+		lost = err != nil && (broke(err) || errors.Is(err, syscall.ECONNREFUSED) || errors.As(err, &refused) && refused.code == http.StatusServiceUnavailable)
+	}
+	return err
+}
+
+// broke reports that a connection ended before the answer had come.
+func broke(err error) bool {
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET)
+}
+
+// warnEven tells what an even number of voters is worth.
+func warnEven(out io.Writer, members []voterState) {
+	votes := 0
+	for _, m := range members {
+		if m.Voter {
+			votes++
+		}
+	}
+	if votes > 0 && votes%2 == 0 {
+		fmt.Fprintf(out, "warning: %d brokers vote: they bear the loss of %d, no more than %d would: give another one a vote (skein cluster voters add N); "+
+			"to change one voter for another use skein cluster voters replace\n", votes, votes/2-1, votes-1)
+	}
 }
 
 func yesNo(b bool) string {
@@ -112,8 +160,11 @@ func clusterStatus(f *opsFlags) *cobra.Command {
 			t := newTable(out, "BROKER", "STATE", "VOTES", "INTERNAL", "RACK", "GROUPS")
 			for _, b := range v.Brokers {
 				state := "registered"
-				if !b.Registered {
+				switch {
+				case !b.Registered:
 					state = "away"
+				case b.Silent:
+					state = "does not answer"
 				}
 				t.row(b.Broker, state, yesNo(b.Voter), b.Internal, b.Rack, b.Groups)
 			}

@@ -30,8 +30,9 @@ type clusterView struct {
 
 type brokerState struct {
 	Broker      ident.Broker `json:"broker"`
-	Registered  bool         `json:"registered"` // it lives, as far as the map says
-	Member      bool         `json:"member"`     // it has a copy of the controller's state
+	Registered  bool         `json:"registered"`       // it lives, as far as the map says
+	Silent      bool         `json:"silent,omitempty"` // nobody leads who would take it out of the map, and it does not answer
+	Member      bool         `json:"member"`           // it has a copy of the controller's state
 	Voter       bool         `json:"voter"`
 	Internal    string       `json:"internal"`
 	Rack        string       `json:"rack,omitempty"`
@@ -55,9 +56,38 @@ type logState struct {
 	Witnesses []ident.Broker `json:"witnesses"`
 }
 
-func (n *node) serveCluster(w http.ResponseWriter, _ *http.Request) {
+func (n *node) serveCluster(w http.ResponseWriter, r *http.Request) {
+	v := n.viewCluster()
+	n.markSilent(r.Context(), v.Brokers)
 	w.Header().Set("Content-Type", "application/json")
-	_ = json.NewEncoder(w).Encode(n.viewCluster()) // the client is gone: nobody to tell
+	_ = json.NewEncoder(w).Encode(v) // the client is gone: nobody to tell
+}
+
+// leaderless reports that this broker knows of no active controller.
+func (n *node) leaderless() bool {
+	ctl := n.controller.Load()
+	if ctl == nil {
+		return true
+	}
+	_, _, ok := ctl.Leader()
+	return !ok
+}
+
+// markSilent asks the registered brokers whether they are there, when nobody leads who would take the dead out of the map.
+func (n *node) markSilent(ctx context.Context, brokers []brokerState) {
+	if n.net == nil || !n.leaderless() {
+		return
+	}
+	var who []ident.Broker
+	for _, b := range brokers {
+		if b.Registered && b.Broker != n.settings.nodeID {
+			who = append(who, b.Broker)
+		}
+	}
+	silent := n.net.silent(ctx, who)
+	for i := range brokers {
+		brokers[i].Silent = slices.Contains(silent, brokers[i].Broker)
+	}
 }
 
 func (n *node) viewCluster() clusterView {
@@ -159,8 +189,11 @@ func (n *node) serveVoters(w http.ResponseWriter, r *http.Request) {
 	reply, err := n.changeVoters(r.Context(), &peerpb.VotersRequest{Verb: rq.Verb, Broker: int32(rq.Broker), By: int32(rq.By)})
 	if err != nil {
 		code := http.StatusServiceUnavailable
-		if c := status.Code(err); c == codes.InvalidArgument || c == codes.Aborted {
+		switch status.Code(err) {
+		case codes.InvalidArgument:
 			code = http.StatusBadRequest
+		case codes.Aborted:
+			code = http.StatusConflict
 		}
 		http.Error(w, status.Convert(err).Message(), code)
 		return
@@ -177,9 +210,13 @@ func (n *node) serveVoters(w http.ResponseWriter, r *http.Request) {
 // handOverTime bounds how long a change waits for an active controller: a change of its own vote makes it hand over.
 const handOverTime = 10 * time.Second
 
-// changeVoters asks the active controller, and the next one if it handed over for that.
+// changeVoters asks the active controller, and the next one if it handed over for that. Without a majority of voters there
+// is none to wait for.
 func (n *node) changeVoters(ctx context.Context, rq *peerpb.VotersRequest) (*peerpb.VotersReply, error) {
 	for begun := time.Now(); ; {
+		if waiting, _ := n.waiting.Load().(string); waiting != "" && n.leaderless() {
+			return nil, status.Error(codes.Unavailable, waiting)
+		}
 		reply, err := n.net.service.Voters(ctx, rq)
 		switch status.Code(err) {
 		case codes.FailedPrecondition, codes.Unavailable:

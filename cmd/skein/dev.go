@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -26,7 +27,8 @@ func devCommand() *cobra.Command {
 		Short: "Run a small cluster on this machine, to look at failover with",
 		Long: `Starts brokers as child processes on loopback: broker N keeps its data in DIR/N and its log in DIR/N.log, serves
 Kafka clients at the base port + 10 (N-1), other brokers one port above and HTTP two ports above. It prints one line that
-begins with "ready" for each broker when it serves. The children end with it, also when it is killed (on Linux).
+begins with "ready" for each broker when it serves. The children end with it, also when it is killed (on Linux). They do not see the
+environment's SKEIN_… variables, most of which no two brokers can share: give them settings with --set.
 
 It reads commands from standard input, and from "skein dev ctl" in another shell:
 
@@ -49,10 +51,10 @@ which generations changed hands.`,
 				if verbose {
 					args = append(args, "--verbose")
 				}
-				return exec.Command(self, args...)
+				return devChild(self, args)
 			}
-			cfg.Drain = func(ctx context.Context, target, by dev.Spec) error {
-				out, err := exec.CommandContext(ctx, self, "broker", "drain", strconv.Itoa(target.ID), "--http", by.HTTP).CombinedOutput()
+			cfg.Order = func(ctx context.Context, verb string, target, by dev.Spec) error {
+				out, err := exec.CommandContext(ctx, self, "broker", verb, strconv.Itoa(target.ID), "--http", by.HTTP).CombinedOutput()
 				if err != nil {
 					return fmt.Errorf("%w: %s", err, strings.TrimSpace(string(out)))
 				}
@@ -75,6 +77,14 @@ which generations changed hands.`,
 	fl.BoolVar(&verbose, "verbose", false, "brokers log what is not a problem, too")
 	cmd.AddCommand(devCtl(&cfg.Dir))
 	return cmd
+}
+
+// devChild is a broker of skein dev. It is told by flags what it is; the variables would go to all brokers alike, and
+// most settings that a shell may have for a broker (addresses, peers, directories) are no two brokers'.
+func devChild(self string, args []string) *exec.Cmd {
+	child := exec.Command(self, args...)
+	child.Env = slices.DeleteFunc(os.Environ(), func(kv string) bool { return strings.HasPrefix(kv, variable) })
+	return child
 }
 
 // runDev runs the supervisor and what is around it; all of it ends with the supervisor.
@@ -102,13 +112,20 @@ func runDev(ctx context.Context, s *dev.Supervisor, tui bool, in io.Reader, out 
 
 func devCtl(dir *string) *cobra.Command {
 	var timeout time.Duration
+	var asJSON bool
 	cmd := &cobra.Command{
 		Use:     "ctl COMMAND...",
 		Short:   "Send a command to the skein dev that runs on --data",
 		Long:    "Sends a command to the skein dev that runs on --data and waits until it is done:\n\n" + dev.Help,
-		Example: "  skein dev ctl status\n  skein dev ctl kill 2\n  skein dev ctl roll",
+		Example: "  skein dev ctl status --json\n  skein dev ctl kill 2\n  skein dev ctl roll",
 		Args:    wantArgs(1, -1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if asJSON && !slices.Equal(args, []string{"status"}) {
+				return usageError{errors.New("--json is for status")}
+			}
+			if asJSON {
+				args = append(args, "json")
+			}
 			ctx, cancel := context.WithTimeout(cmd.Context(), timeout)
 			defer cancel()
 			text, err := dev.Control(ctx, *dir, strings.Join(args, " "))
@@ -119,5 +136,6 @@ func devCtl(dir *string) *cobra.Command {
 		},
 	}
 	cmd.Flags().DurationVar(&timeout, "timeout", 5*time.Minute, "give up after this long")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON (status only)")
 	return cmd
 }

@@ -33,16 +33,20 @@ func (n *node) serveHTTP(ctx context.Context) error {
 			http.Error(w, "draining", http.StatusServiceUnavailable)
 			return
 		}
+		waiting, _ := n.waiting.Load().(string)
 		if in := n.inner.Load(); in != nil {
 			select {
 			case <-in.broker.Ready():
 				fmt.Fprintln(w, "ok")
+				if waiting != "" { // it serves what it can without them
+					fmt.Fprintln(w, waiting)
+				}
 				return
 			default:
 			}
 		}
 		text := "starting"
-		if waiting, _ := n.waiting.Load().(string); waiting != "" {
+		if waiting != "" {
 			text += ": " + waiting
 		}
 		http.Error(w, text, http.StatusServiceUnavailable)

@@ -118,6 +118,9 @@ func (in *inner) openBroker(ctx context.Context) error {
 		cfg.Founders = append(cfg.Founders, p.id)
 	}
 	slices.Sort(cfg.Founders)
+	if n.net != nil {
+		cfg.Leaderless, cfg.Silent = n.leaderless, n.net.silent
+	}
 	if in.wit != nil {
 		in.wit.bind(in, incarnation)
 		cfg.Peers, cfg.GiveUp, cfg.ReportChanged = n.net.pool, in.wit.beats.Leave, in.wit.beats.Nudge

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/skeinmq/skein/commitlog"
+	"github.com/skeinmq/skein/internal/ident"
 )
 
 func logCommand() *cobra.Command {
@@ -49,6 +50,68 @@ func viewQueue(q commitlog.InspectedQueue) queueView {
 	return v
 }
 
+// fileView is one file of a log as `skein log inspect` shows it.
+type fileView struct {
+	Name    string         `json:"name"`
+	First   ident.Position `json:"first"`
+	End     ident.Position `json:"end"`
+	Size    int64          `json:"size"`
+	Blocks  int            `json:"blocks"`
+	Batches int            `json:"batches"`
+	Bytes   int64          `json:"bytes"`
+	Indexed bool           `json:"indexed"`
+}
+
+// damageView is a range of a log that is not as it was written.
+type damageView struct {
+	File   string         `json:"file"`
+	From   ident.Position `json:"from"`
+	To     ident.Position `json:"to"`
+	Reason string         `json:"reason"`
+}
+
+func viewDamage(list []commitlog.CorruptError) []damageView {
+	out := []damageView{}
+	for _, d := range list {
+		out = append(out, damageView{d.File, d.From, d.To, d.Reason})
+	}
+	return out
+}
+
+// inspectView is what `skein log inspect` prints of a log.
+type inspectView struct {
+	Log     string         `json:"log"`
+	Cluster string         `json:"cluster"`
+	Epoch   ident.LogEpoch `json:"epoch"`
+	End     ident.Position `json:"end"`
+	Files   []fileView     `json:"files"`
+	Queues  []queueView    `json:"queues"`
+	Damage  []damageView   `json:"damage"`
+}
+
+func viewInspection(in *commitlog.Inspection) inspectView {
+	v := inspectView{
+		Log: in.Identity.Log.String(), Cluster: in.Identity.ClusterID, Epoch: in.Epoch, End: in.End,
+		Files: []fileView{}, Queues: []queueView{}, Damage: viewDamage(in.Damage),
+	}
+	for _, f := range in.Files {
+		v.Files = append(v.Files, fileView(f))
+	}
+	for _, q := range in.Queues {
+		v.Queues = append(v.Queues, viewQueue(q))
+	}
+	return v
+}
+
+// verifyView is what `skein log verify` prints of a log.
+type verifyView struct {
+	Files    int          `json:"files"`
+	Blocks   int          `json:"blocks"`
+	Batches  int          `json:"batches"`
+	Bytes    int64        `json:"bytes"` // read
+	Problems []damageView `json:"problems"`
+}
+
 func logInspect() *cobra.Command {
 	var asJSON, queues bool
 	cmd := &cobra.Command{
@@ -62,20 +125,13 @@ func logInspect() *cobra.Command {
 				return err
 			}
 			defer release()
-			in, err := commitlog.Inspect(cmd.Context(), nil, args[0])
+			in, err := commitlog.Inspect(cmd.Context(), nil, args[0], progressTo(cmd.ErrOrStderr()))
 			if err != nil {
 				return err
 			}
-			views := []queueView{}
-			for _, q := range in.Queues {
-				views = append(views, viewQueue(q))
-			}
-			w := cmd.OutOrStdout()
+			v, w := viewInspection(in), cmd.OutOrStdout()
 			if asJSON {
-				return printJSON(w, map[string]any{
-					"log": in.Identity.Log.String(), "cluster": in.Identity.ClusterID, "epoch": in.Epoch, "end": in.End,
-					"files": in.Files, "queues": views, "damage": in.Damage,
-				})
+				return printJSON(w, v)
 			}
 			fmt.Fprintf(w, "log %s  cluster %s  epoch %d  end %d  %d queues\n", in.Identity.Log, in.Identity.ClusterID, in.Epoch, in.End, len(in.Queues))
 			t := newTable(w, "FILE", "POSITIONS", "BLOCKS", "BATCHES", "DATA", "INDEX")
@@ -89,7 +145,7 @@ func logInspect() *cobra.Command {
 			if !queues {
 				return nil
 			}
-			return printQueues(w, views)
+			return printQueues(w, v.Queues)
 		},
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
@@ -131,7 +187,7 @@ each of their entries points at its batch, and checkpoints. Exit code 1 when som
 				return err
 			}
 			if asJSON {
-				err = printJSON(cmd.OutOrStdout(), v)
+				err = printJSON(cmd.OutOrStdout(), verifyView{v.Files, v.Blocks, v.Batches, v.Bytes, viewDamage(v.Problems)})
 			} else {
 				printDamage(cmd.OutOrStdout(), v.Problems)
 				_, err = fmt.Fprintf(cmd.OutOrStdout(), "%d files, %d blocks, %d batches, %s read, %d problems\n",

@@ -22,7 +22,7 @@ var version = "dev"
 const (
 	exitOK     = 0
 	exitFailed = 1 // the work was tried and failed
-	exitUsage  = 2 // nothing was tried: flags, configuration, directories
+	exitUsage  = 2 // nothing was touched: flags, values, configuration, directories
 )
 
 // usageError marks an error that was found before anything was touched.
@@ -56,14 +56,16 @@ func rootCommand() *cobra.Command {
 		Long: `Skein is a Kafka-compatible broker: every partition that a broker owns is wound into one
 commitlog on one disk, and a map says which run of a partition's offsets lies in which log.
 
-Exit codes: 0 done; 1 tried and failed; 2 refused before anything was touched (flags,
-configuration, data directories).`,
+Exit codes: 0 done; 1 tried and failed; 2 refused before anything was touched (commands, flags,
+values, also those that a broker refuses, configuration, data directories).`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.Args, root.RunE = noArgs, func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.AddCommand(serveCommand(), versionCommand(), topicCommand(), groupCommand(), mapCommand(), brokerCommand(), clusterCommand(), balanceCommand(), logCommand(), metaCommand(), benchCommand(), devCommand())
+	root.InitDefaultHelpCmd()
+	root.InitDefaultCompletionCmd()
+	refuseUnknown(root)
 	return root
 }
 

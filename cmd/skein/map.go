@@ -11,13 +11,14 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/skeinmq/skein/broker"
+	"github.com/skeinmq/skein/internal/ident"
 )
 
 func mapCommand() *cobra.Command {
 	var f opsFlags
 	cmd := &cobra.Command{Use: "map", Short: "Show and change where partitions live", Args: noArgs}
 	f.add(cmd)
-	cmd.AddCommand(mapShow(&f), mapMove(&f), mapSplit(&f))
+	cmd.AddCommand(mapShow(&f), mapMove(&f), mapSplit(&f), mapLost(&f))
 	return cmd
 }
 
@@ -131,6 +132,14 @@ moved until every open log has its even share.`,
 			if ways != 1 || rq.To == "" && !rq.Spread {
 				return usageError{errors.New("give --group with --to, --all with --from and --to, or --spread")}
 			}
+			for flag, v := range map[string]string{"from": rq.From, "to": rq.To} {
+				if _, err := ident.ParseLog(v); v != "" && err != nil {
+					return usageError{fmt.Errorf("--%s: %q is not a log's id (see map show)", flag, v)}
+				}
+			}
+			if rq.All && rq.From == "" {
+				return usageError{errors.New("--all: which log? give --from")}
+			}
 			var rs broker.MoveResult
 			if err := f.call(cmd.Context(), "POST", "/v1/map/move", rq, &rs); err != nil {
 				return err
@@ -158,6 +167,9 @@ func mapSplit(f *opsFlags) *cobra.Command {
 			name, index, err := topicPartition(args[0])
 			if err != nil || index < 0 {
 				return usageError{fmt.Errorf("%q is not TOPIC:PARTITION", args[0])}
+			}
+			if group < 0 {
+				return usageError{errors.New("--group: which group takes it?")}
 			}
 			rq.Topic, rq.Partition, rq.Group = name, int32(index), group
 			var rs broker.MoveResult

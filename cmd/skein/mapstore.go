@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"os"
@@ -28,6 +29,7 @@ const (
 	clusterGroups = 1024 // placement groups of a cluster that forms of several brokers
 	clusterLease  = 10 * time.Second
 	voterCheck    = time.Second
+	leaderCheck   = 200 * time.Millisecond
 )
 
 // memberName is what a broker's etcd member is called.
@@ -94,6 +96,9 @@ func (n *node) openMap(ctx context.Context) (err error) {
 	}
 	cfg.Client = n.client
 	if n.store, err = n.openStore(ctx, cfg); err != nil {
+		if n.external && ctx.Err() == nil {
+			return fmt.Errorf("open the map in etcd at %s: %w: %s", strings.Join(n.settings.etcd, ","), err, n.askEndpoints(ctx))
+		}
 		return fmt.Errorf("open the map: %w", err)
 	}
 	n.cluster.Store(n.store.Map().Cluster().ID)
@@ -173,19 +178,23 @@ func (n *node) startMember(ctx context.Context, cfg embedded.Config) (err error)
 		return err
 	}
 	n.member.Store(m)
-	n.client = m.Client()
 	if cfg.Peers == nil {
+		n.client = m.Client()
 		return nil
 	}
 	m.ServeClients(n.net.server.EtcdListener())
 	for _, known := range m.Members() {
 		if known.ID == m.ID() && known.URL != cfg.Peers.URL { // it moved, or was alone so far
-			if err := embedded.Update(ctx, n.client, m.ID(), cfg.Peers.URL); err != nil {
+			if err := embedded.Update(ctx, m.Client(), m.ID(), cfg.Peers.URL); err != nil {
 				return err
 			}
 		}
 	}
-	return nil
+	at := []string{n.net.addr}
+	if !m.Led() { // a learner
+		at = append(at, n.findMembers(ctx)...)
+	}
+	return n.openMembers(at)
 }
 
 // quorum are the brokers that a member needs a majority of: the voters of the last run; else those of the list.
@@ -243,37 +252,61 @@ func (n *node) memberRemoved(ctx context.Context) bool {
 	return removed
 }
 
-// followVoters keeps the map's client, which goes through other brokers' members, away from those that do not answer,
-// until ctx ends. gRPC alone would take 12 s to leave one that is silent.
-func (n *node) followVoters(ctx context.Context) error {
-	tick := time.NewTicker(voterCheck)
+// followMembers keeps the map's client at members of its etcd that can answer, until ctx ends: at this broker's own one as long
+// as that has a leader, else at those of other voters. gRPC alone would take 12 s to leave one that is silent, and would never
+// leave one that answers but is cut off from the leader, while others are not.
+func (n *node) followMembers(ctx context.Context) error {
+	tick := time.NewTicker(leaderCheck)
 	defer tick.Stop()
-	for {
+	for checked := time.Now(); ; {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
 		}
-		var mu sync.Mutex
-		var answer []string
-		var wg sync.WaitGroup
-		for _, m := range n.ctl.Members() {
-			if m.Voter && m.Broker != n.settings.nodeID {
-				wg.Go(func() {
-					if n.net.answers(ctx, m.Broker) {
-						mu.Lock()
-						answer = append(answer, m.Address)
-						mu.Unlock()
-					}
-				})
-			}
+		own := n.member.Load()
+		if own != nil && own.Led() {
+			own.Elsewhere(false)
+			n.goTo([]string{n.net.addr})
+			continue
 		}
-		wg.Wait()
-		slices.Sort(answer)
-		if len(answer) > 0 && ctx.Err() == nil && !slices.Equal(answer, slices.Sorted(slices.Values(n.client.Endpoints()))) {
-			n.client.SetEndpoints(answer...)
+		if own == nil && time.Since(checked) < voterCheck {
+			continue
+		}
+		at := n.answering(ctx, own == nil)
+		if len(at) > 0 && ctx.Err() == nil {
+			n.goTo(at)
+		}
+		if own != nil {
+			own.Elsewhere(len(at) > 0)
+		}
+		checked = time.Now()
+	}
+}
+
+// goTo sends the map's client to other members.
+func (n *node) goTo(addrs []string) {
+	slices.Sort(addrs)
+	if !slices.Equal(addrs, slices.Sorted(slices.Values(n.client.Endpoints()))) {
+		n.client.SetEndpoints(addrs...)
+	}
+}
+
+// answering are the addresses of the other voters whose members have a leader; if none has one, and orAny, of those that answer.
+func (n *node) answering(ctx context.Context, orAny bool) []string {
+	voters := n.voting()
+	delete(voters, n.settings.nodeID)
+	var led, there []string
+	for b, reply := range n.net.askAll(ctx, slices.Collect(maps.Keys(voters))) {
+		there = append(there, voters[b])
+		if reply.MapLed {
+			led = append(led, voters[b])
 		}
 	}
+	if len(led) == 0 && orAny {
+		return there
+	}
+	return led
 }
 
 // openRemote reaches the map through other brokers' members, or through the external etcd that they told of.
@@ -297,12 +330,24 @@ func (n *node) openRemote(ctx context.Context) (err error) {
 	if strings.Contains(endpoints[0], "://") {
 		return n.openExternal(endpoints)
 	}
+	return n.openMembers(endpoints)
+}
+
+// openMembers makes the map's client, which reaches the members of its etcd through the brokers' internal listeners.
+func (n *node) openMembers(addrs []string) (err error) {
+	others := n.net.pool.EtcdDialer()
+	dial := func(ctx context.Context, addr string) (net.Conn, error) {
+		if addr == n.net.addr {
+			return n.net.server.DialEtcd(ctx)
+		}
+		return others(ctx, addr)
+	}
 	n.client, err = clientv3.New(clientv3.Config{
-		Endpoints: endpoints, MaxCallSendMsgSize: embedded.MaxMessage, DialTimeout: 2 * time.Second, DialKeepAliveTime: 10 * time.Second, DialKeepAliveTimeout: 2 * time.Second,
-		DialOptions: []grpc.DialOption{grpc.WithContextDialer(n.net.pool.EtcdDialer())}, Logger: zap.NewNop(),
+		Endpoints: addrs, MaxCallSendMsgSize: embedded.MaxMessage, DialTimeout: 2 * time.Second, DialKeepAliveTime: 10 * time.Second, DialKeepAliveTimeout: 2 * time.Second,
+		DialOptions: []grpc.DialOption{grpc.WithContextDialer(dial)}, Logger: zap.NewNop(),
 	})
 	if err != nil {
-		return fmt.Errorf("map at brokers %s: %w", strings.Join(endpoints, ", "), err)
+		return fmt.Errorf("map at brokers %s: %w", strings.Join(addrs, ", "), err)
 	}
 	return nil
 }

@@ -83,7 +83,7 @@ func (nw *network) askJoin(ctx context.Context, addr string) (*peerpb.JoinReply,
 	}
 	defer conn.Close()
 	return peerpb.NewControllerClient(conn).Join(ctx, &peerpb.JoinRequest{
-		Broker: int32(nw.n.settings.nodeID), Address: nw.addr, Cluster: nw.n.claim.cluster(), Version: version,
+		Broker: int32(nw.n.settings.nodeID), Address: nw.addr, Cluster: nw.n.clusterID(), Version: version,
 		NewestLevel: int32(queuemapper.NewestLevel()),
 	})
 }
@@ -244,6 +244,7 @@ func (n *node) admit(ctx context.Context, rq *peerpb.JoinRequest) error {
 	if level := n.store.Map().Level(); queuemapper.Level(max(rq.NewestLevel, 1)) < level {
 		return fmt.Errorf("broker %d runs build %s, which knows feature levels up to %d; the cluster's is %d", b, rq.Version, max(rq.NewestLevel, 1), level)
 	}
+	lost := false // a voter's directory
 	var at []string
 	if r := n.store.Map().Broker(b); r != nil && r.Internal != "" {
 		at = append(at, r.Internal)
@@ -253,9 +254,7 @@ func (n *node) admit(ctx context.Context, rq *peerpb.JoinRequest) error {
 			continue
 		}
 		at = append(at, m.Address)
-		if m.Voter && rq.Cluster == "" {
-			return fmt.Errorf("broker %d is a voter and comes with a fresh directory: remove it first (skein cluster voters remove %d)", b, b)
-		}
+		lost = lost || m.Voter && rq.Cluster == ""
 	}
 	for _, addr := range slices.Compact(at) {
 		if addr == rq.Address {
@@ -265,7 +264,16 @@ func (n *node) admit(ctx context.Context, rq *peerpb.JoinRequest) error {
 			return fmt.Errorf("another process is broker %d, at %s", b, addr)
 		}
 	}
+	if lost {
+		return fmt.Errorf("broker %d is a voter and comes with a fresh directory: if the other one is lost for good, %s", b, voteElsewhere(b))
+	}
 	return nil
+}
+
+// voteElsewhere is what to do with the vote of a broker whose directory is lost.
+func voteElsewhere(b ident.Broker) string {
+	return fmt.Sprintf("give its vote to another member first (skein cluster voters replace %d N), or, if there is none, take it out (skein cluster voters remove %d), "+
+		"start it with --join, and give it a vote again (skein cluster voters add %d)", b, b, b)
 }
 
 // votesChange makes the members of the map's etcd follow the voters, on the active controller: a member comes

@@ -152,16 +152,45 @@ func (nw *network) hello(ctx context.Context, addr string) (*peerpb.HelloReply, 
 	return peerpb.NewPeerClient(conn).Hello(ctx, &peerpb.HelloRequest{})
 }
 
-// answers reports whether a broker answers within a second, on the connection that there is to it.
-func (nw *network) answers(ctx context.Context, b ident.Broker) bool {
+// ask is hello to a broker, on the connection that there is to it.
+func (nw *network) ask(ctx context.Context, b ident.Broker) (*peerpb.HelloReply, error) {
 	ctx, cancel := context.WithTimeout(ctx, helloTimeout)
 	defer cancel()
 	conn, err := nw.pool.Conn(b)
 	if err != nil {
-		return false
+		return nil, err
 	}
-	_, err = peerpb.NewPeerClient(conn).Hello(ctx, &peerpb.HelloRequest{})
+	return peerpb.NewPeerClient(conn).Hello(ctx, &peerpb.HelloRequest{})
+}
+
+// answers reports whether a broker answers within a second.
+func (nw *network) answers(ctx context.Context, b ident.Broker) bool {
+	_, err := nw.ask(ctx, b)
 	return err == nil
+}
+
+// askAll returns what those of the brokers say that answer within a second.
+func (nw *network) askAll(ctx context.Context, who []ident.Broker) map[ident.Broker]*peerpb.HelloReply {
+	var mu sync.Mutex
+	said := make(map[ident.Broker]*peerpb.HelloReply)
+	var wg sync.WaitGroup
+	for _, b := range who {
+		wg.Go(func() {
+			if reply, err := nw.ask(ctx, b); err == nil {
+				mu.Lock()
+				said[b] = reply
+				mu.Unlock()
+			}
+		})
+	}
+	wg.Wait()
+	return said
+}
+
+// silent lists those of the brokers that do not answer within a second.
+func (nw *network) silent(ctx context.Context, who []ident.Broker) []ident.Broker {
+	said := nw.askAll(ctx, who)
+	return slices.DeleteFunc(slices.Clone(who), func(b ident.Broker) bool { return said[b] != nil })
 }
 
 // greeting is what came of asking one address.
@@ -207,7 +236,7 @@ func (nw *network) greet(ctx context.Context) error {
 		case g.id == self && string(g.reply.Instance) != string(nw.instance):
 			problems = append(problems, fmt.Errorf("node-id: another process is broker %d, at %s", self, g.addr))
 		case g.id != self && contains(n.bootstrap(), self) && !n.hasMember():
-			if err := nw.mayBootstrap(g); err != nil {
+			if err := nw.mayBootstrap(ctx, g); err != nil {
 				problems = append(problems, err)
 			}
 		}
@@ -240,7 +269,7 @@ func (nw *network) greetJoin(ctx context.Context) error {
 
 // mayBootstrap refuses to begin a cluster that is there already without this broker, or with another directory of it. In one
 // that has formed without this broker, so far, it is a member that was never started.
-func (nw *network) mayBootstrap(g greeting) error {
+func (nw *network) mayBootstrap(ctx context.Context, g greeting) error {
 	self := nw.n.settings.nodeID
 	known := len(g.reply.Members) == 0
 	for _, m := range g.reply.Members {
@@ -248,10 +277,16 @@ func (nw *network) mayBootstrap(g greeting) error {
 			continue
 		}
 		known = true
-		if m.Started {
-			return fmt.Errorf("data %s: it is fresh, but broker %d is a voter of cluster %s with another directory: if that is lost for good, "+
-				"`skein cluster voters remove %d` at another broker, then start this one with --join %s", nw.n.settings.data[0], self, g.reply.Cluster, self, g.addr)
+		if !m.Started {
+			continue
 		}
+		if at := addressOf(m.Url); at != nw.addr {
+			if reply, err := nw.hello(ctx, at); err == nil && ident.Broker(reply.Broker) == self {
+				return fmt.Errorf("node-id: another process is broker %d, at %s", self, at)
+			}
+		}
+		return fmt.Errorf("data %s: it is fresh, but broker %d is a voter of cluster %s with another directory: if that is lost for good, %s",
+			nw.n.settings.data[0], self, g.reply.Cluster, voteElsewhere(self))
 	}
 	if !known {
 		return fmt.Errorf("data %s: it is fresh, and cluster %s has no voter %d: start it with --join %s", nw.n.settings.data[0], g.reply.Cluster, self, g.addr)
@@ -315,6 +350,7 @@ func (g *greeter) Hello(context.Context, *peerpb.HelloRequest) (*peerpb.HelloRep
 	default:
 	}
 	if m := n.member.Load(); m != nil {
+		r.MapLed = m.Led()
 		for _, m := range m.Members() {
 			r.Members = append(r.Members, &peerpb.EtcdMember{Name: m.Name, Url: m.URL, Id: m.ID, Started: m.Started})
 		}

@@ -129,8 +129,8 @@ func (n *node) serve(ctx context.Context, stop context.CancelCauseFunc) error {
 	}
 	if !n.external {
 		part("etcd", n.watchMember)
-		if n.member.Load() == nil {
-			part("voters", n.followVoters)
+		if n.net != nil {
+			part("members", n.followMembers)
 		}
 	}
 	err = n.serveInner(ctx, in)

@@ -47,12 +47,20 @@ func readNodeFile(dir string) (*nodeFile, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read node file: %w", err)
 	}
-	var f nodeFile
-	if err := json.Unmarshal(text, &f); err != nil {
+	f, err := parseNodeFile(text)
+	if err != nil {
 		return nil, fmt.Errorf("read %s: %w", nodeFileName(dir), err)
 	}
+	return f, nil
+}
+
+func parseNodeFile(text []byte) (*nodeFile, error) {
+	var f nodeFile
+	if err := json.Unmarshal(text, &f); err != nil {
+		return nil, err
+	}
 	if f.Version != nodeFileVersion {
-		return nil, fmt.Errorf("read %s: it has version %d, this build knows %d", nodeFileName(dir), f.Version, nodeFileVersion)
+		return nil, fmt.Errorf("it has version %d, this build knows %d", f.Version, nodeFileVersion)
 	}
 	if f.Level > 0 {
 		if err := f.Level.Check(); err != nil {

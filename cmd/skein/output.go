@@ -4,33 +4,50 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"reflect"
 	"strings"
 	"text/tabwriter"
-
-	"github.com/spf13/cobra"
 )
 
-func noArgs(cmd *cobra.Command, args []string) error {
-	if len(args) > 0 {
-		return usageError{fmt.Errorf("%s takes no arguments, got %q", cmd.CommandPath(), args)}
-	}
-	return nil
-}
-
-// wantArgs asks for between least and most positional arguments (most < 0: any number).
-func wantArgs(least, most int) cobra.PositionalArgs {
-	return func(cmd *cobra.Command, args []string) error {
-		if len(args) < least || most >= 0 && len(args) > most {
-			return usageError{fmt.Errorf("usage: %s", cmd.UseLine())}
-		}
-		return nil
-	}
-}
-
+// printJSON prints a value; a list that is empty is [], never null.
 func printJSON(w io.Writer, v any) error {
+	shown := reflect.New(reflect.TypeOf(v)).Elem()
+	shown.Set(reflect.ValueOf(v))
+	fillLists(shown)
+	v = shown.Interface()
 	enc := json.NewEncoder(w)
 	enc.SetIndent("", "  ")
 	return enc.Encode(v)
+}
+
+// fillLists makes the lists and maps below a value that are nil empty.
+func fillLists(v reflect.Value) {
+	switch v.Kind() {
+	case reflect.Pointer:
+		if !v.IsNil() {
+			fillLists(v.Elem())
+		}
+	case reflect.Struct:
+		for i := range v.NumField() {
+			if f := v.Field(i); f.CanSet() {
+				fillLists(f)
+			}
+		}
+	case reflect.Slice:
+		if v.Type().Elem().Kind() == reflect.Uint8 { // bytes, or JSON as it is
+			return
+		}
+		if v.IsNil() {
+			v.Set(reflect.MakeSlice(v.Type(), 0, 0))
+		}
+		for i := range v.Len() {
+			fillLists(v.Index(i))
+		}
+	case reflect.Map:
+		if v.IsNil() {
+			v.Set(reflect.MakeMap(v.Type()))
+		}
+	}
 }
 
 // table writes rows in aligned columns under a head.

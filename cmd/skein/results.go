@@ -11,15 +11,22 @@ import (
 type outcome struct {
 	Name  string `json:"name"`
 	Error string `json:"error,omitempty"`
+
+	err error
 }
 
 // outcomes prints what was tried, one line each, and returns the failures joined.
 func (f *kafkaFlags) outcomes(cmd *cobra.Command, list []outcome) error {
 	var failed []error
+	touched := false
 	for _, o := range list {
 		if o.Error != "" {
-			failed = append(failed, fmt.Errorf("%s: %s", o.Name, o.Error))
-		} else if !f.json {
+			failed = append(failed, fmt.Errorf("%s: %w", o.Name, o.err))
+			touched = touched || !refusesValue(o.err)
+			continue
+		}
+		touched = true
+		if !f.json {
 			fmt.Fprintln(cmd.OutOrStdout(), o.Name)
 		}
 	}
@@ -28,11 +35,15 @@ func (f *kafkaFlags) outcomes(cmd *cobra.Command, list []outcome) error {
 			return err
 		}
 	}
-	return errors.Join(failed...)
+	err := errors.Join(failed...)
+	if err != nil && !touched {
+		return usageError{err}
+	}
+	return err
 }
 
 func outcomeOf(name string, err error) outcome {
-	o := outcome{Name: name}
+	o := outcome{Name: name, err: err}
 	if err != nil {
 		o.Error = err.Error()
 	}

@@ -30,7 +30,8 @@ raft voter and one log in ./skein-data. It prints one line that begins with "rea
 
 Each directory of --data holds one log; the first also holds etcd and raft. Settings come from
 flags, then the environment (SKEIN_NODE_ID, SKEIN_NUM_PARTITIONS, …), then --config, a YAML file of
-flag names and Kafka broker configs, flat: "num.partitions: 3".
+flag names and Kafka broker configs, flat: "num.partitions: 3", or a Kafka broker's server.properties.
+What Kubernetes sets for a Service named skein (SKEIN_SERVICE_HOST, SKEIN_PORT, …) is no setting.
 
 SIGTERM and SIGINT stop it in order: no new work, what is in flight is committed, exit 0. A second
 signal ends it at once, which is safe, as is kill -9.`,
@@ -40,13 +41,13 @@ signal ends it at once, which is safe, as is kill -9.`,
 	for _, o := range options {
 		cmd.Flags().String(o.name, o.value, o.usage)
 	}
-	cmd.Flags().StringVar(&file, "config", os.Getenv("SKEIN_CONFIG"), "YAML file of settings")
+	cmd.Flags().StringVar(&file, "config", os.Getenv("SKEIN_CONFIG"), "file of settings: YAML, or a .properties file of Kafka's")
 	cmd.Flags().StringArrayVar(&sets, "set", nil, "a setting or Kafka broker config NAME=VALUE, repeatable")
 	cmd.Flags().BoolVar(&verbose, "verbose", false, "log what is not a problem, too")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		s, err := loadSettings(cmd.Flags(), os.Environ(), file, sets, kconfig.Validate)
 		if err != nil {
-			return usageError{err}
+			return usageError{errors.Join(err, tryPlace(s))}
 		}
 		level := slog.LevelWarn
 		if verbose {
@@ -67,6 +68,9 @@ func serve(ctx context.Context, s settings, logger *slog.Logger, out io.Writer) 
 		}
 		n := &node{settings: s, claim: claim, logger: logger, out: out}
 		err = n.run(ctx)
+		if err != nil {
+			err = errors.Join(err, n.takeBack())
+		}
 		if errors.Is(err, errMemberRemoved) && ctx.Err() == nil {
 			logger.Warn("this broker votes no more; it goes on without an etcd member", "broker", s.nodeID)
 			if err = os.RemoveAll(n.firstDir("etcd")); err == nil {
@@ -79,6 +83,24 @@ func serve(ctx context.Context, s settings, logger *slog.Logger, out io.Writer) 
 	}
 }
 
+// takeBack removes directories that this process made for a broker which never was: alone, and with an etcd of its
+// operator's that did not answer. Nobody else can know of what is in them; with other brokers that may be different.
+func (n *node) takeBack() error {
+	select {
+	case <-n.mapOpen:
+		return nil
+	default:
+	}
+	if !n.external || n.net != nil {
+		return nil
+	}
+	var problems []error
+	for _, d := range n.claim.made {
+		problems = append(problems, os.RemoveAll(d))
+	}
+	return errors.Join(problems...)
+}
+
 // claim is what a broker holds before it touches anything: its ports and its directories.
 type claim struct {
 	kafka, http net.Listener
@@ -86,6 +108,7 @@ type claim struct {
 	node        *nodeFile    // of the first directory; nil: it is fresh, or of a build that wrote none
 	unlock      func()
 	identities  []*commitlog.Identity // by data directory; nil: a fresh one
+	made        []string              // data directories that were not there before
 }
 
 // cluster is the id of the cluster that the directories belong to, "" if all are fresh.
@@ -111,10 +134,36 @@ func (c *claim) release() {
 
 // claimPlace takes ports and directories, or names everything that stands in the way and leaves
 // it as it was.
-func claimPlace(s settings) (*claim, error) {
+func claimPlace(s settings) (*claim, error) { return takePlace(s, false) }
+
+// tryPlace names what stands in the way of settings that have problems of their own, so that all is told at once.
+// What could not be read is not looked at.
+func tryPlace(s settings) error {
+	seen := map[string]bool{}
+	s.data = slices.DeleteFunc(slices.Clone(s.data), func(d string) bool { // two that are one are told already
+		real, err := filepath.EvalSymlinks(d)
+		again := err == nil && seen[real]
+		seen[real] = true
+		return again
+	})
+	if s.http == s.listen { // that is told already; the second would find the first
+		s.http = ""
+	}
+	c, err := takePlace(s, true)
+	if err == nil {
+		c.release()
+	}
+	return err
+}
+
+// takePlace does the work of both; dry makes nothing. An empty address is not looked at.
+func takePlace(s settings, dry bool) (*claim, error) {
 	c := &claim{}
 	var problems []error
 	listen := func(what, addr string) net.Listener {
+		if addr == "" {
+			return nil
+		}
 		l, err := net.Listen("tcp", addr)
 		if err != nil {
 			problems = append(problems, fmt.Errorf("%s: %w", what, err))
@@ -125,24 +174,29 @@ func claimPlace(s settings) (*claim, error) {
 	c.kafka, c.http = listen("listen", s.listen), listen("http", s.http)
 	var err error
 	known := ""
-	if c.node, err = readNodeFile(s.data[0]); err != nil {
-		problems = append(problems, fmt.Errorf("data %s: %w", s.data[0], err))
-	} else if c.node != nil {
-		known = c.node.Internal
-		if c.node.Node != s.nodeID {
-			problems = append(problems, fmt.Errorf("data %s: it is broker %d's, this is broker %d (node-id)", s.data[0], c.node.Node, s.nodeID))
+	for _, d := range s.data[:min(len(s.data), 1)] { // none if they could not be read
+		if c.node, err = readNodeFile(d); err != nil {
+			problems = append(problems, fmt.Errorf("data %s: %w", d, err))
+		} else if c.node != nil {
+			known = c.node.Internal
+			if c.node.Node != s.nodeID && !s.wrong["node-id"] {
+				problems = append(problems, fmt.Errorf("data %s: it is broker %d's, this is broker %d (node-id)", d, c.node.Node, s.nodeID))
+			}
 		}
 	}
-	if addr := s.listenInternal(known); addr != "" {
-		c.internal = listen("internal", addr)
-	}
+	c.internal = listen("internal", s.listenInternal(known))
 	if c.identities, err = readIdentities(s.data); err != nil {
 		problems = append(problems, err)
 	}
 	// With a problem at hand nothing may be made: only what is there is tried.
 	dirs := s.data
-	if len(problems) > 0 {
+	if dry || len(problems) > 0 {
 		dirs = slices.DeleteFunc(slices.Clone(dirs), func(d string) bool { _, err := os.Stat(filepath.Join(d, pidName)); return err != nil })
+	}
+	for _, d := range dirs {
+		if _, err := os.Stat(d); errors.Is(err, os.ErrNotExist) {
+			c.made = append(c.made, d)
+		}
 	}
 	if c.unlock, err = lockDirs(dirs); err != nil {
 		problems = append(problems, err)
@@ -182,7 +236,7 @@ func readIdentities(dirs []string) ([]*commitlog.Identity, error) {
 		}
 		cluster, clusterDir = id.ClusterID, d
 	}
-	if out[0] == nil && len(problems) == 0 {
+	if len(out) > 0 && out[0] == nil && len(problems) == 0 {
 		for i, id := range out {
 			if id != nil {
 				problems = append(problems, fmt.Errorf("data: %s holds a log of cluster %s, but the first directory, %s, holds none: "+

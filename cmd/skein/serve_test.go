@@ -39,11 +39,14 @@ func TestRefusals(t *testing.T) {
 		args []string
 		want []string
 	}{
-		"ports":         {[]string{"--data", "new", "--listen", taken.Addr().String(), "--http", taken.Addr().String()}, []string{"listen and http are both"}},
-		"port in use":   {[]string{"--data", "new", "--listen", taken.Addr().String(), "--http", free}, []string{"listen:", "in use"}},
-		"foreign":       {[]string{"--data", "foreign", "--listen", taken.Addr().String(), "--http", free}, []string{"letter.txt", "in use"}},
-		"unspecified":   {[]string{"--data", "new", "--listen", ":0", "--http", free}, []string{"--advertise"}},
-		"unknown key":   {[]string{"--data", "new", "--set", "no.such.key=1", "--set", "num.partitions=x"}, []string{"no.such.key", "num.partitions"}},
+		"ports":       {[]string{"--data", "new", "--listen", taken.Addr().String(), "--http", taken.Addr().String()}, []string{"listen and http are both"}},
+		"port in use": {[]string{"--data", "new", "--listen", taken.Addr().String(), "--http", free}, []string{"listen:", "in use"}},
+		"foreign":     {[]string{"--data", "foreign", "--listen", taken.Addr().String(), "--http", free}, []string{"letter.txt", "in use"}},
+		"unspecified": {[]string{"--data", "new", "--listen", ":0", "--http", free}, []string{"--advertise"}},
+		"unknown key": {[]string{"--data", "new", "--set", "no.such.key=1", "--set", "num.partitions=x"}, []string{"no.such.key", "num.partitions"}},
+		"all at once": {[]string{"--data", "foreign,foreign", "--listen", taken.Addr().String(), "--http", free, "--set", "no.such.key=1", "--node-id", "x", "--internal", taken.Addr().String()},
+			[]string{"no.such.key", "letter.txt", "listen: listen tcp", "internal: listen tcp", `"x" is not a node id`}},
+		"unreadable":    {[]string{"--data", ",", "--listen", taken.Addr().String(), "--http", "nowhere"}, []string{"empty entry", "in use", "nowhere"}},
 		"unknown flag":  {[]string{"--nonsense"}, []string{"nonsense"}},
 		"stray word":    {[]string{"word"}, []string{"word"}},
 		"config absent": {[]string{"--config", "none.yaml"}, []string{"none.yaml"}},
@@ -61,8 +64,54 @@ func TestRefusals(t *testing.T) {
 	if entries, _ := filepath.Glob("*"); len(entries) != 1 {
 		t.Errorf("something was made: %v", entries)
 	}
-	if code, _, _ := skein(t, "frobnicate"); code != exitUsage {
-		t.Errorf("unknown command: exit %d", code)
+}
+
+// TestAllProblemsOfADirectory: a setting that is wrong does not hide that the directory is another broker's, nor that
+// it is in use, and is not taken for one that is.
+func TestAllProblemsOfADirectory(t *testing.T) {
+	dir := t.TempDir()
+	if err := (nodeFile{Node: 4}).write(dir); err != nil {
+		t.Fatal(err)
+	}
+	args := []string{"serve", "--data", dir, "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0", "--set", "no.such.key=1"}
+	code, _, stderr := skein(t, append(args, "--node-id=5")...)
+	if code != exitUsage || !strings.Contains(stderr, "no.such.key") || !strings.Contains(stderr, "it is broker 4's, this is broker 5") {
+		t.Errorf("exit %d: %s", code, stderr)
+	}
+	if code, _, stderr = skein(t, append(args, "--node-id=x")...); code != exitUsage || strings.Contains(stderr, "broker 4's") {
+		t.Errorf("exit %d: %s", code, stderr)
+	}
+	if _, err := os.Stat(filepath.Join(dir, pidName)); err == nil {
+		t.Error("a lock file was made")
+	}
+	unlock, err := lockDirs([]string{dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unlock()
+	if _, _, stderr = skein(t, append(args, "--node-id=4")...); !strings.Contains(stderr, "no.such.key") || !strings.Contains(stderr, "serves it") {
+		t.Errorf("a directory in use: %s", stderr)
+	}
+}
+
+// TestEtcdThatDoesNotAnswer: the error names it, and nothing is left of a directory that was not there before.
+func TestEtcdThatDoesNotAnswer(t *testing.T) {
+	gone, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	url := "http://" + gone.Addr().String()
+	gone.Close()
+	fresh, there := filepath.Join(t.TempDir(), "fresh"), t.TempDir()
+	code, _, stderr := skein(t, "serve", "--data", fresh+","+there, "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0", "--etcd", url)
+	if code != exitFailed || !strings.Contains(stderr, "etcd at "+url) || !strings.Contains(stderr, "refused") {
+		t.Errorf("exit %d: %s", code, stderr)
+	}
+	if _, err := os.Stat(fresh); err == nil {
+		t.Error("a directory was left")
+	}
+	if _, err := os.Stat(there); err != nil {
+		t.Errorf("a directory that was there: %v", err)
 	}
 }
 
@@ -85,22 +134,4 @@ func TestLockKeepsOthersOut(t *testing.T) {
 		t.Fatal(err)
 	}
 	unlock()
-}
-
-// TestHelp: every command has an example and an explanation.
-func TestHelp(t *testing.T) {
-	for _, c := range rootCommand().Commands() {
-		list := c.Commands()
-		if len(list) == 0 {
-			list = append(list, c)
-		}
-		for _, c := range list {
-			if c.Name() == "help" || c.Name() == "completion" {
-				continue
-			}
-			if c.Short == "" || c.Example == "" {
-				t.Errorf("%s: no explanation or no example", c.CommandPath())
-			}
-		}
-	}
 }

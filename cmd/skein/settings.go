@@ -3,17 +3,13 @@ package main
 import (
 	"errors"
 	"fmt"
-	"maps"
 	"net"
 	"net/url"
-	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/spf13/pflag"
-	"go.yaml.in/yaml/v3"
 
 	"github.com/skeinmq/skein/broker"
 	"github.com/skeinmq/skein/internal/ident"
@@ -40,22 +36,24 @@ type settings struct {
 	join        []string   // internal addresses of a cluster's brokers
 	internalTLS peer.TLSFiles
 	kafka       map[string]string // broker configs by Kafka name
+
+	wrong map[string]bool // options whose values could not be read; nil: none
 }
 
 // option is one of serve's own settings. Its name is the flag, the key in the file and,
 // in upper case behind SKEIN_, the environment variable.
 type option struct {
 	name, value, usage string
-	alias              string // the Kafka config that means the same
+	aliases            []string // the Kafka configs that mean the same
 	set                func(*settings, string) error
 }
 
 var options = []option{
-	{name: "data", value: "./skein-data", alias: "log.dirs", usage: "data directories, separated by commas; each holds one log",
+	{name: "data", value: "./skein-data", aliases: []string{"log.dirs", "log.dir"}, usage: "data directories, separated by commas; each holds one log",
 		set: func(s *settings, v string) (err error) { s.data, err = splitList(v); return err }},
-	{name: "listen", value: "127.0.0.1:9092", alias: "listeners", usage: "address for Kafka clients (there is no authentication yet: think before you leave loopback)",
+	{name: "listen", value: "127.0.0.1:9092", aliases: []string{"listeners"}, usage: "address for Kafka clients (there is no authentication yet: think before you leave loopback)",
 		set: func(s *settings, v string) (err error) { s.listen, err = hostPort(v); return err }},
-	{name: "advertise", alias: "advertised.listeners", usage: "address that clients are told; default: that of --listen",
+	{name: "advertise", aliases: []string{"advertised.listeners"}, usage: "address that clients are told; default: that of --listen",
 		set: func(s *settings, v string) (err error) {
 			if v != "" {
 				s.advertise, err = hostPort(v)
@@ -64,7 +62,7 @@ var options = []option{
 		}},
 	{name: "http", value: "127.0.0.1:9644", usage: "address of /metrics, /livez, /readyz, /debug/pprof and the operators' API",
 		set: func(s *settings, v string) (err error) { s.http, err = hostPort(v); return err }},
-	{name: "node-id", value: "1", alias: "node.id", usage: "Kafka node id of this broker",
+	{name: "node-id", value: "1", aliases: []string{"node.id", "broker.id"}, usage: "Kafka node id of this broker",
 		set: func(s *settings, v string) error {
 			n, err := strconv.ParseInt(v, 10, 32)
 			if err != nil || n < 0 {
@@ -97,7 +95,7 @@ var options = []option{
 		set: func(s *settings, v string) error { s.internalTLS.Cert = v; return nil }},
 	{name: "internal-tls-key", usage: "its key", set: func(s *settings, v string) error { s.internalTLS.Key = v; return nil }},
 	{name: "internal-tls-ca", usage: "CA file that brokers' certificates are checked with", set: func(s *settings, v string) error { s.internalTLS.CA = v; return nil }},
-	{name: "failover-unwitnessed", alias: "failover.unwitnessed", usage: `what becomes of partitions whose newest log is in none of the data directories: "gap" lets writes go on in another log, ` +
+	{name: "failover-unwitnessed", aliases: []string{"failover.unwitnessed"}, usage: `what becomes of partitions whose newest log is in none of the data directories: "gap" lets writes go on in another log, ` +
 		`leaving a hole in the offsets and forgetting idempotent producers once; "wait" refuses them until it is back; default: gap for a broker alone with its embedded etcd, else wait`,
 		set: func(s *settings, v string) error {
 			switch s.failover = broker.Unwitnessed(v); s.failover {
@@ -111,47 +109,31 @@ var options = []option{
 // validator checks broker configs by Kafka name; it joins all problems and names each key.
 type validator func(map[string]string) error
 
-// loadSettings lays flags over environment over file over defaults. The error joins every problem.
+// loadSettings lays flags over environment over file over defaults. The error joins every problem, and the settings
+// are then what could be read of them.
 func loadSettings(flags *pflag.FlagSet, environ []string, file string, sets []string, validate validator) (settings, error) {
-	s := settings{kafka: map[string]string{}}
-	raw := map[string]string{} // by option name or Kafka name
-	var problems []error
-
-	if file != "" {
-		problems = append(problems, readConfigFile(file, raw))
-	}
-	problems = append(problems, readEnvironment(environ, raw))
-	for _, kv := range sets {
-		k, v, ok := strings.Cut(kv, "=")
-		if !ok {
-			problems = append(problems, fmt.Errorf("--set %s: want NAME=VALUE", kv))
-			continue
-		}
-		raw[k] = v
-	}
-	for _, o := range options {
-		if f := flags.Lookup(o.name); f != nil && f.Changed {
-			raw[o.name] = f.Value.String()
-			delete(raw, o.alias)
-		}
-	}
+	var s settings
+	raw, problems := layers(flags, environ, file, sets)
 	for _, o := range options {
 		v, set := raw[o.name]
-		if a, ok := raw[o.alias]; !set && ok {
-			v, set = a, true
-		}
 		delete(raw, o.name)
-		delete(raw, o.alias)
 		if !set {
-			v = o.value
+			v = given{value: o.value, name: o.name}
 		}
-		if err := o.set(&s, v); err != nil {
-			problems = append(problems, fmt.Errorf("%s: %w", o.name, err))
+		if err := o.set(&s, v.value); err != nil {
+			problems = append(problems, fmt.Errorf("%s: %w", v.name, err))
+			if s.wrong == nil {
+				s.wrong = make(map[string]bool)
+			}
+			s.wrong[o.name] = true
 		}
 	}
-	s.kafka = raw
+	s.kafka = make(map[string]string, len(raw))
+	for k, v := range raw {
+		s.kafka[k] = v.value
+	}
 	if len(s.kafka) > 0 {
-		problems = append(problems, validate(s.kafka))
+		problems = append(problems, nameVariables(validate(s.kafka), raw))
 	}
 	problems = append(problems, s.check())
 	return s, errors.Join(problems...)
@@ -183,72 +165,7 @@ func (s settings) check() error {
 	if s.listen != "" && s.listen == s.http && !strings.HasSuffix(s.listen, ":0") {
 		problems = append(problems, fmt.Errorf("listen and http are both %s", s.listen))
 	}
-	return errors.Join(append(problems, s.checkCluster())...)
-}
-
-func readConfigFile(path string, into map[string]string) error {
-	text, err := os.ReadFile(path)
-	if err != nil {
-		return fmt.Errorf("read config: %w", err)
-	}
-	var doc map[string]any
-	if err := yaml.Unmarshal(text, &doc); err != nil {
-		return fmt.Errorf("read config %s: %w", path, err)
-	}
-	var problems []error
-	for _, k := range slices.Sorted(maps.Keys(doc)) {
-		v, err := scalar(doc[k])
-		if err != nil {
-			problems = append(problems, fmt.Errorf("%s: %s: %w", path, k, err))
-			continue
-		}
-		into[k] = v
-	}
-	return errors.Join(problems...)
-}
-
-// scalar renders a YAML value as Kafka's text form: lists are joined by commas.
-func scalar(v any) (string, error) {
-	switch v := v.(type) {
-	case nil:
-		return "", nil
-	case string:
-		return v, nil
-	case bool, int, int64, uint64:
-		return fmt.Sprint(v), nil
-	case float64:
-		return strconv.FormatFloat(v, 'f', -1, 64), nil
-	case []any:
-		parts := make([]string, len(v))
-		for i, e := range v {
-			p, err := scalar(e)
-			if err != nil {
-				return "", err
-			}
-			parts[i] = p
-		}
-		return strings.Join(parts, ","), nil
-	}
-	return "", fmt.Errorf("want a value or a list of values, not %T (write Kafka names flat: num.partitions: 3)", v)
-}
-
-// readEnvironment takes SKEIN_NAME: SKEIN_NODE_ID is node-id, SKEIN_NUM_PARTITIONS is
-// num.partitions. Unknown names are caught where all Kafka names are checked.
-func readEnvironment(environ []string, into map[string]string) error {
-	for _, kv := range environ {
-		k, v, _ := strings.Cut(kv, "=")
-		name, ok := strings.CutPrefix(k, "SKEIN_")
-		if !ok || name == "CONFIG" {
-			continue
-		}
-		name = strings.ToLower(name)
-		if i := slices.IndexFunc(options, func(o option) bool { return o.name == strings.ReplaceAll(name, "_", "-") }); i >= 0 {
-			into[options[i].name] = v
-			continue
-		}
-		into[strings.ReplaceAll(name, "_", ".")] = v
-	}
-	return nil
+	return errors.Join(append(problems, s.checkCluster(), s.checkQuorum())...)
 }
 
 func splitList(v string) ([]string, error) {

@@ -9,6 +9,9 @@ import (
 	"testing"
 
 	"github.com/spf13/pflag"
+
+	"github.com/skeinmq/skein/internal/ident"
+	"github.com/skeinmq/skein/internal/kconfig"
 )
 
 // knownConfigs stands in for the real table: it knows two configs.
@@ -57,6 +60,113 @@ func TestSettingsLayers(t *testing.T) {
 	}
 }
 
+// TestSettingsLayersByAnyName: an upper layer wins by whichever of its names it calls a setting.
+func TestSettingsLayersByAnyName(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "skein.yaml")
+	if err := os.WriteFile(file, []byte("listen: 127.0.0.1:1\ndata: /file\nnode-id: 1\nadvertise: a:1\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	env := []string{"SKEIN_LISTENERS=PLAINTEXT://127.0.0.1:2", "SKEIN_LOG_DIRS=/env", "SKEIN_BROKER_ID=2", "SKEIN_ADVERTISED_LISTENERS=PLAINTEXT://a:2"}
+	sets := []string{"listeners=PLAINTEXT://127.0.0.1:3", "log.dir=/set", "node.id=3", "advertised.listeners=PLAINTEXT://a:3"}
+	type result struct {
+		listen, data, advertise string
+		node                    ident.Broker
+	}
+	for _, c := range []struct {
+		name      string
+		env, sets []string
+		flags     []string
+		want      result
+	}{
+		{"environment over file", env, nil, nil, result{"127.0.0.1:2", "/env", "a:2", 2}},
+		{"--set over environment", env, sets, nil, result{"127.0.0.1:3", "/set", "a:3", 3}},
+		{"flags over --set", env, sets, []string{"--listen=127.0.0.1:4", "--data=/flag", "--node-id=4", "--advertise=a:4"}, result{"127.0.0.1:4", "/flag", "a:4", 4}},
+	} {
+		s, err := loadSettings(flagsOf(t, c.flags...), c.env, file, c.sets, kconfig.Validate)
+		if err != nil {
+			t.Errorf("%s: %v", c.name, err)
+			continue
+		}
+		if got := (result{s.listen, s.data[0], s.advertise, s.nodeID}); got != c.want {
+			t.Errorf("%s: got %+v, want %+v", c.name, got, c.want)
+		}
+	}
+}
+
+// TestAliases: within a layer all names of one setting agree, as docs/configs.md says.
+func TestAliases(t *testing.T) {
+	for _, c := range []struct {
+		sets []string
+		data string
+		node ident.Broker
+		err  string
+	}{
+		{sets: []string{"log.dir=/one", "broker.id=5"}, data: "/one", node: 5},
+		{sets: []string{"log.dir=/one", "log.dirs=/two"}, data: "/two", node: 1},
+		{sets: []string{"log.dir=/one", "log.dirs="}, data: "/one", node: 1},
+		{sets: []string{"broker.id=-1", "node.id=7", "log.dir=/one"}, data: "/one", node: 7},
+		{sets: []string{"broker.id=7", "node-id=07", "log.dir=/one"}, data: "/one", node: 7},
+		{sets: []string{"listen=127.0.0.1:9092", "listeners=PLAINTEXT://127.0.0.1:9092", "log.dir=/one"}, data: "/one", node: 1},
+		{sets: []string{"broker.id=5", "node.id=6"}, err: "node.id (6) and broker.id (5) must agree"},
+		{sets: []string{"data=/a", "log.dirs=/b"}, err: "data (/a) and log.dirs (/b) must agree"},
+		{sets: []string{"node.id=x"}, err: `node.id: "x" is not a node id`},
+	} {
+		s, err := loadSettings(flagsOf(t), nil, "", c.sets, kconfig.Validate)
+		if c.err != "" {
+			if err == nil || !strings.Contains(err.Error(), c.err) {
+				t.Errorf("%q: %v, want %q", c.sets, err, c.err)
+			}
+			continue
+		}
+		if err != nil || s.data[0] != c.data || s.nodeID != c.node || len(s.kafka) > 0 {
+			t.Errorf("%q: data %q, node %d, kafka %v, %v; want %q, %d", c.sets, s.data, s.nodeID, s.kafka, err, c.data, c.node)
+		}
+	}
+}
+
+// TestWorkingConfigsChangeSomething: a broker config that the table says works changes what the broker computes
+// from its configs or, if it is none of those, a setting of serve.
+func TestWorkingConfigsChangeSomething(t *testing.T) {
+	defaults, err := loadSettings(flagsOf(t), nil, "", nil, kconfig.Validate)
+	if err != nil {
+		t.Fatal(err)
+	}
+	own := func(static map[string]string) (kconfig.BrokerConfig, kconfig.TopicConfig) {
+		l := kconfig.Layers{Static: static}
+		b := l.BrokerConfig()
+		b.NodeID = 0 // that is serve's to say
+		return b, l.Topic()
+	}
+	broker, topic := own(nil)
+	for _, d := range kconfig.Defs(kconfig.KindBroker) {
+		if d.Effect != kconfig.Works || d.Dynamic() {
+			continue
+		}
+		v := map[kconfig.Type]string{kconfig.Boolean: "true", kconfig.Int: "7777", kconfig.Short: "2", kconfig.Long: "7777", kconfig.List: "PLAINTEXT://h:77"}[d.Type]
+		if v == "" {
+			v = "gzip"
+		}
+		if d.Type == kconfig.Boolean && d.Default == "true" {
+			v = "false"
+		}
+		if b, tc := own(map[string]string{d.Name: v}); !reflect.DeepEqual(b, broker) || !reflect.DeepEqual(tc, topic) {
+			continue
+		}
+		s, err := loadSettings(flagsOf(t), nil, "", []string{d.Name + "=" + v}, kconfig.Validate)
+		s.kafka = defaults.kafka
+		if err != nil || reflect.DeepEqual(s, defaults) {
+			t.Errorf("%s=%s changes nothing (%v), but the table says that it does", d.Name, v, err)
+		}
+	}
+	for _, o := range options {
+		for _, a := range o.aliases {
+			if d := kconfig.Find(kconfig.KindBroker, a); d != nil && d.Effect == kconfig.Stored {
+				t.Errorf("%s means --%s, but the table says that it is only stored", a, o.name)
+			}
+		}
+	}
+}
+
 func TestSettingsNameEveryProblem(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "skein.yaml")
 	if err := os.WriteFile(file, []byte("nonsense: 1\nnum.partitions: {a: b}\n"), 0o600); err != nil {
@@ -68,7 +178,7 @@ func TestSettingsNameEveryProblem(t *testing.T) {
 		t.Fatal("no error")
 	}
 	for _, want := range []string{"unknown config nonsense", "num.partitions: want a value", `"nowhere" is not HOST:PORT`,
-		"/x and /x are one directory", `"ftp://a"`, `"minus" is not a node id`, "--set novalue"} {
+		"/x and /x are one directory", `"ftp://a"`, `SKEIN_NODE_ID: "minus" is not a node id`, "--set novalue"} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("the error does not say %q:\n%v", want, err)
 		}

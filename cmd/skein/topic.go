@@ -34,6 +34,9 @@ func topicCreate(f *kafkaFlags) *cobra.Command {
 			if err != nil {
 				return usageError{err}
 			}
+			if partitions < 1 && cmd.Flags().Changed("partitions") && partitions != -1 {
+				return usageError{fmt.Errorf("partitions: %d is not a number of partitions", partitions)}
+			}
 			return f.with(cmd.Context(), func(ctx context.Context, adm *kadm.Client) error {
 				create := adm.CreateTopics
 				if dryRun {
@@ -212,6 +215,9 @@ func topicAlter(f *kafkaFlags) *cobra.Command {
 			for _, k := range remove {
 				changes = append(changes, kadm.AlterConfig{Op: kadm.DeleteConfig, Name: k})
 			}
+			if cmd.Flags().Changed("partitions") && partitions < 1 {
+				return usageError{fmt.Errorf("partitions: %d is not a number of partitions", partitions)}
+			}
 			if len(changes) == 0 && partitions == 0 {
 				return usageError{errors.New("nothing to alter: give --config, --remove or --partitions")}
 			}
@@ -227,6 +233,15 @@ func topicAlter(f *kafkaFlags) *cobra.Command {
 }
 
 func alterTopic(ctx context.Context, adm *kadm.Client, topic string, changes []kadm.AlterConfig, partitions int) error {
+	if partitions > 0 { // asked first, so that a refusal leaves the configs as they were
+		rs, err := adm.ValidateUpdatePartitions(ctx, partitions, topic)
+		if err == nil {
+			err = partitionsError(rs)
+		}
+		if err != nil {
+			return err
+		}
+	}
 	if len(changes) > 0 {
 		rs, err := adm.AlterTopicConfigs(ctx, changes, topic)
 		if err != nil {
@@ -234,7 +249,7 @@ func alterTopic(ctx context.Context, adm *kadm.Client, topic string, changes []k
 		}
 		for _, r := range rs {
 			if r.Err != nil {
-				return withMessage(r.Err, r.ErrMessage)
+				return markRefused(withMessage(r.Err, r.ErrMessage))
 			}
 		}
 	}
@@ -243,10 +258,15 @@ func alterTopic(ctx context.Context, adm *kadm.Client, topic string, changes []k
 		if err != nil {
 			return err
 		}
-		for _, r := range rs {
-			if r.Err != nil {
-				return withMessage(r.Err, r.ErrMessage)
-			}
+		return partitionsError(rs)
+	}
+	return nil
+}
+
+func partitionsError(rs kadm.CreatePartitionsResponses) error {
+	for _, r := range rs {
+		if r.Err != nil {
+			return markRefused(withMessage(r.Err, r.ErrMessage))
 		}
 	}
 	return nil

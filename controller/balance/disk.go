@@ -98,12 +98,6 @@ func evenly(takers []*shelf, value func(*shelf) float64) (out []*shelf, mean flo
 	}
 }
 
-func groupsOf(sh *shelf) float64 { return float64(len(sh.groups)) }
-func loadOf(sh *shelf) float64   { return sh.load }
-
-func partitionsOf(sh *shelf) (n float64) {
-	for _, it := range sh.groups {
-		n += float64(it.partitions)
-	}
-	return n
-}
+func groupsOf(sh *shelf) float64     { return float64(len(sh.groups)) }
+func loadOf(sh *shelf) float64       { return sh.load }
+func partitionsOf(sh *shelf) float64 { return float64(sh.partitions) }

@@ -155,14 +155,15 @@ func NewPlanner(l Limits) *Planner {
 
 // shelf is one open log of a live broker while a plan is made.
 type shelf struct {
-	log    *queuemapper.Log
-	broker Broker
-	groups []*item
-	want   int // groups that it shall have
-	cost   failover.Cost
-	load   float64
-	full   bool // it takes no more groups for its disk
-	brim   bool // and gives those that are written to
+	log        *queuemapper.Log
+	broker     Broker
+	groups     []*item
+	want       int // groups that it shall have
+	cost       failover.Cost
+	load       float64
+	partitions int
+	full       bool // it takes no more groups for its disk
+	brim       bool // and gives those that are written to
 }
 
 // item is one group while a plan is made.
@@ -323,7 +324,7 @@ func (p *Planner) stand(b *board) {
 	}
 	for _, sh := range b.shelves {
 		b.plan.Logs = append(b.plan.Logs, LogState{
-			Log: sh.log.ID, Broker: sh.broker.ID, Draining: sh.broker.Draining, Groups: len(sh.groups), Partitions: int(partitionsOf(sh)),
+			Log: sh.log.ID, Broker: sh.broker.ID, Draining: sh.broker.Draining, Groups: len(sh.groups), Partitions: sh.partitions,
 			Load: sh.load / mean, DiskUsed: sh.broker.DiskUsed, Full: p.full[sh.broker.ID],
 		})
 	}
@@ -354,12 +355,14 @@ func (sh *shelf) put(it *item) {
 	sh.groups = append(sh.groups, it)
 	sh.cost = sh.cost.Plus(1, it.cost)
 	sh.load += it.load
+	sh.partitions += it.partitions
 }
 
 func (sh *shelf) take(it *item) {
 	sh.groups = slices.DeleteFunc(sh.groups, func(x *item) bool { return x == it })
 	sh.cost = sh.cost.Plus(-1, it.cost)
 	sh.load -= it.load
+	sh.partitions -= it.partitions
 }
 
 // move plans one move and gives the board its effect.

@@ -2,6 +2,7 @@ package peer
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
 	"net"
 	"time"
@@ -61,13 +62,13 @@ func dialStream(ctx context.Context, addr string, t *TLS, k kind, h hello) (net.
 	if err != nil {
 		return nil, err
 	}
-	deadline := time.Now().Add(shakeTimeout)
-	if d, ok := ctx.Deadline(); ok && d.Before(deadline) {
-		deadline = d
-	}
-	c.SetDeadline(deadline)
+	c.SetDeadline(time.Now().Add(shakeTimeout))
+	stop := context.AfterFunc(ctx, func() { abrupt(c).Close() })
 	if _, err = c.Write(appendPreface(nil, k, h)); err == nil {
 		err = readReply(c)
+	}
+	if !stop() {
+		err = context.Cause(ctx)
 	}
 	if err != nil {
 		c.Close()
@@ -76,3 +77,17 @@ func dialStream(ctx context.Context, addr string, t *TLS, k kind, h hello) (net.
 	c.SetDeadline(time.Time{})
 	return c, nil
 }
+
+// abrupt is the connection with an end that waits for nobody: Close of one with TLS says goodbye first, for as long as
+// five seconds when the other end takes no bytes. It is for streams that tell an end from a cut themselves.
+func abrupt(c net.Conn) net.Conn {
+	if t, ok := c.(*tls.Conn); ok {
+		return abruptConn{t}
+	}
+	return c
+}
+
+type abruptConn struct{ *tls.Conn }
+
+// Close implements net.Conn.
+func (c abruptConn) Close() error { return c.NetConn().Close() }

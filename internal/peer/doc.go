@@ -1,9 +1,10 @@
 // Package peer is how brokers reach each other: one TCP port per broker, with mutual TLS when there are files for it.
 //
 // What a connection speaks is told by its first bytes, after the TLS handshake: HTTP/2 is gRPC (the services of
-// peerpb), HTTP/1 is etcd between its members, and a preface of our own opens a stream for raft or for a client of
-// etcd. Both ends check that they mean the same cluster, the right broker and a version they both know, before
-// anything is done: gRPC calls carry that in their metadata, other streams in their preface, etcd has a check of its own.
+// peerpb), HTTP/1 is etcd between its members, and a preface of our own opens a stream for raft, for a client of etcd or
+// from a log's owner to a witness. Both ends check that they mean the same cluster, the right broker and a version they
+// both know, before anything is done: gRPC calls carry that in their metadata, other streams in their preface, etcd has
+// a check of its own.
 //
 // It promises that a host that is gone is noticed within two seconds while something waits for it, that connections,
 // streams and messages are bounded, and that a connection goes to the address a broker has now. It refuses to know what is said.
@@ -25,12 +26,14 @@ const (
 	Version    = 1
 	MinVersion = 1
 
-	// MaxMessageBytes bounds a gRPC message in either direction. What is larger is cut in parts by its service.
+	// MaxMessageBytes bounds a message in either direction, of gRPC and of a witness's stream. What is larger is cut in
+	// parts by its service.
 	MaxMessageBytes = 4 << 20
 
-	maxStreams = 1024 // of one gRPC connection
-	maxConns   = 1024 // of one listener
-	maxPeers   = 1024 // a pool has connections to
+	maxStreams  = 1024 // of one gRPC connection
+	maxConns    = 1024 // of one listener
+	maxSessions = 512  // of witnesses among them, so that the others find room
+	maxPeers    = 1024 // a pool has connections to
 )
 
 // Anyone is the receiver that a caller means who does not know whom it will reach.

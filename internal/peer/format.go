@@ -34,8 +34,9 @@ const (
 type kind byte
 
 const (
-	kindRaft kind = 'R' // hashicorp/raft between voters
-	kindEtcd kind = 'E' // a client of the etcd member on this broker, HTTP/2
+	kindRaft    kind = 'R' // hashicorp/raft between voters
+	kindEtcd    kind = 'E' // a client of the etcd member on this broker, HTTP/2
+	kindWitness kind = 'W' // a log's owner to a witness of it, as internal/witness frames it
 )
 
 // replies by code; 0 is "taken".

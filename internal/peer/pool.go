@@ -103,6 +103,27 @@ func (p *Pool) EtcdDialer() func(ctx context.Context, addr string) (net.Conn, er
 	}
 }
 
+// DialWitness opens a stream to the witness on a broker, which serves it by Scope.HandleWitness; the caller closes it, which
+// waits for nobody. That the stream was taken is the other end's word that it is this broker, of this cluster.
+// ErrNoAddress, ErrClosed, ErrRefused: NotReady while there is no witness.
+func (p *Pool) DialWitness(ctx context.Context, b ident.Broker) (net.Conn, error) {
+	p.mu.Lock()
+	closed := p.closed
+	p.mu.Unlock()
+	if closed {
+		return nil, ErrClosed
+	}
+	addr, ok := p.resolve(b)
+	if !ok {
+		return nil, fmt.Errorf("connect to the witness on broker %d: %w", b, ErrNoAddress)
+	}
+	c, err := dialStream(ctx, addr, p.cfg.TLS, kindWitness, p.cfg.hello(b))
+	if err != nil {
+		return nil, fmt.Errorf("connect to the witness on broker %d: %w", b, err)
+	}
+	return abrupt(c), nil
+}
+
 // Probe connects to a broker's internal listener and closes again: an error means that nobody listens there (or that
 // ctx ended).
 func (p *Pool) Probe(ctx context.Context, b ident.Broker) error {
@@ -118,7 +139,7 @@ func (p *Pool) Probe(ctx context.Context, b ident.Broker) error {
 	return c.Close()
 }
 
-// Close ends every connection and every call on them.
+// Close ends every connection that calls are made on, and those calls.
 func (p *Pool) Close() error {
 	p.mu.Lock()
 	conns := p.conns

@@ -96,9 +96,22 @@ func (s *Server) HandleHTTP(h http.Handler) {
 	s.http.Store(&h)
 }
 
-// EtcdListener hands out the connections of etcd's clients (see Pool.EtcdDialer), for a gRPC server that has etcd's
-// services. Closing it ends only this way in.
+// EtcdListener hands out the connections of etcd's clients (see Pool.EtcdDialer and DialEtcd), for a gRPC server that has
+// etcd's services. Closing it ends only this way in.
 func (s *Server) EtcdListener() net.Listener { return s.etcdConns }
+
+// DialEtcd connects a client of this process to what serves EtcdListener, without the network.
+func (s *Server) DialEtcd(ctx context.Context) (net.Conn, error) {
+	near, far := net.Pipe()
+	select {
+	case s.etcdConns.conns <- far:
+		return near, nil
+	case <-s.etcdConns.over:
+		return nil, fmt.Errorf("dial own etcd: %w", net.ErrClosed)
+	case <-ctx.Done():
+		return nil, fmt.Errorf("dial own etcd: %w", context.Cause(ctx))
+	}
+}
 
 // Run serves ln until ctx ends, then closes ln and every connection and waits for them.
 func (s *Server) Run(ctx context.Context, ln net.Listener) error {
@@ -217,7 +230,7 @@ func (s *Server) sniff(ctx context.Context, c net.Conn) {
 		return
 	}
 	seen := &prefixed{Conn: c, prefix: first[:]}
-	to := s.httpConns
+	var to taker = s.httpConns
 	switch {
 	case string(first[:]) == prefaceMagic:
 		if seen, to = s.takeStream(seen); seen == nil {
@@ -230,23 +243,20 @@ func (s *Server) sniff(ctx context.Context, c net.Conn) {
 	to.give(seen)
 }
 
+// taker gets the connections that speak one thing, and closes those that it does not want.
+type taker interface{ give(c *prefixed) }
+
 // takeStream answers a preface; nil: the stream was refused and is closed.
-func (s *Server) takeStream(c *prefixed) (*prefixed, *queue) {
+func (s *Server) takeStream(c *prefixed) (*prefixed, taker) {
 	k, h, err := readPreface(c)
-	var refused *RefusedError
-	to := s.etcdConns
-	switch {
-	case errors.As(err, &refused):
-	case err != nil:
+	var to taker
+	if err == nil {
+		to, err = s.takerOf(k, h)
+	}
+	refused, is := errors.AsType[*RefusedError](err)
+	if err != nil && !is {
 		c.Close()
 		return nil, nil
-	case k == kindRaft:
-		to = s.raft.queue
-		errors.As(h.check(s.cfg.Self, s.cfg.Cluster(), true), &refused)
-	case k == kindEtcd:
-		errors.As(h.check(s.cfg.Self, s.cfg.Cluster(), false), &refused)
-	default:
-		refused = &RefusedError{WrongPreface, fmt.Sprintf("stream of kind %q", k)}
 	}
 	if refused != nil && refused.Reason != NotReady {
 		s.log.Warn("stream refused", "component", "peer", "remote", c.RemoteAddr(), "peer", h.from, "error", refused)
@@ -257,6 +267,23 @@ func (s *Server) takeStream(c *prefixed) (*prefixed, *queue) {
 		return nil, nil
 	}
 	return c, to
+}
+
+// takerOf says who takes a stream. Only an etcd client may come before both ends know their cluster: its stream is what tells it.
+func (s *Server) takerOf(k kind, h hello) (taker, error) {
+	switch err := h.check(s.cfg.Self, s.cfg.Cluster(), k != kindEtcd); {
+	case k != kindRaft && k != kindEtcd && k != kindWitness:
+		return nil, &RefusedError{WrongPreface, fmt.Sprintf("stream of kind %q", k)}
+	case err != nil:
+		return nil, err
+	case k == kindRaft:
+		return s.raft.queue, nil
+	case k == kindEtcd:
+		return s.etcdConns, nil
+	case h.to != s.cfg.Self: // Anyone: an owner means one broker, or what it is told means nothing
+		return nil, &RefusedError{WrongBroker, fmt.Sprintf("stream from broker %d to a witness that it does not name", h.from)}
+	}
+	return s.services.takesWitness(s.cfg.Self)
 }
 
 // prefixed gives back the bytes that were looked at.
@@ -285,7 +312,7 @@ type queue struct {
 func newQueue() *queue { return &queue{conns: make(chan net.Conn), over: make(chan struct{})} }
 
 // give hands a connection to whoever accepts; nobody for a while, or any more: it is closed.
-func (q *queue) give(c net.Conn) {
+func (q *queue) give(c *prefixed) {
 	patience := time.NewTimer(shakeTimeout)
 	defer patience.Stop()
 	select {

@@ -3,19 +3,26 @@ package peer
 import (
 	"context"
 	"fmt"
+	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+
+	"github.com/skeinmq/skein/internal/ident"
 )
 
-// services is the gRPC services of a server by name. gRPC's own table is closed once it serves; a broker that rebuilds
-// its inner part needs one that is not.
+// services is the gRPC services of a server by name, and its witness. gRPC's own table is closed once it serves; a broker
+// that rebuilds its inner part needs one that is not.
 type services struct {
-	mu    sync.RWMutex
-	table map[string]*service
+	mu      sync.RWMutex
+	table   map[string]*service
+	witness *witnessService // nil: none is served
+
+	sessions atomic.Int32 // streams of owners that are being served, by whichever scope
 }
 
 type service struct {
@@ -23,6 +30,12 @@ type service struct {
 	impl    any
 	methods map[string]grpc.MethodHandler
 	streams map[string]grpc.StreamHandler
+}
+
+// witnessService takes the streams of kind W.
+type witnessService struct {
+	scope *Scope
+	serve func(net.Conn)
 }
 
 // Scope is a set of services with one end.
@@ -56,9 +69,22 @@ func (sc *Scope) RegisterService(desc *grpc.ServiceDesc, impl any) {
 	sc.services.table[desc.ServiceName] = sv
 }
 
-// Close takes the services away, ends the contexts of their calls and waits for them. Callers see UNAVAILABLE.
+// HandleWitness has serve called for each stream that Pool.DialWitness opens to this broker, in a goroutine of the stream's. The
+// stream is closed when serve returns, and when the scope ends, which makes serve return. Of two calls the later one gets
+// the streams.
+func (sc *Scope) HandleWitness(serve func(net.Conn)) {
+	sc.services.mu.Lock()
+	defer sc.services.mu.Unlock()
+	sc.services.witness = &witnessService{sc, serve}
+}
+
+// Close takes the services away, ends the contexts of their calls and waits for them. Callers see UNAVAILABLE; streams of owners
+// are closed.
 func (sc *Scope) Close() {
 	sc.services.mu.Lock()
+	if w := sc.services.witness; w != nil && w.scope == sc {
+		sc.services.witness = nil
+	}
 	for name, sv := range sc.services.table {
 		if sv.scope == sc {
 			delete(sc.services.table, name)
@@ -83,6 +109,38 @@ func (sc *Scope) enter() bool {
 	}
 	sc.calls.Add(1)
 	return true
+}
+
+// takesWitness says who would serve a stream of kind W, or why nobody does.
+func (s *services) takesWitness(self ident.Broker) (*witnessService, error) {
+	s.mu.RLock()
+	w := s.witness
+	s.mu.RUnlock()
+	switch {
+	case w == nil:
+		return nil, &RefusedError{NotReady, fmt.Sprintf("broker %d is no witness yet or any more", self)}
+	case s.sessions.Load() >= maxSessions:
+		return nil, &RefusedError{NotReady, fmt.Sprintf("broker %d is a witness for %d logs already", self, maxSessions)}
+	}
+	return w, nil
+}
+
+// give serves a stream that was taken, until it or the scope ends.
+func (w *witnessService) give(p *prefixed) {
+	c := abrupt(p.Conn) // the preface, and so the prefix, was read
+	defer c.Close()
+	if !w.scope.enter() {
+		return
+	}
+	defer w.scope.calls.Done()
+	s := w.scope.services
+	defer s.sessions.Add(-1)
+	if s.sessions.Add(1) > maxSessions { // others came at once
+		return
+	}
+	stop := context.AfterFunc(w.scope.ctx, func() { c.Close() })
+	defer stop()
+	w.serve(c)
 }
 
 // handle serves every call of the server.

@@ -53,8 +53,7 @@ func (w *world) boot(n *node) {
 
 // storeOf opens the map as this broker.
 func (b *broker) openStore() (*queuemapper.Store, error) {
-	n := b.node
-	c := &etcdClient{s: b.w.etcd, node: n, faults: &b.w.cfg.Etcd, cut: func() bool { return b.w.net.cut(n.id, etcdEnd) || b.w.net.cut(etcdEnd, n.id) }}
+	c := &etcdClient{s: b.w.etcd, node: b.node, faults: &b.w.cfg.Etcd}
 	return queuemapper.Open(background, queuemapper.Config{
 		Client: c.client(), Groups: b.w.cfg.Groups, Logger: quiet, Rand: lots{b.w.e}, Pause: b.pause,
 	}, b.w.truth.Map().Cluster().ID)
@@ -118,11 +117,17 @@ func (b *broker) take() error {
 	b.takes++
 	l.witness = b.owner
 	h := host.New(background, host.Config{
-		ID: b.id(), Incarnation: b.incarnation, Store: b.store, Reserve: b.w.cfg.Reserve, Targets: targets{b}, Now: b.now, Pause: b.pause, Logger: quiet, Changed: func(...ident.Group) { b.follow() },
+		ID: b.id(), Incarnation: b.incarnation, Store: b.store, Reserve: b.w.cfg.Reserve, Unwitnessed: host.UnwitnessedWait,
+		Targets: targets{b}, Now: b.now, Pause: b.pause, Logger: quiet, Changed: func(...ident.Group) { b.follow() },
 	})
 	b.log = l
+	given := b.node.disk.given
 	if err := h.TakeAll(background, []host.Source{{Log: l, Witnesses: b.owner}}); err != nil {
+		b.refused(err)
 		return err
+	}
+	if given {
+		b.w.ghost.fail("I10", "log %s was given up, and is in service again", short(l.d.id))
 	}
 	b.w.ghost.inService(b.node.disk, b.store.Map())
 	b.host = h

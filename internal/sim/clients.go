@@ -147,15 +147,18 @@ func (b *broker) fetch(p ident.Partition, from ident.Offset) (fetched, error) {
 	m := b.store.Map()
 	run, ok := m.Locate(m.Topic(topicName), p.Index, from)
 	l := m.Log(run.Log)
-	if !ok || run.Open || l == nil { // the map has gone on meanwhile
+	if !ok || run.Open { // the map has gone on meanwhile
 		return out, errNotLeader
 	}
-	for _, lost := range m.Group(run.Generation.Group).Lost(run.Generation.Epoch, p) {
-		if lost.From <= from && from < lost.To {
-			out.skipTo = min(lost.To, run.End) // a skip that the map records (I4)
-			return out, nil
-		}
+	next, end := m.Readable(p, run, from)
+	if next > from {
+		out.skipTo = next // a skip that the map records (I4)
+		return out, nil
 	}
+	if l == nil { // it was given up, and is not marked as yet
+		return out, errNotLeader
+	}
+	run.End = end
 	var err error
 	out.list, err = call(&b.node.w.net, b.node.id, b.node.w.nodes[l.Host-1], "read", time.Second, func(o *broker) ([]uint64, error) {
 		return o.readRun(run, p, from)

@@ -49,7 +49,8 @@ type disk struct {
 	writing int // end of the block that is being written
 	index   map[stretch]*contents
 
-	lost map[stretch][][2]ident.Offset // what was durable and is not any more, and nobody's fault but the disk's
+	lost  map[stretch][][2]ident.Offset // what was durable and is not any more, and nobody's fault but the disk's
+	given bool                          // its log was given up
 
 	changed func(gen ident.Generation) // something durable went away
 	stored  func(f *frame)             // something became durable

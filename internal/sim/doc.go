@@ -6,20 +6,25 @@
 // and nothing imports it. What must always be true (DESIGN section 10) is checked as follows.
 //
 //   - I1, I3: after each event that changed a group's record or took something from a disk, everything that was acked or seen is at its
-//     offset on the disk that the map names, unless that disk was made to lose it (ghost.verify); an ack is for what is
+//     offset on the disk that the map names, unless that disk was made to lose it or was given up (ghost.verify); an ack is for what is
 //     committed (ghost.acknowledged); at the end every consumer has read everything.
 //   - I2, I4, I8: at each commit, each activation and each answer to a consumer: one content per offset, no offset before the one
-//     below it unless the map says that it is lost, no content twice, no sequence out of turn (ghost.see, read, skipped).
+//     below it unless the map says that it is lost, no content twice, no sequence out of turn (ghost.see, read, skipped). At each
+//     write of the map: what is marked as lost stays so, and what is new there is what a disk has lost, or lay on one that was
+//     given up (ghost.marked). An operator who gave a log up, and was told so, finds all of it marked (ghost.gaveUp).
 //   - I5: at each write of the map: epochs rise, one generation is open, sealed ends stay, logs change state as O1, O9 and O15 say, and
-//     one log stays open (ghost.changedGroup, changedLog, oneIsOpen); offsets are in some run (ghost.verify).
+//     one log stays open, a record goes only by an operator's word, sealed and with no group open in it (ghost.changedGroup,
+//     changedLog, oneIsOpen, deletedLog); offsets are in some run (ghost.verify).
 //   - I6: at each publication: acked or seen ≤ end ≤ what is durable on the old disk (ghost.sealed); at each activation and each
 //     answer: nothing is shown that is not committed.
 //   - I7: at each activation the marks are no lower than any that an owner of an older epoch has shown; a consumer that has been
 //     somewhere is never out of range (ghost.activated, consumer).
 //   - I10: when a log comes into service its sealed runs end where the map says, and what its disk has lost is marked, exactly
-//     (ghost.inService); what is lost never reads as something else (ghost.verify).
+//     (ghost.inService); what is lost never reads as something else (ghost.verify); a disk that was given up is never in service
+//     again, nor its log in the map (broker.take, ghost.changedLog).
 //   - I13: at each seal: the member that answers is the incarnation that the record names (members.Seal).
-//   - I14: after the trouble every group is open where its log is served, and every partition takes a write (story, probe).
+//   - I14: after the trouble every broker is in service, every group is open where its log is served, and every partition takes a write
+//     (story, probe); so it is while two brokers do not reach each other, if all others reach both (world.setApart).
 //
 // I9, I11 and I12 are about what is not here: transactions, the log's index, reclaim.
 //

@@ -254,9 +254,8 @@ type etcdClient struct {
 	etcdserverpb.LeaseClient
 	s      *etcd
 	faults *etcdFaults
-	node   *node       // whose it is; nil: the world's
-	cut    func() bool // it cannot reach etcd now; nil: it can
-	ideal  bool        // no time, no faults: the observer's
+	node   *node // whose it is; nil: the world's
+	ideal  bool  // no time, no faults: the observer's
 }
 
 // client makes what queuemapper.Config wants.
@@ -266,6 +265,10 @@ func (c *etcdClient) client() *clientv3.Client {
 	out.Lease = clientv3.NewLeaseFromLeaseClient(c, nil, time.Second)
 	return out
 }
+
+// asks and hears say whether requests reach etcd now, and answers come back: both, or one of them alone, may not.
+func (c *etcdClient) asks() bool  { return c.node == nil || !c.node.w.net.cut(c.node.id, etcdEnd) }
+func (c *etcdClient) hears() bool { return c.node == nil || !c.node.w.net.cut(etcdEnd, c.node.id) }
 
 var errNoAnswer = errors.New("sim: etcd does not answer")
 
@@ -339,7 +342,6 @@ func exchange[T any](ctx context.Context, c *etcdClient, label string, write boo
 	e := c.s.e
 	p := e.mine()
 	f := newFuture[T](e)
-	away := func() bool { return c.s.down || c.cut != nil && c.cut() }
 	delay := e.between(c.faults.low, c.faults.high)
 	timeout := 500 * time.Millisecond
 	lossy := c.node != nil && c.node.lossy > 0 && write
@@ -351,7 +353,7 @@ func exchange[T any](ctx context.Context, c *etcdClient, label string, write boo
 		delay, lostAnswer = h.by, lostAnswer || h.deaf
 	}
 	timeout = left(ctx, timeout)
-	if h != nil || !e.chance(c.faults.lostAsk) && !away() {
+	if h != nil || !e.chance(c.faults.lostAsk) && !c.s.down && c.asks() {
 		e.at(delay, func() {
 			if c.s.down {
 				return
@@ -363,7 +365,7 @@ func exchange[T any](ctx context.Context, c *etcdClient, label string, write boo
 				c.node.trip = nil
 				trip()
 			}
-			if !lostAnswer && !away() {
+			if !lostAnswer && !c.s.down && c.hears() {
 				e.at(e.between(c.faults.low, c.faults.high), func() { f.resolve(v, err) })
 			}
 		})

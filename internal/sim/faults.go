@@ -18,7 +18,7 @@ const (
 	FaultCut                          // one way of one connection
 	FaultIsolate                      // a broker reaches nobody, or nobody reaches it, etcd included
 	FaultEtcd                         // etcd answers nobody
-	FaultNoEtcd                       // one broker cannot reach etcd
+	FaultNoEtcd                       // one broker cannot reach etcd, or does not hear it, or both; it hears all others
 	FaultSlowDisk                     // writes of one broker take long
 	FaultSuspect                      // a controller takes a live broker for dead
 	FaultController                   // the controllers of one broker end in the middle of what they do
@@ -35,11 +35,13 @@ const (
 	FaultDrain                        // an operator drains a broker, for a while; no fault
 	FaultLeave                        // a broker ends as on SIGTERM; no fault
 	FaultSplit                        // a partition gets another group; no fault
+	FaultGone                         // a disk is gone for good, as it seems, and an operator gives its log up
+	FaultApart                        // the active controller and the broker that leads the map's etcd do not reach each other; all others hear both
 	faultKinds
 )
 
 var faultNames = [faultKinds]string{
-	"crash", "pause", "cut", "isolate", "etcd away", "no etcd", "slow disk", "suspect", "controllers end", "move", "new witnesses", "clock jumps", "crash all", "etcd lossy", "at a write", "publication held", "publication unheard", "swap held", "disk lost", "drain", "leave", "split",
+	"crash", "pause", "cut", "isolate", "etcd away", "no etcd", "slow disk", "suspect", "controllers end", "move", "new witnesses", "clock jumps", "crash all", "etcd lossy", "at a write", "publication held", "publication unheard", "swap held", "disk lost", "drain", "leave", "split", "disk gone", "apart",
 }
 
 func (k FaultKind) String() string { return faultNames[k] }
@@ -72,7 +74,7 @@ var themes = []theme{
 		FaultCrash: 24, FaultPause: 14, FaultCut: 8, FaultIsolate: 6, FaultEtcd: 3, FaultNoEtcd: 6, FaultSlowDisk: 3,
 		FaultSuspect: 14, FaultController: 5, FaultMove: 18, FaultWitnesses: 10, FaultClock: 2, FaultCrashAll: 2, FaultLossy: 10, FaultAtWrite: 14,
 		FaultHeldPublish: 4, FaultLostPublish: 4, FaultHeldSwap: 4,
-		FaultDisk: 6, FaultDrain: 6, FaultLeave: 4, FaultSplit: 6,
+		FaultDisk: 6, FaultDrain: 6, FaultLeave: 4, FaultSplit: 6, FaultGone: 6, FaultApart: 8,
 	}, []FaultKind{FaultCrash, FaultPause, FaultSuspect, FaultMove, FaultController, FaultNoEtcd, FaultWitnesses, FaultLossy, FaultAtWrite}},
 	{"splits and returns", 3, [faultKinds]int{
 		FaultSplit: 30, FaultMove: 10, FaultDisk: 14, FaultDrain: 20, FaultLeave: 10, FaultCrash: 14, FaultSuspect: 10, FaultLossy: 6, FaultAtWrite: 10,
@@ -84,6 +86,9 @@ var themes = []theme{
 	{"late swaps", 2, [faultKinds]int{
 		FaultHeldSwap: 30, FaultWitnesses: 20, FaultSuspect: 10, FaultCrash: 14, FaultPause: 14, FaultLossy: 6, FaultCut: 6,
 	}, []FaultKind{FaultWitnesses, FaultCrash, FaultSuspect, FaultHeldSwap}},
+	{"disks gone", 2, [faultKinds]int{
+		FaultGone: 30, FaultMove: 14, FaultSplit: 8, FaultDisk: 6, FaultCrash: 10, FaultPause: 6, FaultSuspect: 10, FaultLossy: 10, FaultNoEtcd: 4, FaultHeldPublish: 4, FaultApart: 4,
+	}, []FaultKind{FaultGone, FaultMove, FaultCrash, FaultSuspect, FaultLossy}},
 }
 
 func (t *theme) draw(r *rand.Rand) FaultKind {
@@ -206,7 +211,14 @@ func (w *world) fault(f Fault) {
 		w.etcd.down = true
 		w.e.at(f.For, func() { w.etcd.down = false })
 	case FaultNoEtcd:
-		w.cut(f.For, [2]int{f.Broker, etcdEnd})
+		links := [][2]int{{f.Broker, etcdEnd}, {etcdEnd, f.Broker}}
+		switch f.Lot >> 2 & 3 {
+		case 0:
+			links = links[:1]
+		case 1:
+			links = links[1:]
+		}
+		w.cut(f.For, links...)
 	case FaultSlowDisk:
 		n.slow = f.For / 4
 		w.e.at(f.For, func() { n.slow = 0 })
@@ -257,6 +269,10 @@ func (w *world) trouble(n *node, f Fault) {
 		}
 	case FaultDisk:
 		w.loseDisk(n, f)
+	case FaultGone:
+		w.gone(n, f)
+	case FaultApart:
+		w.setApart(n, f)
 	case FaultDrain:
 		w.drain(n, f)
 	case FaultLeave:

@@ -184,18 +184,18 @@ func (g *ghost) cameAt(id ident.Partition, group ident.Group, epoch ident.Epoch)
 	return 0
 }
 
-// lookUp is what the disk that the map names holds at an offset.
+// lookUp is what the disk that the map names holds at an offset, 0 if it was given up.
 func (g *ghost) lookUp(id ident.Partition, o ident.Offset) uint64 {
 	for _, r := range g.w.runs(id) {
-		if o >= r.Start && (r.Open || o < r.End) {
-			return g.w.disks[r.Log].at(r.Generation, id, o)
+		if d := g.w.disks[r.Log]; !d.given && o >= r.Start && (r.Open || o < r.End) {
+			return d.at(r.Generation, id, o)
 		}
 	}
 	return 0
 }
 
 // verify checks I1, I3 and I10 for a group: everything that was acked or seen is at its offset on the disk that the map names,
-// unless that disk was made to lose it.
+// unless that disk was made to lose it, or was given up.
 func (g *ghost) verify(group ident.Group) {
 	t := g.w.truth.Map().Topic(topicName)
 	for i := range g.w.cfg.Partitions {
@@ -211,6 +211,9 @@ func (g *ghost) verify(group ident.Group) {
 				end = min(end, r.End)
 			}
 			d := g.w.disks[r.Log]
+			if d.given && o >= r.Start {
+				o = max(o, end)
+			}
 			for ; o >= r.Start && o < end; o++ {
 				if c := d.at(r.Generation, id, o); c != p.history[o] && (c != 0 || !d.hasLost(r.Generation, id, o)) {
 					g.fail("I1", "%s offset %d was acked or seen as %s; the disk that the map names holds %s", name(id), o, say(p.history[o]), say(c))
@@ -235,12 +238,19 @@ func (g *ghost) skipped(id ident.Partition, from, to ident.Offset) {
 			g.fail("I4", "%s offset %d is skipped as lost, it is there", name(id), o)
 			return
 		}
+		if lost, known := g.w.lostAt(id, o); known && !lost {
+			g.fail("I4", "%s offset %d is skipped as lost, it is not marked", name(id), o)
+			return
+		}
 	}
 }
 
 // inService checks a log that was just taken into service: its sealed runs hold nothing beyond their ends (I10), and exactly
 // what the disk has lost is marked in the map.
 func (g *ghost) inService(d *disk, m *queuemapper.Map) {
+	if d.given { // meanwhile
+		return
+	}
 	for i := range g.w.cfg.Partitions {
 		id := g.w.part(i)
 		for _, r := range m.Runs(m.Topic(topicName), id.Index) {
@@ -252,7 +262,7 @@ func (g *ghost) inService(d *disk, m *queuemapper.Map) {
 			}
 			marks := m.Group(r.Generation.Group).Lost(r.Generation.Epoch, id)
 			for o := r.Start; o < r.End; o++ {
-				marked := slices.ContainsFunc(marks, func(k queuemapper.Range) bool { return k.From <= o && o < k.To })
+				marked := contains(marks, o)
 				if marked {
 					g.w.count("record marked as lost", nil)
 				}
@@ -287,6 +297,9 @@ func (g *ghost) changedGroup(id ident.Group, old, fresh *queuemapper.Group) {
 		}
 		if i < len(was) && was[i].Sealed && !sameEnds(was[i].Ends, is[i].Ends) {
 			g.fail("I5", "group %d: the ends of generation %d changed", id, was[i].Epoch)
+		}
+		if i < len(was) {
+			g.marked(id, &was[i], &is[i])
 		}
 	}
 	if len(is) < len(was) {
@@ -341,6 +354,9 @@ func (g *ghost) sealed(group *queuemapper.Group, i int) {
 // changedLog checks one write of a log's record.
 func (g *ghost) changedLog(old, fresh *queuemapper.Log) {
 	if old == nil {
+		if g.w.disks[fresh.ID].given {
+			g.fail("I10", "log %s was given up, and is in the map again at epoch %d", short(fresh.ID), fresh.Epoch)
+		}
 		return
 	}
 	ok := false

@@ -45,7 +45,7 @@ func (w *world) losePublish(n *node, f Fault) {
 		if w.calm {
 			return
 		}
-		w.cut(500*time.Millisecond+f.For, [2]int{etcdEnd, n.id})
+		w.cut(500*time.Millisecond+f.For, [2]int{n.id, etcdEnd})
 		for _, id := range logsIn(r) {
 			if victim := w.nodes[id-1]; victim != n {
 				w.e.at(w.e.between(2*time.Millisecond, 50*time.Millisecond), func() {

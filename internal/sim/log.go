@@ -585,4 +585,5 @@ func (l *simLog) moveStart(r *logRun, p ident.Partition, to ident.Offset) error 
 	return l.drain()
 }
 
-func short(id ident.Log) string { return fmt.Sprintf("%d", id[15]) }
+// short is a log's name in the trace: its broker, and which of its disks it is.
+func short(id ident.Log) string { return fmt.Sprintf("%d.%d", id[15], id[14]) }

@@ -19,9 +19,16 @@ type network struct {
 	e      *engine
 	faults netFaults
 	broken map[[2]int]int // one way: how many faults break it now
+	apart  [2]int         // two brokers that do not reach each other, whatever else is whole; 0: none
 }
 
-func (n *network) cut(from, to int) bool { return n.broken[[2]int{from, to}] > 0 }
+// cut says whether nothing comes through, one way.
+func (n *network) cut(from, to int) bool {
+	if n.broken[[2]int{from, to}] > 0 || n.apart[0] != 0 && (n.apart == [2]int{from, to} || n.apart == [2]int{to, from}) {
+		return true
+	}
+	return planted.ownMember && n.apart[0] != 0 && (from == n.apart[0] && to == etcdEnd || from == etcdEnd && to == n.apart[0])
+}
 
 var errRefused = errors.New("sim: connection refused")
 

@@ -46,6 +46,11 @@ var mistakes = []struct {
 	{"O19", "two controllers seal each other's last open log", queuemapper.Plant, "sealLast", "", 2000},
 	{"O22", "an offset past the ceiling is given", plant, "noCeiling", "", 2000},
 	{"I4", "what a disk has lost is not marked", host.Plant, "lossUnmarked", "splits and returns", 2000},
+	{"O1", "a log is given up that its host has reopened meanwhile", queuemapper.Plant, "loseOpened", "disks gone", 2000},
+	{"I4", "what lies in other logs is given up, too", queuemapper.Plant, "loseOthers", "disks gone", 2000},
+	{"I10", "a disk that was given up is taken into service", queuemapper.Plant, "takeLost", "disks gone", 2000},
+	{"I10", "a log's late registration lands after it was given up", queuemapper.Plant, "lateNew", "disks gone", 2000},
+	{"I14", "a broker that is cut off from the leader of the map's etcd does not go through another one", plant, "ownMember", "", 2000},
 	{"I5", "an epoch is used again", func(name string) func() {
 		a, b := failover.Plant(name), queuemapper.Plant("sameEpoch")
 		return func() { a(); b() }

@@ -77,7 +77,7 @@ func (w *world) story() {
 	w.inject()
 	w.e.sleep(w.cfg.Trouble)
 
-	// From here on nothing goes wrong any more: everything must come back (I14).
+	// From here on nothing goes wrong any more: everything must come back (I14), also when two brokers stay apart.
 	w.e.logf("CALM")
 	w.calm = true
 	w.net.faults, w.cfg.Etcd, w.cfg.LateWatch = quietNet, quietEtcd, 0
@@ -92,6 +92,10 @@ func (w *world) story() {
 		return
 	}
 	w.back = w.e.now - began
+	if w.net.apart[0] != 0 {
+		w.count("return while two are apart", nil)
+		w.net.apart = [2]int{} // what one of them has the other one must read
+	}
 	w.stopped = true
 	w.await("I4", 60*time.Second, func() bool {
 		for i := range w.reads {
@@ -99,8 +103,15 @@ func (w *world) story() {
 				return false
 			}
 		}
-		return true
+		return w.operators == 0
 	})
+	for _, n := range w.nodes {
+		for disk := range n.disks {
+			if id := logOn(n.id, disk+1); w.disks[id].given {
+				w.ghost.gaveUp(id)
+			}
+		}
+	}
 	for g := range w.cfg.Groups {
 		w.ghost.verify(ident.Group(g))
 	}
@@ -120,20 +131,22 @@ func (w *world) await(rule string, limit time.Duration, there func() bool) bool 
 	return true
 }
 
-// settled says that every group is open in a log that its broker serves.
+// settled says that every group is open in a log that its broker serves, and every broker in service.
 func (w *world) settled() bool {
 	m := w.truth.Map()
+	for _, n := range w.nodes {
+		if n.running == nil || !n.running.serving() {
+			return false
+		}
+	}
 	for g := range m.Groups() {
 		cur := g.Current()
 		if cur == nil {
 			return false
 		}
 		n := w.nodes[cur.Log[15]-1]
-		if n.running == nil || !n.running.serving() {
-			return false
-		}
 		r := n.running.log.openOf(g.ID)
-		if r == nil || r.frozen || r.gen.Frame != cur.Frame {
+		if n.running.log.d.id != cur.Log || r == nil || r.frozen || r.gen.Frame != cur.Frame {
 			return false
 		}
 	}

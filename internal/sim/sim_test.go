@@ -76,7 +76,7 @@ func TestSeeds(t *testing.T) {
 // TestTrouble: what the simulation is for comes about in it.
 func TestTrouble(t *testing.T) {
 	did := map[string]int{}
-	for seed := range uint64(150) {
+	for seed := range uint64(300) {
 		for what, n := range Run(Draw(seed), false).Did {
 			did[what] += n
 		}
@@ -84,10 +84,10 @@ func TestTrouble(t *testing.T) {
 	for _, what := range []string{
 		"split", "move", "move asked for by others", "drain of itself", "balance for drain", "balance for share", "balance for load",
 		"record marked as lost", "skip over what is lost", "group failed over", "swap of witnesses", "settling of a swap",
-		"look at ceilings", "trim of generations",
+		"look at ceilings", "trim of generations", "log given up", "disk back in time", "disk refused", "return while two are apart",
 	} {
 		if did[what] < 3 {
-			t.Errorf("%d times in 150 runs: %s", did[what], what)
+			t.Errorf("%d times in 300 runs: %s", did[what], what)
 		}
 	}
 	t.Log(did)

@@ -16,6 +16,15 @@ func (w *world) loseDisk(n *node, f Fault) {
 	if n.running == nil {
 		return
 	}
+	w.endUntilEmptied(n, f, func() {
+		n.disk.lose(func(frames int) int { return int(f.Lot>>3) % (frames + 1) })
+		w.e.logf("the disk of broker %d has lost all but %d frames", n.id, n.disk.durable)
+		w.boot(n)
+	})
+}
+
+// endUntilEmptied ends a node and goes on once no group is open in its log any more. If that takes too long it is started again.
+func (w *world) endUntilEmptied(n *node, f Fault, then func()) {
 	w.stop(n, true)
 	w.suspect(n, 0, true)
 	until := w.e.now + f.For + time.Second
@@ -24,9 +33,7 @@ func (w *world) loseDisk(n *node, f Fault) {
 		switch {
 		case n.running != nil: // everything was started again
 		case w.emptied(n.disk.id):
-			n.disk.lose(func(frames int) int { return int(f.Lot>>3) % (frames + 1) })
-			w.e.logf("the disk of broker %d has lost all but %d frames", n.id, n.disk.durable)
-			w.boot(n)
+			then()
 		case w.e.now > until || w.calm:
 			w.boot(n)
 		default:
@@ -34,6 +41,39 @@ func (w *world) loseDisk(n *node, f Fault) {
 		}
 	}
 	w.e.at(f.For/8, look)
+}
+
+// leaderCheck is how long a broker whose own etcd member has no leader takes to go to another one's.
+const leaderCheck = 300 * time.Millisecond
+
+// setApart cuts the way between the active controller and the broker that leads the map's etcd, and nothing else: neither is
+// replaced, as each has its majority. The controller reaches the map again through others. It may have to take over one of them.
+func (w *world) setApart(leader *node, f Fault) {
+	controller := w.nodes[0]
+	for reg := range w.truth.Map().Brokers() {
+		controller = w.nodes[reg.ID-1]
+		break
+	}
+	if controller == leader || w.net.apart[0] != 0 {
+		return
+	}
+	w.net.apart = [2]int{controller.id, leader.id}
+	w.cut(w.e.between(0, leaderCheck), [2]int{controller.id, etcdEnd}, [2]int{etcdEnd, controller.id})
+	w.e.at(500*time.Millisecond+2*f.For, func() {
+		if !w.calm {
+			w.net.apart = [2]int{}
+		}
+	})
+	if victim := w.nodes[f.Other-1]; f.Lot&3 == 0 {
+		w.e.at(w.e.between(0, f.For), func() {
+			if !w.calm {
+				w.crash(victim, f.For, f.Lot>>2)
+				if c := controller.running; c != nil && victim != controller {
+					c.failOver(ident.Broker(victim.id))
+				}
+			}
+		})
+	}
 }
 
 // count takes down what came about.

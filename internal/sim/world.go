@@ -43,8 +43,12 @@ type world struct {
 	calm    bool   // faults are over
 	loose   uint64 // contents of producers that do not deduplicate
 	reads   []ident.Offset
-	back    time.Duration  // see Result
-	did     map[string]int // what came about, for who asks whether it does
+
+	asked     map[ident.Log]bool // operators have given them up, or try to
+	operators int                // who are at it
+
+	back time.Duration  // see Result
+	did  map[string]int // what came about, for who asks whether it does
 }
 
 // node is a machine: its disk survives what runs on it.
@@ -52,6 +56,7 @@ type node struct {
 	w       *world
 	id      int
 	disk    *disk
+	disks   int     // that it has had
 	running *broker // nil: nothing runs
 	boots   int
 	slow    time.Duration // of each write, on top
@@ -63,7 +68,7 @@ type node struct {
 
 func newWorld(cfg Config) *world {
 	e := newEngine(cfg.Seed)
-	w := &world{e: e, cfg: cfg, etcd: newEtcd(e), disks: map[ident.Log]*disk{}, topic: ident.Topic{15: 1}, did: map[string]int{}}
+	w := &world{e: e, cfg: cfg, etcd: newEtcd(e), disks: map[ident.Log]*disk{}, topic: ident.Topic{15: 1}, asked: map[ident.Log]bool{}, did: map[string]int{}}
 	w.net = network{e: e, faults: cfg.Net, broken: map[[2]int]int{}}
 	w.ghost = &ghost{
 		w: w, parts: map[ident.Partition]*past{}, groups: map[ident.Group]*queuemapper.Group{},
@@ -74,10 +79,9 @@ func newWorld(cfg Config) *world {
 		w.ghost.parts[w.part(i)] = &past{where: map[uint64]ident.Offset{}, last: map[int64]int32{}}
 	}
 	for i := range cfg.Brokers {
-		d := newDisk(ident.Log{15: byte(i + 1)})
-		d.changed = func(gen ident.Generation) { w.ghost.toVerify[gen.Group] = true }
-		w.disks[d.id] = d
-		w.nodes = append(w.nodes, &node{w: w, id: i + 1, disk: d})
+		n := &node{w: w, id: i + 1}
+		w.plug(n)
+		w.nodes = append(w.nodes, n)
 	}
 	return w
 }
@@ -125,6 +129,8 @@ func (w *world) watchEtcd() {
 		for _, c := range changes.Logs {
 			if c.New != nil {
 				w.ghost.changedLog(c.Old, c.New)
+			} else {
+				w.ghost.deletedLog(c.Old)
 			}
 		}
 		for _, c := range changes.Groups {

@@ -4,7 +4,7 @@
 // There are two sides, each a pure core without goroutines, clock or I/O, and a thin shell around it. A Member holds the
 // tables of the logs that have this broker in their witness set (O5, O6, O10). An Owner is the set machine of one log
 // at one epoch: it says which members must have recorded a group commit before it is committed (O4), and changes the
-// set by compare-and-swap (O7, O8). Server serves a Member by gRPC; Registrar is the commitlog's view of an Owner.
+// set by compare-and-swap (O7, O8). Server serves a Member on streams and by gRPC; Registrar is the commitlog's view of an Owner.
 //
 // The package refuses to know the map, Kafka and how connections are made. Whoever wires it turns its small interfaces
 // into etcd transactions and dialled connections.

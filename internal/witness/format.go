@@ -4,8 +4,11 @@ import (
 	"encoding/binary"
 	"fmt"
 
+	"google.golang.org/protobuf/proto"
+
 	"github.com/skeinmq/skein/commitlog"
 	"github.com/skeinmq/skein/internal/ident"
+	"github.com/skeinmq/skein/internal/peer"
 )
 
 // The updates of a delta, version 1. Numbers are unsigned varints (u) or zigzag varints (z); sums wrap at 64 bits.
@@ -26,6 +29,37 @@ const (
 
 // maxDelta is about how many bytes of updates go into one delta.
 const maxDelta = 512 << 10
+
+// A session's stream, either way: messages of peerpb (FollowRequest, FollowReply), each behind its length.
+//
+//	 0        4
+//	+--------+-----------+
+//	| length | message … |    length: of the message, big-endian, at most peer.MaxMessageBytes
+//	+--------+-----------+
+const lengthBytes = 4
+
+// appendMessage appends a message as the stream has it.
+func appendMessage(dst []byte, m proto.Message) ([]byte, error) {
+	at := len(dst)
+	out, err := proto.MarshalOptions{}.MarshalAppend(append(dst, make([]byte, lengthBytes)...), m)
+	if n := len(out) - at - lengthBytes; err == nil && n > peer.MaxMessageBytes {
+		err = fmt.Errorf("message of %d bytes", n)
+	}
+	if err != nil {
+		return dst, err
+	}
+	binary.BigEndian.PutUint32(out[at:], uint32(len(out)-at-lengthBytes))
+	return out, nil
+}
+
+// messageLength is the length at the beginning of head, which has lengthBytes at least.
+func messageLength(head []byte) (int, error) {
+	n := binary.BigEndian.Uint32(head)
+	if n > peer.MaxMessageBytes {
+		return 0, fmt.Errorf("%w: length %d", ErrMalformed, n)
+	}
+	return int(n), nil
+}
 
 // AppendUpdates encodes updates as one delta has them.
 func AppendUpdates(dst []byte, updates []commitlog.Update) []byte {

@@ -4,10 +4,9 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net"
 	"sync"
 	"time"
-
-	"google.golang.org/grpc"
 
 	"github.com/skeinmq/skein/internal/peer/peerpb"
 )
@@ -66,29 +65,40 @@ func (l *link) take(empty []Message) []Message {
 
 // run drives the stream until it breaks, the member refuses or ctx ends.
 func (l *link) run(ctx context.Context, term int) error {
-	conn, err := l.r.cfg.Dial(l.member.Broker)
+	conn, err := l.r.cfg.Dial(ctx, l.member.Broker)
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	stream, err := peerpb.NewWitnessClient(conn).Follow(ctx)
-	if err != nil {
-		return err
-	}
+	defer conn.Close()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	stop := context.AfterFunc(ctx, func() { conn.Close() }) // neither a read nor a write looks at a context
+	defer stop()
 	var reader sync.WaitGroup
-	defer reader.Wait()
-	reader.Go(func() { cancel(l.read(stream, term)) })
-	err = l.write(ctx, stream)
-	cancel(err) // ends the reader, unless it was first
-	return context.Cause(ctx)
+	var ended error
+	reader.Go(func() {
+		defer cancel()
+		ended = l.read(conn, term)
+	})
+	err = l.write(ctx, conn)
+	_ = conn.SetReadDeadline(time.Now().Add(lastWord)) // what the member said of it may still come
+	reader.Wait()
+	if late(ended) {
+		return err
+	}
+	return ended
 }
 
-func (l *link) read(stream grpc.BidiStreamingClient[peerpb.FollowRequest, peerpb.FollowReply], term int) error {
+// lastWord is how long the answers of a member to which nothing can be written any more are waited for.
+const lastWord = time.Second
+
+// read takes the member's answers until there are no more; its error is never nil.
+func (l *link) read(conn net.Conn, term int) error {
+	in := readMessages(conn)
+	var reply peerpb.FollowReply
 	first := true
 	for {
-		reply, err := stream.Recv()
-		if err != nil {
+		if err := in.next(&reply); err != nil {
 			if errors.Is(err, io.EOF) {
 				return errors.New("witness closed the stream")
 			}
@@ -115,7 +125,8 @@ func (r *Registrar) recorded(term int, member ID, session, n uint64) {
 	})
 }
 
-func (l *link) write(ctx context.Context, stream grpc.BidiStreamingClient[peerpb.FollowRequest, peerpb.FollowReply]) error {
+func (l *link) write(ctx context.Context, conn net.Conn) error {
+	out := sender{conn: conn}
 	var batch []Message
 	for {
 		select {
@@ -125,13 +136,12 @@ func (l *link) write(ctx context.Context, stream grpc.BidiStreamingClient[peerpb
 		}
 		batch = l.take(batch[:0])
 		for i := range batch {
-			if err := stream.Send(request(&batch[i])); err != nil {
-				if errors.Is(err, io.EOF) { // the reader has the reason
-					<-ctx.Done()
-					return context.Cause(ctx)
-				}
+			if err := out.add(request(&batch[i])); err != nil {
 				return err
 			}
+		}
+		if err := out.flush(); err != nil {
+			return err
 		}
 		clear(batch)
 	}

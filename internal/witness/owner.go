@@ -32,6 +32,9 @@ type OwnerConfig struct {
 	// A member that failed is not asked again for Backoff, twice as long each time, up to MaxBackoff; default 1 s and 60 s.
 	// While there is no other one, Backoff is all that it rests: a slow witness is better than none.
 	Backoff, MaxBackoff time.Duration
+	// Better is for how long a broker must have stood ready that is farther away than a member, by racks, before it takes that
+	// one's place; default 10 s.
+	Better time.Duration
 	// MaxBacklog bounds the bytes of deltas that a joiner may be behind; default 64 MiB.
 	MaxBacklog int64
 }
@@ -44,6 +47,7 @@ func (c OwnerConfig) withDefaults() OwnerConfig {
 	c.TableTimeout = cmp.Or(c.TableTimeout, 5*time.Second)
 	c.Backoff = cmp.Or(c.Backoff, time.Second)
 	c.MaxBackoff = cmp.Or(c.MaxBackoff, time.Minute)
+	c.Better = cmp.Or(c.Better, 10*time.Second)
 	c.MaxBacklog = cmp.Or(c.MaxBacklog, 64<<20)
 	return c
 }
@@ -117,6 +121,7 @@ type member struct {
 	recorded uint64
 	next     uint64    // number of the first delta after its table
 	since    time.Time // of the last progress
+	replaces ID        // of a joiner: the member whose place it is to take; zero: a free one
 }
 
 // pending is a delta that is not yet recorded by everybody.
@@ -154,6 +159,8 @@ type Owner struct {
 	swapNext time.Time // not before
 	pause    time.Duration
 	alone    time.Time // since when no member works; zero: one does, or none is recorded
+	better   ID        // who could take a member's place, by racks; zero: nobody
+	stands   time.Time // since when
 
 	pending   []pending // from number first on
 	first     uint64
@@ -221,9 +228,13 @@ func (o *Owner) Last() uint64 { return o.last }
 // Candidates tells who could be a member now.
 func (o *Owner) Candidates(now time.Time, list []Candidate) {
 	o.candidates = slices.Clone(list)
-	for _, c := range list { // a newer incarnation: the one we talk to is gone
-		if m := o.attachedBroker(c.ID.Broker); m != nil && m.id.Incarnation < c.ID.Incarnation {
+	for _, c := range list {
+		switch m := o.attachedBroker(c.ID.Broker); {
+		case m == nil:
+		case m.id.Incarnation < c.ID.Incarnation: // the one we talk to is gone
 			o.fail(now, m)
+		case m.id == c.ID:
+			m.rack = c.Rack
 		}
 	}
 	o.step(now)
@@ -449,6 +460,7 @@ func (o *Owner) Tick(now time.Time) {
 		}
 	}
 	o.probe(now)
+	o.improve(now)
 	o.step(now)
 }
 
@@ -513,6 +525,9 @@ func (o *Owner) commit() {
 	}
 	n := o.last
 	for _, id := range o.required() {
+		if plants.replacedNotAwaited && o.isReplaced(id) {
+			continue
+		}
 		m := o.attachedID(id)
 		if m == nil || m.phase != following {
 			return // it may be in the recorded set, and will never record anything: only a swap helps

@@ -53,7 +53,8 @@ func (o *Owner) lingers(now time.Time) bool {
 }
 
 // wanted is the set that should be recorded: the members of the recorded one that work, and joiners that have
-// everything that was ever committed (O7). Joiners for which there is no room are let go.
+// everything that was ever committed (O7), be it for a free place or for that of a member. Joiners for which there is no room,
+// and members whose places were taken, are let go.
 func (o *Owner) wanted() []ID {
 	var out []ID
 	for _, id := range o.settled {
@@ -65,10 +66,14 @@ func (o *Owner) wanted() []ID {
 		if m.phase != following || slices.Contains(o.settled, m.id) {
 			continue
 		}
+		place := slices.Index(out, m.replaces)
 		switch {
-		case len(out) >= o.cfg.Size:
+		case len(out) >= o.cfg.Size && place < 0:
 			o.detach(m)
-		case m.recorded >= o.committed || plants.joinerNotAwaited:
+		case m.recorded < o.committed && !plants.joinerNotAwaited:
+		case len(out) >= o.cfg.Size:
+			out[place] = m.id
+		default:
 			out = append(out, m.id)
 		}
 	}
@@ -159,25 +164,68 @@ func (o *Owner) later(now time.Time) {
 // replenish begins sessions until enough members are there or on their way.
 func (o *Owner) replenish(now time.Time) {
 	for len(o.members) < o.cfg.Size {
-		c := o.choose(now)
+		c := o.choose(now, nil)
 		if c == nil {
 			return
 		}
-		o.session++
-		m := &member{id: c.ID, rack: c.Rack, session: o.session, since: now}
-		i, _ := slices.BinarySearchFunc(o.members, c.ID.Broker, func(m *member, b ident.Broker) int { return cmp.Compare(m.id.Broker, b) })
-		o.members = slices.Insert(o.members, i, m)
-		h := &Hello{Key: o.cfg.Key, Owner: o.cfg.Self, Session: m.session, Member: m.id}
-		o.act(Action{Kind: ActSend, Member: m.id, Session: m.session, Message: Message{Hello: h}})
+		o.attach(now, c)
 	}
 }
 
-// choose returns the best broker that could join now: in another rack than everybody, or at least than the owner; and
+// attach begins a session with a broker.
+func (o *Owner) attach(now time.Time, c *Candidate) *member {
+	o.session++
+	m := &member{id: c.ID, rack: c.Rack, session: o.session, since: now}
+	i, _ := slices.BinarySearchFunc(o.members, c.ID.Broker, func(m *member, b ident.Broker) int { return cmp.Compare(m.id.Broker, b) })
+	o.members = slices.Insert(o.members, i, m)
+	h := &Hello{Key: o.cfg.Key, Owner: o.cfg.Self, Session: m.session, Member: m.id}
+	o.act(Action{Kind: ActSend, Member: m.id, Session: m.session, Message: Message{Hello: h}})
+	return m
+}
+
+// improve lets a broker join in the place of a member when the set is whole, at rest, and that broker has been farther away by
+// racks for a while. It is a joiner like any other (O7): the member is needed until the swap that puts one for the other is
+// settled. Each such swap leaves fewer members in the owner's rack, or as many and fewer that share one: it comes to an end.
+func (o *Owner) improve(now time.Time) {
+	worst, c := o.improvement(now)
+	switch {
+	case c == nil:
+		o.better = ID{}
+	case o.better != c.ID:
+		o.better, o.stands = c.ID, now
+	case now.Sub(o.stands) >= o.cfg.Better:
+		o.better = ID{}
+		o.attach(now, c).replaces = worst.id
+	}
+}
+
+// improvement is the member that is worst by racks and who would be strictly better in its place; nil, nil: nobody.
+func (o *Owner) improvement(now time.Time) (worst *member, c *Candidate) {
+	if !o.opened || o.fenced != nil || o.swap != swapNone || len(o.settled) != o.cfg.Size || len(o.members) != o.cfg.Size {
+		return nil, nil
+	}
+	most := -1
+	for _, m := range o.members {
+		if m.phase != following || !slices.Contains(o.settled, m.id) {
+			return nil, nil
+		}
+		if n := o.closeness(m.rack, m); n > most {
+			worst, most = m, n
+		}
+	}
+	c = o.choose(now, worst)
+	if c == nil || o.closeness(c.Rack, worst) >= most {
+		return nil, nil
+	}
+	return worst, c
+}
+
+// choose returns the best broker that could join now: in another rack than everybody but one, or at least than the owner; and
 // the logs of a cluster spread over its brokers.
-func (o *Owner) choose(now time.Time) *Candidate {
+func (o *Owner) choose(now time.Time, but *member) *Candidate {
 	var best *Candidate
 	better := func(a, b *Candidate) bool {
-		return cmp.Or(cmp.Compare(o.closeness(a), o.closeness(b)), cmp.Compare(o.lot(a.ID.Broker), o.lot(b.ID.Broker)),
+		return cmp.Or(cmp.Compare(o.closeness(a.Rack, but), o.closeness(b.Rack, but)), cmp.Compare(o.lot(a.ID.Broker), o.lot(b.ID.Broker)),
 			cmp.Compare(a.ID.Broker, b.ID.Broker)) < 0
 	}
 	for i := range o.candidates {
@@ -203,15 +251,21 @@ func (o *Owner) resting(now time.Time, h *health) bool {
 	return now.Before(h.notBefore)
 }
 
-// closeness is 0 for a rack of its own, 1 for another rack than the owner's, 2 for the owner's or an unknown one.
-func (o *Owner) closeness(c *Candidate) int {
-	if c.Rack == "" || c.Rack == o.cfg.Rack {
+// closeness is 0 for a rack of its own, 1 for another rack than the owner's that a member is in, too, 2 for the owner's or an unknown
+// one. One member does not count.
+func (o *Owner) closeness(rack string, but *member) int {
+	if rack == "" || rack == o.cfg.Rack {
 		return 2
 	}
-	if slices.ContainsFunc(o.members, func(m *member) bool { return m.rack == c.Rack }) {
+	if slices.ContainsFunc(o.members, func(m *member) bool { return m != but && m.rack == rack }) {
 		return 1
 	}
 	return 0
+}
+
+// isReplaced says whether a joiner that has the table is to take the place of a member.
+func (o *Owner) isReplaced(id ID) bool {
+	return slices.ContainsFunc(o.members, func(m *member) bool { return m.phase == following && m.replaces == id })
 }
 
 // lot spreads: each log draws another order of brokers.

@@ -4,5 +4,5 @@ package witness
 
 // plants are mistakes that the tests must catch; see plant_on.go.
 var plants = struct {
-	ackEarly, gapAccepted, emptyAnswer, joinerNotAwaited, settleByRead, afterSeal bool
+	ackEarly, gapAccepted, emptyAnswer, joinerNotAwaited, settleByRead, afterSeal, replacedNotAwaited bool
 }{}

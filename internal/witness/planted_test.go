@@ -13,6 +13,7 @@ func TestPlanted(t *testing.T) {
 		"O5 gap accepted":                   &plants.gapAccepted,
 		"O6 restarted witness says empty":   &plants.emptyAnswer,
 		"O7 joiner not awaited":             &plants.joinerNotAwaited,
+		"O7 replaced member not awaited":    &plants.replacedNotAwaited,
 		"O8 unknown swap settled by a read": &plants.settleByRead,
 		"O10 update after the seal":         &plants.afterSeal,
 	} {

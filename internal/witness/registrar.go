@@ -6,12 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"google.golang.org/grpc"
 
 	"github.com/skeinmq/skein/commitlog"
 	"github.com/skeinmq/skein/internal/ident"
@@ -49,8 +48,8 @@ type Log interface {
 
 // Config configures a Registrar. The zero value of each optional field means its default.
 type Config struct {
-	// Dial returns a connection to a broker; it must not block.
-	Dial func(ident.Broker) (grpc.ClientConnInterface, error)
+	// Dial opens a stream to the witness on a broker, for Server.Follow there to serve. Closing it must not wait for the other end.
+	Dial func(context.Context, ident.Broker) (net.Conn, error)
 	Map  Map
 	// Owner has what is the same for each epoch: Rack, Size, timeouts and back-offs.
 	Owner OwnerConfig

@@ -13,17 +13,16 @@ import (
 	"testing"
 	"time"
 
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
-
 	"github.com/skeinmq/skein/commitlog"
 	"github.com/skeinmq/skein/internal/ident"
+	"github.com/skeinmq/skein/internal/peer"
 	"github.com/skeinmq/skein/internal/peer/peerpb"
 )
 
 // cluster is members behind real connections, and a map in memory.
 type cluster struct {
 	t       testing.TB
+	pool    *peer.Pool // of the owner
 	mu      sync.Mutex
 	members map[ident.Broker]*served
 	rec     Record
@@ -33,17 +32,19 @@ type cluster struct {
 
 type served struct {
 	member *Member
-	server *grpc.Server
-	conn   *grpc.ClientConn
+	addr   string
+	stop   func()
 	hang   atomic.Pointer[chan struct{}] // not nil: what comes waits until it is closed
 }
 
 func newCluster(t testing.TB, members int) *cluster {
 	c := &cluster{t: t, members: map[ident.Broker]*served{}, rec: Record{Open: true, Host: 1, Epoch: 1}}
+	c.pool = peer.NewPool(peerConfig(1), c.resolve)
 	for b := range members {
 		c.start(ID{ident.Broker(2 + b), 1})
 	}
 	t.Cleanup(func() {
+		c.pool.Close()
 		for _, s := range c.members {
 			s.stop()
 		}
@@ -53,21 +54,20 @@ func newCluster(t testing.TB, members int) *cluster {
 
 // hangingStream is that of a process that was stopped.
 type hangingStream struct {
-	grpc.ServerStream
+	net.Conn
 	s *served
 }
 
-func (h *hangingStream) RecvMsg(m any) error {
-	err := h.ServerStream.RecvMsg(m)
+func (h *hangingStream) Read(b []byte) (int, error) {
+	n, err := h.Conn.Read(b)
 	if c := h.s.hang.Load(); c != nil {
 		<-*c
 	}
-	return err
+	return n, err
 }
 
-func (s *served) stop() {
-	s.conn.Close()
-	s.server.Stop()
+func peerConfig(b ident.Broker) peer.Config {
+	return peer.Config{Self: b, Cluster: func() string { return "c" }}
 }
 
 func (c *cluster) start(id ID) {
@@ -75,27 +75,27 @@ func (c *cluster) start(id ID) {
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	s := &served{member: NewMember(MemberConfig{ID: id})}
-	s.server = grpc.NewServer(grpc.StreamInterceptor(func(srv any, ss grpc.ServerStream, _ *grpc.StreamServerInfo, next grpc.StreamHandler) error {
-		return next(srv, &hangingStream{ss, s})
-	}))
-	peerpb.RegisterWitnessServer(s.server, NewServer(s.member, nil, nil))
-	go s.server.Serve(ln)
-	if s.conn, err = grpc.NewClient(ln.Addr().String(), grpc.WithTransportCredentials(insecure.NewCredentials())); err != nil {
-		c.t.Fatal(err)
-	}
+	s := &served{member: NewMember(MemberConfig{ID: id}), addr: ln.Addr().String()}
+	server, member := peer.NewServer(peerConfig(id.Broker)), NewServer(s.member, nil, nil)
+	scope := server.Scope()
+	peerpb.RegisterWitnessServer(scope, member)
+	scope.HandleWitness(func(conn net.Conn) { member.Follow(&hangingStream{conn, s}) })
+	ctx, cancel := context.WithCancel(context.Background())
+	var run sync.WaitGroup
+	run.Go(func() { server.Run(ctx, ln) })
+	s.stop = func() { cancel(); run.Wait() }
 	c.mu.Lock()
 	c.members[id.Broker] = s
 	c.mu.Unlock()
 }
 
-func (c *cluster) dial(b ident.Broker) (grpc.ClientConnInterface, error) {
+func (c *cluster) resolve(b ident.Broker) (string, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if s := c.members[b]; s != nil {
-		return s.conn, nil
+		return s.addr, true
 	}
-	return nil, fmt.Errorf("no broker %d", b)
+	return "", false
 }
 
 func (c *cluster) candidates() []Candidate {
@@ -148,7 +148,7 @@ type owned struct {
 func (c *cluster) own(dir string, members int) *owned {
 	c.t.Helper()
 	o := &owned{c: c, ended: make(chan error, 1)}
-	o.r = NewRegistrar(Config{Dial: c.dial, Map: c, Owner: OwnerConfig{Size: members, Backoff: 50 * time.Millisecond}})
+	o.r = NewRegistrar(Config{Dial: c.pool.DialWitness, Map: c, Owner: OwnerConfig{Size: members, Backoff: 50 * time.Millisecond}})
 	ctx, cancel := context.WithCancel(context.Background())
 	var err error
 	o.Log, err = commitlog.Open(ctx, commitlog.Config{Dir: dir, ClusterID: "c", FileSize: 16 << 20, CacheBytes: 16 << 20, Witness: o.r})
@@ -250,7 +250,7 @@ func (c *cluster) sealed(key Key, gen ident.Generation, index int32, end ident.O
 	c.mu.Unlock()
 	set := c.set()
 	for _, id := range set {
-		conn, err := c.dial(id.Broker)
+		conn, err := c.pool.Conn(id.Broker)
 		if err != nil {
 			c.t.Fatal(err)
 		}

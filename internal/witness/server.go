@@ -3,8 +3,11 @@ package witness
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
+	"net"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -37,46 +40,88 @@ func NewServer(m *Member, metrics *Metrics, logger *slog.Logger) *Server {
 // Member is what the server serves.
 func (s *Server) Member() *Member { return s.member }
 
-// Follow is one session.
-func (s *Server) Follow(stream grpc.BidiStreamingServer[peerpb.FollowRequest, peerpb.FollowReply]) error {
-	first, err := stream.Recv()
-	if err != nil {
-		return err
-	}
-	h := first.GetHello()
-	if h == nil || len(h.Log) != idBytes {
-		return status.Error(codes.InvalidArgument, "a stream begins with a hello")
-	}
-	hello := Hello{
-		Key:   Key{Log: ident.Log(h.Log), Epoch: ident.LogEpoch(h.Epoch)},
-		Owner: ID{ident.Broker(h.Owner), h.OwnerIncarnation}, Session: h.Session,
-		Member: ID{s.member.ID().Broker, h.Incarnation},
-	}
-	session, err := s.member.Hello(hello)
-	for err == nil {
-		var req *peerpb.FollowRequest
-		if req, err = stream.Recv(); err != nil {
-			if errors.Is(err, io.EOF) {
-				return nil
-			}
-			return err
-		}
-		var msg Message
-		if msg, err = messageOf(req); err != nil {
-			break
-		}
-		var recorded uint64
-		var tell bool
-		if recorded, tell, err = session.Handle(msg); tell && err == nil {
-			if err := stream.Send(&peerpb.FollowReply{Recorded: recorded}); err != nil {
-				return err
-			}
-		}
+// Follow serves one session on a stream of its own, until either end is done with it; the caller closes it.
+func (s *Server) Follow(conn net.Conn) {
+	out := &sender{conn: conn}
+	hello, err := s.follow(conn, out)
+	if err == nil {
+		return
 	}
 	r := refusalOf(err)
 	s.metrics.refused.WithLabelValues(r.String()).Inc()
 	s.log.Warn("witness refuses an owner", "component", "witness", "table", hello.Key.String(), "owner", hello.Owner.String(), "error", err)
-	return stream.Send(&peerpb.FollowReply{Refused: r, Why: err.Error()})
+	if out.add(&peerpb.FollowReply{Refused: r, Why: err.Error()}) != nil || out.flush() != nil {
+		return
+	}
+	// The owner closes when it has read why. Were the stream closed here, with bytes of the owner's not read, it would be reset,
+	// and the answer lost on the way.
+	_ = conn.SetReadDeadline(time.Now().Add(ownerTimeout))
+	_, _ = io.Copy(io.Discard, conn)
+}
+
+// ownerTimeout is how long an owner may take for the first message of a session, and for closing it after the last.
+const ownerTimeout = 5 * time.Second
+
+// follow handles the messages of a session until one is refused: the error says why. nil: the stream has ended.
+func (s *Server) follow(conn net.Conn, out *sender) (Hello, error) {
+	in := readMessages(conn)
+	_ = conn.SetReadDeadline(time.Now().Add(ownerTimeout))
+	hello, err := s.hello(in)
+	if err != nil {
+		return hello, malformed(err)
+	}
+	_ = conn.SetReadDeadline(time.Time{})
+	session, err := s.member.Hello(hello)
+	if err != nil {
+		return hello, err
+	}
+	var req peerpb.FollowRequest
+	for {
+		if err := in.next(&req); err != nil {
+			return hello, malformed(err)
+		}
+		msg, err := messageOf(&req)
+		if err != nil {
+			return hello, err
+		}
+		recorded, tell, err := session.Handle(msg)
+		if err != nil {
+			return hello, err
+		}
+		if tell {
+			if err := out.replace(&peerpb.FollowReply{Recorded: recorded}); err != nil { // a number covers all below (O5)
+				return hello, err
+			}
+		}
+		if !in.whole() && out.flush() != nil { // while there is more to handle, nobody waits for this answer alone
+			return hello, nil
+		}
+	}
+}
+
+// malformed is an error of a stream, if it is one to refuse a session with.
+func malformed(err error) error {
+	if errors.Is(err, ErrMalformed) {
+		return err
+	}
+	return nil
+}
+
+// hello reads what a session begins with.
+func (s *Server) hello(in *messages) (Hello, error) {
+	var first peerpb.FollowRequest
+	if err := in.next(&first); err != nil {
+		return Hello{}, err
+	}
+	h := first.GetHello()
+	if h == nil || len(h.Log) != idBytes {
+		return Hello{}, fmt.Errorf("%w: a stream begins with a hello", ErrMalformed)
+	}
+	return Hello{
+		Key:   Key{Log: ident.Log(h.Log), Epoch: ident.LogEpoch(h.Epoch)},
+		Owner: ID{ident.Broker(h.Owner), h.OwnerIncarnation}, Session: h.Session,
+		Member: ID{s.member.ID().Broker, h.Incarnation},
+	}, nil
 }
 
 // messageOf decodes what follows a hello.

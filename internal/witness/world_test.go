@@ -23,6 +23,8 @@ type world struct {
 
 	o       *Owner
 	brokers map[ident.Broker]*broker
+	racks   map[ident.Broker]string // empty: nobody has one
+	arrives ident.Broker            // who comes when the set has formed; 0: nobody
 	links   []*wire
 
 	rec      Record
@@ -47,7 +49,7 @@ type world struct {
 }
 
 // lived counts what happened in all worlds, so that a sweep in which nothing happens is noticed.
-type lived struct{ sealed, unanswered, swaps, settles, conflicts, refused, full int }
+type lived struct{ sealed, unanswered, swaps, settles, conflicts, refused, full, improved int }
 
 const parts = 3
 
@@ -104,7 +106,15 @@ func newWorld(seed uint64, l *lived) *world {
 		w.append(p)
 	}
 	w.acked, w.durable = w.ends, w.ends
-	w.o = NewOwner(OwnerConfig{Key: w.key, Self: ID{1, 1}, Alone: 100 * time.Millisecond})
+	w.racks = map[ident.Broker]string{}
+	if seed/4%2 == 0 { // whatever the rate of faults
+		for b := ident.Broker(1); b <= 4; b++ {
+			w.racks[b] = string(rune('a' + w.rnd.IntN(3)))
+		}
+		w.arrives = ident.Broker(2 + w.rnd.IntN(3)) // it may be the one that is far away
+		w.brokers[w.arrives].up = false
+	}
+	w.o = NewOwner(OwnerConfig{Key: w.key, Self: ID{1, 1}, Rack: w.racks[1], Alone: 100 * time.Millisecond, Better: 30 * time.Millisecond})
 	return w
 }
 
@@ -137,11 +147,36 @@ func (w *world) candidates() {
 	var list []Candidate
 	for b := ident.Broker(2); b <= 4; b++ {
 		if w.brokers[b].up {
-			list = append(list, Candidate{ID: w.brokers[b].id})
+			list = append(list, Candidate{ID: w.brokers[b].id, Rack: w.racks[b]})
 		}
 	}
 	w.o.Candidates(w.now, list)
 	w.do()
+}
+
+// near is how near to each other the owner and a set are: members in the owner's rack first, then members that share one.
+func (w *world) near(set []ID) (n int) {
+	for i, id := range set {
+		switch rack := w.racks[id.Broker]; {
+		case rack == "" || rack == w.racks[1]:
+			n += 10
+		case slices.ContainsFunc(set[:i], func(o ID) bool { return w.racks[o.Broker] == rack }):
+			n++
+		}
+	}
+	return n
+}
+
+// spread says whether no set that the brokers could form is less near than the recorded one.
+func (w *world) spread() bool {
+	for b := ident.Broker(2); b <= 4; b++ {
+		for c := ident.Broker(2); c < b; c++ {
+			if w.near([]ID{{Broker: b}, {Broker: c}}) < w.near(w.rec.Set) {
+				return false
+			}
+		}
+	}
+	return true
 }
 
 // do carries the owner's actions out, as far as that is a matter of starting them.
@@ -210,6 +245,9 @@ func (w *world) swap(set []ID) {
 	apply := func(revision int) bool {
 		if revision != w.revision {
 			return false
+		}
+		if len(set) == len(w.rec.Set) && w.near(set) < w.near(w.rec.Set) {
+			w.lived.improved++
 		}
 		w.rec.Set = slices.Clone(set)
 		w.revision++
@@ -500,6 +538,10 @@ func (w *world) run() error {
 	w.do()
 	sealAt := 100 + w.rnd.IntN(500)
 	for i := range 700 {
+		if i == 60 && w.arrives != 0 && !w.brokers[w.arrives].up {
+			w.start(w.arrives, w.brokers[w.arrives].id.Incarnation)
+			w.candidates()
+		}
 		switch n := w.rnd.IntN(20); {
 		case n < 3:
 			w.sequence()
@@ -535,7 +577,7 @@ func (w *world) ackedBelow(d [parts]ident.Offset) [parts]ident.Offset {
 	return out
 }
 
-// end heals everything: then all must be committed, with as many members as there are (I14).
+// end heals everything: then all must be committed, with as many members as there are (I14), in the best racks.
 func (w *world) end() error {
 	w.calm = true
 	for b := ident.Broker(2); b <= 4; b++ {
@@ -551,7 +593,7 @@ func (w *world) end() error {
 			w.o.Tick(w.now)
 			w.do()
 		}
-		if len(w.blocks) == 0 && len(w.rec.Set) == 2 && !w.fenced {
+		if len(w.blocks) == 0 && len(w.rec.Set) == 2 && !w.fenced && w.spread() {
 			w.lived.full++
 			return nil
 		}
@@ -568,7 +610,7 @@ func sweepWorlds(t *testing.T, seeds uint64) (uint64, error) {
 		}
 	}
 	n := int(seeds)
-	if l.sealed < n/2 || l.unanswered < n/100 || l.swaps < n || l.settles < n/2 || l.conflicts < n/4 || l.refused < n/2 || l.full < n/20 {
+	if l.sealed < n/2 || l.unanswered < n/100 || l.swaps < n || l.settles < n/2 || l.conflicts < n/4 || l.refused < n/2 || l.full < n/20 || l.improved < n/20 {
 		t.Errorf("%d seeds saw too little: %+v", n, l)
 	}
 	t.Logf("%d seeds: %+v", n, l)

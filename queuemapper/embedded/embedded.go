@@ -1,7 +1,7 @@
 // Package embedded runs one etcd server inside this process: the map store of a cluster
 // that has no etcd of its own. A single member needs no port: its client calls it directly.
-// Several members reach each other through listeners that the caller serves, and so do the
-// clients of brokers without a member. Writes are fsynced before they are answered.
+// Several members reach each other, and clients reach them, through listeners that the caller
+// serves. Writes are fsynced before they are answered.
 // It refuses to know what is stored in it.
 package embedded
 
@@ -24,9 +24,7 @@ import (
 	"go.etcd.io/etcd/server/v3/etcdserver/api/etcdhttp"
 	"go.etcd.io/etcd/server/v3/etcdserver/api/v3client"
 	"go.etcd.io/etcd/server/v3/etcdserver/api/v3compactor"
-	"go.etcd.io/etcd/server/v3/etcdserver/api/v3rpc"
 	"go.etcd.io/etcd/server/v3/features"
-	"go.etcd.io/etcd/server/v3/proxy/grpcproxy/adapter"
 	"go.etcd.io/etcd/server/v3/storage/wal"
 	"google.golang.org/grpc"
 )
@@ -117,6 +115,8 @@ type Server struct {
 	closing  *atomic.Bool // set before the server is stopped
 	failure  *failure
 
+	elsewhere atomic.Bool // see Elsewhere
+
 	spacing   sync.WaitGroup // keepSpace
 	stopSpace context.CancelFunc
 }
@@ -162,8 +162,6 @@ func Start(ctx context.Context, cfg Config) (srv *Server, err error) {
 	etcd.Start()
 	srv.client = v3client.New(etcd)
 	if cfg.Peers != nil {
-		kv := adapter.KvServerToKvClient(v3rpc.NewQuotaKVServer(etcd))
-		srv.client.KV = clientv3.NewKVFromKVClient(&guardedKV{kv, srv}, srv.client)
 		cfg.Peers.Handle(etcdhttp.NewPeerHandler(sc.Logger, etcd))
 	}
 	select {
@@ -252,7 +250,8 @@ func (s *Server) listen(addr string) error {
 	return nil
 }
 
-// Client returns the in-process client. It belongs to the server: Close closes it.
+// Client returns the in-process client, for a single member. With other members it is good for questions about this one only:
+// without a leader it waits longer than those that ServeClients serves. It belongs to the server: Close closes it.
 func (s *Server) Client() *clientv3.Client { return s.client }
 
 // Addr is the address that Listen got, "" if there is none.

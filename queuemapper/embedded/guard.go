@@ -49,6 +49,9 @@ func (s *Server) awaitLeader(ctx context.Context) error {
 	poll := time.NewTicker(leaderPoll)
 	defer poll.Stop()
 	for s.etcd.Lead() == 0 {
+		if s.elsewhere.Load() {
+			return rpctypes.ErrGRPCNoLeader
+		}
 		select {
 		case <-poll.C:
 		case <-patience.C:
@@ -61,6 +64,10 @@ func (s *Server) awaitLeader(ctx context.Context) error {
 	}
 	return nil
 }
+
+// Elsewhere says whether others have a leader that this member may not hear. As long as it hears none then, requests do not wait
+// here: their clients know where to go.
+func (s *Server) Elsewhere(yes bool) { s.elsewhere.Store(yes) }
 
 // watchLeader cancels a request that outlived the leader which it was sent to.
 func (s *Server) watchLeader(over <-chan struct{}, cancel context.CancelCauseFunc, lead, term uint64) {
@@ -79,44 +86,14 @@ func (s *Server) watchLeader(over <-chan struct{}, cancel context.CancelCauseFun
 		case now != lead || s.etcd.Term() != term:
 			other += leaderPoll
 		}
-		if none >= leaderPatience || other >= leaderGrace {
+		if none >= leaderPatience || none > 0 && s.elsewhere.Load() || other >= leaderGrace {
 			cancel(errGivenUp)
 			return
 		}
 	}
 }
 
-// guardedKV is the in-process client's way to the store, guarded.
-type guardedKV struct {
-	pb.KVClient
-	s *Server
-}
-
-// Range implements pb.KVClient.
-func (g *guardedKV) Range(ctx context.Context, in *pb.RangeRequest, opts ...grpc.CallOption) (out *pb.RangeResponse, err error) {
-	err = g.s.guard(ctx, func(ctx context.Context) error { out, err = g.KVClient.Range(ctx, in, opts...); return err })
-	return out, err
-}
-
-// Put implements pb.KVClient.
-func (g *guardedKV) Put(ctx context.Context, in *pb.PutRequest, opts ...grpc.CallOption) (out *pb.PutResponse, err error) {
-	err = g.s.guard(ctx, func(ctx context.Context) error { out, err = g.KVClient.Put(ctx, in, opts...); return err })
-	return out, err
-}
-
-// DeleteRange implements pb.KVClient.
-func (g *guardedKV) DeleteRange(ctx context.Context, in *pb.DeleteRangeRequest, opts ...grpc.CallOption) (out *pb.DeleteRangeResponse, err error) {
-	err = g.s.guard(ctx, func(ctx context.Context) error { out, err = g.KVClient.DeleteRange(ctx, in, opts...); return err })
-	return out, err
-}
-
-// Txn implements pb.KVClient.
-func (g *guardedKV) Txn(ctx context.Context, in *pb.TxnRequest, opts ...grpc.CallOption) (out *pb.TxnResponse, err error) {
-	err = g.s.guard(ctx, func(ctx context.Context) error { out, err = g.KVClient.Txn(ctx, in, opts...); return err })
-	return out, err
-}
-
-// guardCall does the same for the clients of other brokers.
+// guardCall guards what the clients of brokers ask.
 func (s *Server) guardCall(ctx context.Context, rq any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (out any, err error) {
 	switch rq.(type) {
 	case *pb.RangeRequest, *pb.PutRequest, *pb.DeleteRangeRequest, *pb.TxnRequest, *pb.LeaseGrantRequest, *pb.LeaseRevokeRequest:

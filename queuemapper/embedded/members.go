@@ -17,7 +17,9 @@ import (
 	"go.etcd.io/etcd/server/v3/config"
 	"go.etcd.io/etcd/server/v3/etcdserver/api/v3rpc"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/status"
 )
 
 // clientPings is how often a client may ask at most whether the connection lives. gRPC allows one in five minutes, unless it is told.
@@ -93,6 +95,9 @@ func (s *Server) Removed() bool { return s.etcd.Cluster().Member(s.etcd.MemberID
 // Leader is the id of the member that leads, 0 if there is none as far as this one knows.
 func (s *Server) Leader() uint64 { return s.etcd.Lead() }
 
+// Led reports whether this member can answer clients: it has a vote, and there is a leader as far as it knows.
+func (s *Server) Led() bool { return s.etcd.Lead() != 0 && !s.etcd.IsLearner() }
+
 // LeaderGone tells this member that the process of a member does not exist any more, or stands still: if it led, or nobody does, this one
 // stands for election now instead of when the leader has been silent for long enough. One member should be told. Nothing
 // rests on its being true.
@@ -125,9 +130,13 @@ func sorted(list []Member) []Member {
 	return list
 }
 
-// List asks the cluster for its members.
+// List asks the cluster for its members. While it has no leader, List waits until ctx ends, as whatever changes them does.
 func List(ctx context.Context, c *clientv3.Client) ([]Member, error) {
-	resp, err := c.MemberList(ctx)
+	var resp *clientv3.MemberListResponse
+	err := again(ctx, func(ctx context.Context) (err error) {
+		resp, err = c.MemberList(ctx)
+		return err
+	})
 	if err != nil {
 		return nil, fmt.Errorf("list etcd members: %w", err)
 	}
@@ -141,7 +150,7 @@ func List(ctx context.Context, c *clientv3.Client) ([]Member, error) {
 // AddLearner adds a member that is to be started with Join; it has no vote until it is promoted. That it is there
 // already is no error. It returns all members. The cluster wants to have been whole for five seconds first: AddLearner waits for that until ctx ends.
 func AddLearner(ctx context.Context, c *clientv3.Client, url string) ([]Member, error) {
-	err := again(ctx, rpctypes.ErrUnhealthy, func(ctx context.Context) error {
+	err := again(ctx, func(ctx context.Context) error {
 		_, err := c.MemberAddAsLearner(ctx, []string{url})
 		return err
 	})
@@ -153,7 +162,7 @@ func AddLearner(ctx context.Context, c *clientv3.Client, url string) ([]Member, 
 
 // Promote gives a learner its vote, once it has caught up: it waits for that until ctx ends.
 func Promote(ctx context.Context, c *clientv3.Client, id uint64) error {
-	err := again(ctx, rpctypes.ErrMemberLearnerNotReady, func(ctx context.Context) error {
+	err := again(ctx, func(ctx context.Context) error {
 		_, err := c.MemberPromote(ctx, id)
 		return err
 	})
@@ -167,14 +176,14 @@ func Promote(ctx context.Context, c *clientv3.Client, id uint64) error {
 // never answers. All changes here may be made twice.
 const changePatience = 5 * time.Second
 
-// again tries until there is an answer that is not notYet, or ctx ends.
-func again(ctx context.Context, notYet error, try func(context.Context) error) error {
+// again tries until there is an answer that does not pass, or ctx ends.
+func again(ctx context.Context, try func(context.Context) error) error {
 	for {
 		once, cancel := context.WithTimeout(ctx, changePatience)
 		err := try(once)
 		dropped := err != nil && once.Err() != nil
 		cancel()
-		if !dropped && (notYet == nil || !errors.Is(err, notYet)) {
+		if !dropped && !passes(err) {
 			return err
 		}
 		select {
@@ -185,14 +194,20 @@ func again(ctx context.Context, notYet error, try func(context.Context) error) e
 	}
 }
 
+// passes says whether an error is over in a while: there is no leader, another one than before, too few members or no way
+// to them (all are UNAVAILABLE), or a learner has not caught up yet.
+func passes(err error) bool {
+	if e, ok := errors.AsType[rpctypes.EtcdError](err); ok {
+		return e.Code() == codes.Unavailable || e == rpctypes.ErrMemberLearnerNotReady
+	}
+	return status.Code(err) == codes.Unavailable
+}
+
 // Remove takes a member away; its server stops by itself. That it is gone already is no error. While that would
 // endanger the quorum it waits, as AddLearner does.
 func Remove(ctx context.Context, c *clientv3.Client, id uint64) error {
-	err := again(ctx, rpctypes.ErrUnhealthy, func(ctx context.Context) error {
+	err := again(ctx, func(ctx context.Context) error {
 		_, err := c.MemberRemove(ctx, id)
-		if errors.Is(err, rpctypes.ErrStopped) { // it was asked itself, and went
-			err = rpctypes.ErrUnhealthy
-		}
 		return err
 	})
 	if err != nil && !errors.Is(err, rpctypes.ErrMemberNotFound) {
@@ -201,10 +216,13 @@ func Remove(ctx context.Context, c *clientv3.Client, id uint64) error {
 	return nil
 }
 
-// Update tells the cluster where a member is now.
+// Update tells the cluster where a member is now. ErrStopped: the member was asked itself, and runs no more.
 func Update(ctx context.Context, c *clientv3.Client, id uint64, url string) error {
-	err := again(ctx, nil, func(ctx context.Context) error {
+	err := again(ctx, func(ctx context.Context) error {
 		_, err := c.MemberUpdate(ctx, id, []string{url})
+		if errors.Is(err, rpctypes.ErrStopped) {
+			return ErrStopped
+		}
 		return err
 	})
 	if err != nil {

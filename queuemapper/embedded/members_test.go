@@ -7,14 +7,20 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.uber.org/zap"
 	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 )
 
 // place is where one member of a test runs: it keeps its port and directory over restarts.
@@ -23,6 +29,7 @@ type place struct {
 	handler        atomic.Pointer[http.Handler]
 	http           *http.Server
 	member         *Server
+	client         *clientv3.Client // through a listener, as brokers do
 }
 
 func newPlace(t *testing.T, i int) *place {
@@ -34,9 +41,7 @@ func newPlace(t *testing.T, i int) *place {
 	p := &place{name: fmt.Sprintf("broker-%d", i), url: "http://" + ln.Addr().String(), dir: t.TempDir()}
 	p.serve(ln)
 	t.Cleanup(func() {
-		if p.member != nil {
-			p.member.Close()
-		}
+		p.close()
 		p.http.Close()
 	})
 	return p
@@ -58,14 +63,32 @@ func (p *place) start(ctx context.Context, t *testing.T, members map[string]stri
 		Dir: p.dir, Name: p.name, Logger: slog.New(slog.NewTextHandler(t.Output(), nil)),
 		Peers: &Peers{URL: p.url, Members: members, Join: join, Handle: func(h http.Handler) { p.handler.Store(&h) }},
 	})
+	if err != nil {
+		return err
+	}
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	p.member.ServeClients(ln) // which closes it
+	p.client, err = clientv3.New(clientv3.Config{Endpoints: []string{ln.Addr().String()}, Logger: zap.NewNop()})
 	return err
+}
+
+func (p *place) close() {
+	if p.client != nil {
+		p.client.Close()
+	}
+	if p.member != nil {
+		p.member.Close()
+	}
+	p.client, p.member = nil, nil
 }
 
 // kill ends a member as a crash would: its port answers nobody.
 func (p *place) kill() {
 	p.http.Close()
-	p.member.Close()
-	p.member = nil
+	p.close()
 }
 
 func (p *place) listenAgain(t *testing.T) {
@@ -121,7 +144,7 @@ func TestLeaderDies(t *testing.T) {
 		if leader == nil {
 			t.Fatal("no leader")
 		}
-		c := others[0].member.Client()
+		c := others[0].client
 		if _, err := c.Put(t.Context(), "k", "v"); err != nil {
 			t.Fatal(err)
 		}
@@ -162,11 +185,12 @@ func TestNoQuorum(t *testing.T) {
 	for _, p := range places[1:] {
 		p.kill()
 	}
-	c := places[0].member.Client()
+	c := places[0].client
+	once := pb.NewKVClient(c.ActiveConnection()) // clientv3 asks again what may be asked again
 	for i := range 3 {
 		begin := time.Now()
 		_, err := c.Put(t.Context(), "k", "v")
-		_, rerr := c.Get(t.Context(), "k")
+		_, rerr := once.Range(t.Context(), &pb.RangeRequest{Key: []byte("k")})
 		if err == nil || rerr == nil {
 			t.Fatalf("answered without a quorum: %v, %v", err, rerr)
 		}
@@ -203,7 +227,7 @@ func TestGrow(t *testing.T) {
 	if err := first.start(t.Context(), t, nil, false); err != nil {
 		t.Fatal(err)
 	}
-	c := first.member.Client()
+	c := first.client
 	if err := Update(t.Context(), c, first.member.ID(), first.url); err != nil {
 		t.Fatal(err)
 	}
@@ -219,7 +243,10 @@ func TestGrow(t *testing.T) {
 		if err := Promote(t.Context(), c, p.member.ID()); err != nil {
 			t.Fatal(err)
 		}
-		got, err := p.member.Client().Get(t.Context(), "k")
+		for !p.member.Led() { // not told yet of its vote
+			time.Sleep(time.Millisecond)
+		}
+		got, err := p.client.Get(t.Context(), "k")
 		if err != nil || got.Count != 1 {
 			t.Fatalf("member %d: %v, %v", i, got, err)
 		}
@@ -262,12 +289,7 @@ func TestServeClients(t *testing.T) {
 	places := form(t, 3)
 	var endpoints []string
 	for _, p := range places {
-		ln, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		p.member.ServeClients(ln)
-		endpoints = append(endpoints, ln.Addr().String())
+		endpoints = append(endpoints, p.client.Endpoints()...)
 	}
 	c, err := clientv3.New(clientv3.Config{Endpoints: endpoints, DialTimeout: 2 * time.Second, MaxCallSendMsgSize: MaxMessage})
 	if err != nil {
@@ -305,25 +327,93 @@ func TestServeClients(t *testing.T) {
 
 // TestDroppedChange: a change that etcd drops without an answer is asked for again.
 func TestDroppedChange(t *testing.T) {
-	notYet, tries := errors.New("not yet"), 0
+	tries := 0
 	synctest.Test(t, func(t *testing.T) {
-		err := again(t.Context(), notYet, func(ctx context.Context) error {
-			switch tries++; tries {
-			case 1:
+		err := again(t.Context(), func(ctx context.Context) error {
+			if tries++; tries == 1 {
 				<-ctx.Done()
 				return ctx.Err()
-			case 2:
-				return notYet
 			}
 			return nil
 		})
-		if err != nil || tries != 3 {
+		if err != nil || tries != 2 {
 			t.Errorf("%d tries: %v", tries, err)
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), changePatience/2)
 		defer cancel()
-		if err := again(ctx, nil, func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }); !errors.Is(err, context.DeadlineExceeded) {
+		if err := again(ctx, func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("after the caller's time: %v", err)
 		}
 	})
+}
+
+// members answers one question about the members with each of its errors first, and then with yes.
+type members struct {
+	pb.ClusterClient
+	errs  []error
+	tries int
+}
+
+func (m *members) next() error {
+	if m.tries++; m.tries <= len(m.errs) {
+		return m.errs[m.tries-1]
+	}
+	return nil
+}
+
+func (m *members) MemberAdd(context.Context, *pb.MemberAddRequest, ...grpc.CallOption) (*pb.MemberAddResponse, error) {
+	return &pb.MemberAddResponse{}, m.next()
+}
+
+func (m *members) MemberRemove(context.Context, *pb.MemberRemoveRequest, ...grpc.CallOption) (*pb.MemberRemoveResponse, error) {
+	return &pb.MemberRemoveResponse{}, m.next()
+}
+
+func (m *members) MemberUpdate(context.Context, *pb.MemberUpdateRequest, ...grpc.CallOption) (*pb.MemberUpdateResponse, error) {
+	return &pb.MemberUpdateResponse{}, m.next()
+}
+
+func (m *members) MemberList(context.Context, *pb.MemberListRequest, ...grpc.CallOption) (*pb.MemberListResponse, error) {
+	return &pb.MemberListResponse{}, m.next()
+}
+
+func (m *members) MemberPromote(context.Context, *pb.MemberPromoteRequest, ...grpc.CallOption) (*pb.MemberPromoteResponse, error) {
+	return &pb.MemberPromoteResponse{}, m.next()
+}
+
+// TestPassingAnswers: what etcd answers around an election, or while it is not whole, is not the end of a change; what it will
+// say again is.
+func TestPassingAnswers(t *testing.T) {
+	passing := []error{
+		rpctypes.ErrGRPCLeaderChanged, rpctypes.ErrGRPCNoLeader, rpctypes.ErrGRPCTimeout, rpctypes.ErrGRPCTimeoutDueToLeaderFail,
+		rpctypes.ErrGRPCTimeoutWaitAppliedIndex, rpctypes.ErrGRPCUnhealthy, rpctypes.ErrGRPCLearnerNotReady, status.Error(codes.Unavailable, "connection refused"),
+	}
+	for name, do := range map[string]func(context.Context, *clientv3.Client) error{
+		"list": func(ctx context.Context, c *clientv3.Client) error { _, err := List(ctx, c); return err },
+		"add": func(ctx context.Context, c *clientv3.Client) error {
+			_, err := AddLearner(ctx, c, "http://127.0.0.1:1")
+			return err
+		},
+		"promote": func(ctx context.Context, c *clientv3.Client) error { return Promote(ctx, c, 1) },
+		"remove":  func(ctx context.Context, c *clientv3.Client) error { return Remove(ctx, c, 1) },
+		"update":  func(ctx context.Context, c *clientv3.Client) error { return Update(ctx, c, 1, "http://127.0.0.1:1") },
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			ask := func(errs ...error) error {
+				return do(t.Context(), &clientv3.Client{Cluster: clientv3.NewClusterFromClusterClient(&members{errs: errs}, nil)})
+			}
+			if err := ask(passing...); err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+			for _, final := range []error{rpctypes.ErrGRPCMemberNotEnoughStarted, rpctypes.ErrGRPCTooManyLearners, status.Error(codes.Unknown, "else")} {
+				if err := ask(rpctypes.ErrGRPCLeaderChanged, final); err == nil || !strings.Contains(err.Error(), status.Convert(final).Message()) {
+					t.Errorf("%s, asked until %v: %v", name, final, err)
+				}
+			}
+		})
+	}
+	m := &members{errs: []error{rpctypes.ErrGRPCStopped}}
+	if err := Update(t.Context(), &clientv3.Client{Cluster: clientv3.NewClusterFromClusterClient(m, nil)}, 1, "http://127.0.0.1:1"); !errors.Is(err, ErrStopped) {
+		t.Errorf("the member's own server stopped: %v", err)
+	}
 }

@@ -2,6 +2,7 @@ package dev
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -21,7 +22,9 @@ restart N    stop, then start
 roll         restart every running broker, one after the other
 add          start one more broker, which joins
 drain N      move everything away from it; it goes on running
-status       the brokers, one line each
+undrain N    let it take partitions again
+remove N     take one that is down out of the cluster; nothing may be left on its disk
+status       the brokers, one line each ("status json": as JSON)
 quit         stop them all, and end
 N is a broker's id, or "all".
 `
@@ -64,7 +67,15 @@ var verbs = []verb{
 	}},
 	{"start", []State{Down}, func(s *Supervisor, _ context.Context, c *child, reply func(string, error)) { s.begin(c, reply) }},
 	{"restart", []State{Ready, Down}, func(s *Supervisor, _ context.Context, c *child, reply func(string, error)) { s.again(c, reply) }},
-	{"drain", []State{Ready}, func(s *Supervisor, ctx context.Context, c *child, reply func(string, error)) { s.drain(ctx, c, reply) }},
+	{"drain", []State{Ready}, func(s *Supervisor, ctx context.Context, c *child, reply func(string, error)) {
+		s.order(ctx, "drain", "drained", c, reply)
+	}},
+	{"undrain", []State{Ready}, func(s *Supervisor, ctx context.Context, c *child, reply func(string, error)) {
+		s.order(ctx, "undrain", "undrained", c, reply)
+	}},
+	{"remove", []State{Down}, func(s *Supervisor, ctx context.Context, c *child, reply func(string, error)) {
+		s.order(ctx, "remove", "removed", c, reply)
+	}},
 }
 
 // Do runs one command and waits until it is done: until a broker that is stopped has ended, or one that is started
@@ -107,6 +118,9 @@ func (s *Supervisor) command(ctx context.Context, a ask) {
 		a.reply(strings.TrimSuffix(Help, "\n"), nil)
 	case name == "status" && len(args) == 0:
 		a.reply(s.status(), nil)
+	case name == "status" && slices.Equal(args, []string{"json"}):
+		text, err := json.MarshalIndent(s.statuses(), "", "  ")
+		a.reply(string(text), err)
 	case name == "quit" && len(args) == 0:
 		s.leaving = true
 		a.reply("stopping all brokers", nil)
@@ -200,7 +214,11 @@ func (s *Supervisor) begin(c *child, reply func(string, error)) {
 		return
 	}
 	c.onReady = append(c.onReady, func(err error) {
-		reply(fmt.Sprintf("broker %d serves after %v, pid %d", c.spec.ID, time.Since(begun).Round(time.Millisecond), c.pid), err)
+		if err != nil {
+			reply("", err)
+			return
+		}
+		reply(fmt.Sprintf("broker %d serves after %v, pid %d", c.spec.ID, time.Since(begun).Round(time.Millisecond), c.pid), nil)
 	})
 }
 
@@ -215,7 +233,7 @@ func (s *Supervisor) again(c *child, reply func(string, error)) {
 			reply(text, err)
 			return
 		}
-		s.begin(c, func(more string, err error) { reply(text+"\n"+more, err) })
+		s.begin(c, func(more string, err error) { reply(strings.TrimSuffix(text+"\n"+more, "\n"), err) })
 	})
 }
 
@@ -274,28 +292,48 @@ func (s *Supervisor) add(reply func(string, error)) {
 	s.begin(c, reply)
 }
 
-// drain asks another broker that serves, or the broker itself if there is none.
-func (s *Supervisor) drain(ctx context.Context, c *child, reply func(string, error)) {
+// order has another broker that serves change this one, or the broker itself if there is none.
+func (s *Supervisor) order(ctx context.Context, verb, done string, c *child, reply func(string, error)) {
 	by := c.spec
 	for _, other := range s.children {
 		if other != c && other.state == Ready {
 			by = other.spec
 		}
 	}
-	if s.cfg.Drain == nil {
-		reply("", errors.New("drain: not possible here"))
+	if s.cfg.Order == nil {
+		reply("", fmt.Errorf("%s: not possible here", verb))
 		return
 	}
 	go func() {
-		err := s.cfg.Drain(ctx, c.spec, by)
+		err := s.cfg.Order(ctx, verb, c.spec, by)
 		s.onLoop(func() {
 			if err != nil {
-				reply("", fmt.Errorf("drain broker %d: %w", c.spec.ID, err))
+				reply("", fmt.Errorf("%s broker %d: %w", verb, c.spec.ID, err))
 				return
 			}
-			reply(fmt.Sprintf("broker %d is drained", c.spec.ID), nil)
+			reply(fmt.Sprintf("broker %d is %s", c.spec.ID, done), nil)
 		})
 	}()
+}
+
+// Status is one broker, as the command "status json" tells of it.
+type Status struct {
+	ID       int    `json:"id"`
+	State    State  `json:"state"`
+	PID      int    `json:"pid"`
+	Listen   string `json:"listen"`
+	Internal string `json:"internal"`
+	HTTP     string `json:"http"`
+	Data     string `json:"data"`
+	Ended    string `json:"ended,omitempty"` // how the last process ended
+}
+
+func (s *Supervisor) statuses() []Status {
+	out := []Status{}
+	for _, c := range s.children {
+		out = append(out, Status{c.spec.ID, c.state, c.pid, c.spec.Listen, c.spec.Internal, c.spec.HTTP, c.spec.Dir, c.ended})
+	}
+	return out
 }
 
 func (s *Supervisor) status() string {

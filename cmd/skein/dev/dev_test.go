@@ -3,6 +3,7 @@ package dev
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
@@ -72,7 +73,7 @@ func running(t *testing.T, brokers int) (*Supervisor, *output) {
 	t.Helper()
 	out := &output{}
 	cfg := Config{Dir: t.TempDir(), BasePort: 1000, Brokers: brokers, Command: fake("broker"), Out: out, Patience: 10 * time.Second}
-	cfg.Drain = func(_ context.Context, target, by Spec) error {
+	cfg.Order = func(_ context.Context, verb string, target, by Spec) error {
 		if target.ID == by.ID {
 			return fmt.Errorf("asked itself")
 		}
@@ -128,6 +129,10 @@ func states(t *testing.T, s *Supervisor) (out []string) {
 
 func TestCommands(t *testing.T) {
 	s, out := running(t, 3)
+	var told []Status
+	if err := json.Unmarshal([]byte(do(t, s, "status json")), &told); err != nil || len(told) != 3 || told[1].ID != 2 || told[1].State != Ready || told[1].PID == 0 {
+		t.Errorf("status as JSON: %+v, %v", told, err)
+	}
 	for _, c := range []struct {
 		do   string
 		want []string
@@ -141,6 +146,7 @@ func TestCommands(t *testing.T) {
 		{"kill 3", []string{"ready", "ready", "down"}},
 		{"start all", []string{"ready", "ready", "ready"}},
 		{"drain 2", []string{"ready", "ready", "ready"}},
+		{"undrain 2", []string{"ready", "ready", "ready"}},
 		{"add", []string{"ready", "ready", "ready", "ready"}},
 		{"roll", []string{"ready", "ready", "ready", "ready"}},
 		{"pause all", []string{"paused", "paused", "paused", "paused"}},
@@ -178,12 +184,51 @@ func TestStartThatFails(t *testing.T) {
 	s, _ := running(t, 1)
 	s.onLoop(func() { s.cfg.Command = fake("fails") })
 	do(t, s, "kill 1")
-	if _, err := s.Do(t.Context(), "start 1"); err == nil || !strings.Contains(err.Error(), "exit status 3") {
-		t.Errorf("start of a broker that ends with code 3: %v", err)
+	for _, verb := range []string{"start 1", "restart 1"} {
+		if text, err := s.Do(t.Context(), verb); err == nil || !strings.Contains(err.Error(), "exit status 3") || text != "" {
+			t.Errorf("%s, of a broker that ends with code 3: %q, %v", verb, text, err)
+		}
 	}
 	log, err := os.ReadFile(filepath.Join(s.cfg.Dir, "1.log"))
 	if err != nil || !strings.Contains(string(log), "no\n") {
 		t.Errorf("its log is %q, %v", log, err)
+	}
+}
+
+// TestLostDirectory: a founder is told the founders' list; when its directory is lost while others serve, there is a cluster
+// without it, which it can only join.
+func TestLostDirectory(t *testing.T) {
+	s, _ := running(t, 3)
+	told := make(chan []Spec, 1)
+	s.onLoop(func() {
+		s.cfg.Command = func(c Spec, voters []Spec, alone bool) *exec.Cmd {
+			told <- voters
+			return fake("broker")(c, voters, alone)
+		}
+	})
+	node := filepath.Join(s.cfg.Dir, "2", "meta", "node.json")
+	for _, c := range []struct {
+		has  bool
+		do   []string
+		want int // voters that it is told
+	}{{true, []string{"restart 2"}, 3}, {false, []string{"restart 2"}, 2}, {false, []string{"kill all", "start 2"}, 3}} {
+		if err := os.MkdirAll(filepath.Dir(node), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(node, nil, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if !c.has {
+			if err := os.Remove(node); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for _, line := range c.do {
+			do(t, s, line)
+		}
+		if got := <-told; len(got) != c.want {
+			t.Errorf("%v, with a node file %v: told of %v, want %d", c.do, c.has, got, c.want)
+		}
 	}
 }
 

@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"sync"
 	"syscall"
@@ -22,8 +24,8 @@ type Config struct {
 	Brokers  int
 	// Command makes the command of a broker.
 	Command func(s Spec, voters []Spec, alone bool) *exec.Cmd
-	// Drain moves everything away from a broker, which goes on running.
-	Drain func(ctx context.Context, target Spec, ask Spec) error
+	// Order has one broker drain, undrain or remove another one, by that verb of `skein broker`.
+	Order func(ctx context.Context, verb string, target Spec, ask Spec) error
 	Out   io.Writer
 	// Patience is how long a broker may take to stop before it is killed; default 30 s.
 	Patience time.Duration
@@ -164,8 +166,18 @@ func (s *Supervisor) start(c *child) error {
 	if err := os.MkdirAll(c.spec.Dir, 0o755); err != nil {
 		return fmt.Errorf("start broker %d: %w", c.spec.ID, err)
 	}
-	cmd := s.cfg.Command(c.spec, s.voters, s.cfg.Brokers == 1 && len(s.children) == 1)
+	cmd := s.cfg.Command(c.spec, s.others(c), s.cfg.Brokers == 1 && len(s.children) == 1)
 	return c.start(cmd, filepath.Join(s.cfg.Dir, strconv.Itoa(c.spec.ID)+".log"), s.events, s.gone)
+}
+
+// others are the voters as a broker that starts is told them: all of them, but without itself if its directory is fresh while
+// another broker serves. Then there is a cluster, which it can only join.
+func (s *Supervisor) others(c *child) []Spec {
+	serves := slices.ContainsFunc(s.children, func(other *child) bool { return other != c && other.state == Ready })
+	if _, err := os.Stat(filepath.Join(c.spec.Dir, "meta", "node.json")); !serves || !errors.Is(err, fs.ErrNotExist) {
+		return s.voters
+	}
+	return slices.DeleteFunc(slices.Clone(s.voters), func(v Spec) bool { return v.ID == c.spec.ID })
 }
 
 func (s *Supervisor) running() (n int) {

@@ -246,9 +246,12 @@ func (x *PrepareReply) GetFrames() []*Frame {
 }
 
 type MoveRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Groups        []int32                `protobuf:"varint,1,rep,packed,name=groups,proto3" json:"groups,omitempty"`
-	To            []byte                 `protobuf:"bytes,2,opt,name=to,proto3" json:"to,omitempty"` // log
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Groups []int32                `protobuf:"varint,1,rep,packed,name=groups,proto3" json:"groups,omitempty"`
+	To     []byte                 `protobuf:"bytes,2,opt,name=to,proto3" json:"to,omitempty"` // log
+	// The epochs of the groups' generations as the caller knows them, one for each group: a group at another one is not moved.
+	// None: whatever it is.
+	Epochs        []int32 `protobuf:"varint,3,rep,packed,name=epochs,proto3" json:"epochs,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -293,6 +296,13 @@ func (x *MoveRequest) GetGroups() []int32 {
 func (x *MoveRequest) GetTo() []byte {
 	if x != nil {
 		return x.To
+	}
+	return nil
+}
+
+func (x *MoveRequest) GetEpochs() []int32 {
+	if x != nil {
+		return x.Epochs
 	}
 	return nil
 }
@@ -731,10 +741,11 @@ const file_owner_proto_rawDesc = "" +
 	"\x05epoch\x18\x01 \x01(\x03R\x05epoch\x12\x1a\n" +
 	"\bposition\x18\x02 \x01(\x03R\bposition\"<\n" +
 	"\fPrepareReply\x12,\n" +
-	"\x06frames\x18\x01 \x03(\v2\x14.skein.peer.v1.FrameR\x06frames\"5\n" +
+	"\x06frames\x18\x01 \x03(\v2\x14.skein.peer.v1.FrameR\x06frames\"M\n" +
 	"\vMoveRequest\x12\x16\n" +
 	"\x06groups\x18\x01 \x03(\x05R\x06groups\x12\x0e\n" +
-	"\x02to\x18\x02 \x01(\fR\x02to\"i\n" +
+	"\x02to\x18\x02 \x01(\fR\x02to\x12\x16\n" +
+	"\x06epochs\x18\x03 \x03(\x05R\x06epochs\"i\n" +
 	"\n" +
 	"MovedGroup\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\x05R\x05group\x12\x14\n" +

@@ -67,6 +67,7 @@ type HelloReply struct {
 	Members       []*EtcdMember `protobuf:"bytes,5,rep,name=members,proto3" json:"members,omitempty"`
 	NewestLevel   int32         `protobuf:"varint,6,opt,name=newest_level,json=newestLevel,proto3" json:"newest_level,omitempty"`    // feature level that the build knows; 0 is 1
 	ClusterLevel  int32         `protobuf:"varint,7,opt,name=cluster_level,json=clusterLevel,proto3" json:"cluster_level,omitempty"` // of the cluster; 0: not known
+	MapLed        bool          `protobuf:"varint,8,opt,name=map_led,json=mapLed,proto3" json:"map_led,omitempty"`                   // this broker's member of the map's etcd answers clients: it has a vote and a leader
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -148,6 +149,13 @@ func (x *HelloReply) GetClusterLevel() int32 {
 		return x.ClusterLevel
 	}
 	return 0
+}
+
+func (x *HelloReply) GetMapLed() bool {
+	if x != nil {
+		return x.MapLed
+	}
+	return false
 }
 
 type StartMemberRequest struct {
@@ -304,7 +312,7 @@ const file_peer_proto_rawDesc = "" +
 	"\n" +
 	"\n" +
 	"peer.proto\x12\rskein.peer.v1\"\x0e\n" +
-	"\fHelloRequest\"\xf1\x01\n" +
+	"\fHelloRequest\"\x8a\x02\n" +
 	"\n" +
 	"HelloReply\x12\x16\n" +
 	"\x06broker\x18\x01 \x01(\x05R\x06broker\x12\x1a\n" +
@@ -313,7 +321,8 @@ const file_peer_proto_rawDesc = "" +
 	"\aversion\x18\x04 \x01(\tR\aversion\x123\n" +
 	"\amembers\x18\x05 \x03(\v2\x19.skein.peer.v1.EtcdMemberR\amembers\x12!\n" +
 	"\fnewest_level\x18\x06 \x01(\x05R\vnewestLevel\x12#\n" +
-	"\rcluster_level\x18\a \x01(\x05R\fclusterLevel\"I\n" +
+	"\rcluster_level\x18\a \x01(\x05R\fclusterLevel\x12\x17\n" +
+	"\amap_led\x18\b \x01(\bR\x06mapLed\"I\n" +
 	"\x12StartMemberRequest\x123\n" +
 	"\amembers\x18\x01 \x03(\v2\x19.skein.peer.v1.EtcdMemberR\amembers\"\\\n" +
 	"\n" +

@@ -208,6 +208,8 @@ func (x *GenerationStates) GetStates() []byte {
 	return nil
 }
 
+// FollowRequest is what an owner sends in a session, which carries one log at one epoch to one member on a stream of its own
+// (ADR 13): a hello, the whole table, then numbered deltas (O5).
 type FollowRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Types that are valid to be assigned to Kind:
@@ -507,6 +509,7 @@ func (x *FollowDelta) GetUpdates() []byte {
 	return nil
 }
 
+// FollowReply is what the member answers. The last one of a stream that the member ends says why it refuses for good.
 type FollowReply struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// recorded is the greatest number such that it and all below are recorded. The whole table counts as next-1.
@@ -725,9 +728,8 @@ const file_witness_proto_rawDesc = "" +
 	"\vREFUSAL_OLD\x10\x03\x12\x17\n" +
 	"\x13REFUSAL_INCARNATION\x10\x04\x12\x10\n" +
 	"\fREFUSAL_FULL\x10\x05\x12\x15\n" +
-	"\x11REFUSAL_MALFORMED\x10\x062\x91\x01\n" +
-	"\aWitness\x12F\n" +
-	"\x06Follow\x12\x1c.skein.peer.v1.FollowRequest\x1a\x1a.skein.peer.v1.FollowReply(\x010\x01\x12>\n" +
+	"\x11REFUSAL_MALFORMED\x10\x062I\n" +
+	"\aWitness\x12>\n" +
 	"\x04Seal\x12\x1a.skein.peer.v1.SealRequest\x1a\x18.skein.peer.v1.SealReply0\x01B/Z-github.com/skeinmq/skein/internal/peer/peerpbb\x06proto3"
 
 var (
@@ -764,12 +766,10 @@ var file_witness_proto_depIdxs = []int32{
 	2, // 4: skein.peer.v1.FollowTable.generations:type_name -> skein.peer.v1.GenerationStates
 	0, // 5: skein.peer.v1.FollowReply.refused:type_name -> skein.peer.v1.Refusal
 	2, // 6: skein.peer.v1.SealReply.generations:type_name -> skein.peer.v1.GenerationStates
-	3, // 7: skein.peer.v1.Witness.Follow:input_type -> skein.peer.v1.FollowRequest
-	8, // 8: skein.peer.v1.Witness.Seal:input_type -> skein.peer.v1.SealRequest
-	7, // 9: skein.peer.v1.Witness.Follow:output_type -> skein.peer.v1.FollowReply
-	9, // 10: skein.peer.v1.Witness.Seal:output_type -> skein.peer.v1.SealReply
-	9, // [9:11] is the sub-list for method output_type
-	7, // [7:9] is the sub-list for method input_type
+	8, // 7: skein.peer.v1.Witness.Seal:input_type -> skein.peer.v1.SealRequest
+	9, // 8: skein.peer.v1.Witness.Seal:output_type -> skein.peer.v1.SealReply
+	8, // [8:9] is the sub-list for method output_type
+	7, // [7:8] is the sub-list for method input_type
 	7, // [7:7] is the sub-list for extension type_name
 	7, // [7:7] is the sub-list for extension extendee
 	0, // [0:7] is the sub-list for field type_name

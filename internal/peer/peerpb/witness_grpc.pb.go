@@ -22,8 +22,7 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	Witness_Follow_FullMethodName = "/skein.peer.v1.Witness/Follow"
-	Witness_Seal_FullMethodName   = "/skein.peer.v1.Witness/Seal"
+	Witness_Seal_FullMethodName = "/skein.peer.v1.Witness/Seal"
 )
 
 // WitnessClient is the client API for Witness service.
@@ -32,10 +31,6 @@ const (
 //
 // Witness is served by every broker for the logs whose witness set it is in.
 type WitnessClient interface {
-	// Follow carries one log at one epoch to one member: a hello, the whole table, then numbered deltas
-	// (O5). The answers say up to which number the member has recorded. The last answer of a stream that the member
-	// ends says why it refuses for good.
-	Follow(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[FollowRequest, FollowReply], error)
 	// Seal makes the member refuse every later update of (log, epoch) and returns its table (O10). NOT_FOUND:
 	// it does not know (log, epoch), which is never the same as an empty table (O6).
 	Seal(ctx context.Context, in *SealRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[SealReply], error)
@@ -49,22 +44,9 @@ func NewWitnessClient(cc grpc.ClientConnInterface) WitnessClient {
 	return &witnessClient{cc}
 }
 
-func (c *witnessClient) Follow(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[FollowRequest, FollowReply], error) {
-	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &Witness_ServiceDesc.Streams[0], Witness_Follow_FullMethodName, cOpts...)
-	if err != nil {
-		return nil, err
-	}
-	x := &grpc.GenericClientStream[FollowRequest, FollowReply]{ClientStream: stream}
-	return x, nil
-}
-
-// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
-type Witness_FollowClient = grpc.BidiStreamingClient[FollowRequest, FollowReply]
-
 func (c *witnessClient) Seal(ctx context.Context, in *SealRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[SealReply], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &Witness_ServiceDesc.Streams[1], Witness_Seal_FullMethodName, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &Witness_ServiceDesc.Streams[0], Witness_Seal_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -87,10 +69,6 @@ type Witness_SealClient = grpc.ServerStreamingClient[SealReply]
 //
 // Witness is served by every broker for the logs whose witness set it is in.
 type WitnessServer interface {
-	// Follow carries one log at one epoch to one member: a hello, the whole table, then numbered deltas
-	// (O5). The answers say up to which number the member has recorded. The last answer of a stream that the member
-	// ends says why it refuses for good.
-	Follow(grpc.BidiStreamingServer[FollowRequest, FollowReply]) error
 	// Seal makes the member refuse every later update of (log, epoch) and returns its table (O10). NOT_FOUND:
 	// it does not know (log, epoch), which is never the same as an empty table (O6).
 	Seal(*SealRequest, grpc.ServerStreamingServer[SealReply]) error
@@ -104,9 +82,6 @@ type WitnessServer interface {
 // pointer dereference when methods are called.
 type UnimplementedWitnessServer struct{}
 
-func (UnimplementedWitnessServer) Follow(grpc.BidiStreamingServer[FollowRequest, FollowReply]) error {
-	return status.Error(codes.Unimplemented, "method Follow not implemented")
-}
 func (UnimplementedWitnessServer) Seal(*SealRequest, grpc.ServerStreamingServer[SealReply]) error {
 	return status.Error(codes.Unimplemented, "method Seal not implemented")
 }
@@ -131,13 +106,6 @@ func RegisterWitnessServer(s grpc.ServiceRegistrar, srv WitnessServer) {
 	s.RegisterService(&Witness_ServiceDesc, srv)
 }
 
-func _Witness_Follow_Handler(srv interface{}, stream grpc.ServerStream) error {
-	return srv.(WitnessServer).Follow(&grpc.GenericServerStream[FollowRequest, FollowReply]{ServerStream: stream})
-}
-
-// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
-type Witness_FollowServer = grpc.BidiStreamingServer[FollowRequest, FollowReply]
-
 func _Witness_Seal_Handler(srv interface{}, stream grpc.ServerStream) error {
 	m := new(SealRequest)
 	if err := stream.RecvMsg(m); err != nil {
@@ -157,12 +125,6 @@ var Witness_ServiceDesc = grpc.ServiceDesc{
 	HandlerType: (*WitnessServer)(nil),
 	Methods:     []grpc.MethodDesc{},
 	Streams: []grpc.StreamDesc{
-		{
-			StreamName:    "Follow",
-			Handler:       _Witness_Follow_Handler,
-			ServerStreams: true,
-			ClientStreams: true,
-		},
 		{
 			StreamName:    "Seal",
 			Handler:       _Witness_Seal_Handler,

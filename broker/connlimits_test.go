@@ -1,0 +1,98 @@
+package broker
+
+import (
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+)
+
+// TestConnectionsPerIP: what is more than an address may have is closed, changes are in force at once, exceptions count,
+// by name too, and a connection that ends makes room.
+func TestConnectionsPerIP(t *testing.T) {
+	c := startCluster(t, 1, Config{})
+	first := c.dial()
+	set := func(name, value string) {
+		t.Helper()
+		req := kmsg.NewPtrIncrementalAlterConfigsRequest()
+		req.SetVersion(0)
+		rs := kmsg.NewIncrementalAlterConfigsRequestResource()
+		rs.ResourceType = kmsg.ConfigResourceTypeBroker
+		cfg := kmsg.NewIncrementalAlterConfigsRequestResourceConfig()
+		cfg.Name, cfg.Value = name, &value
+		rs.Configs = append(rs.Configs, cfg)
+		req.Resources = append(req.Resources, rs)
+		if got := first.ask(req).(*kmsg.IncrementalAlterConfigsResponse).Resources[0]; got.ErrorCode != 0 {
+			t.Fatalf("%s=%s: code %d: %v", name, value, got.ErrorCode, got.ErrorMessage)
+		}
+	}
+	served := func() *wire {
+		t.Helper()
+		w := c.dial()
+		w.ask(kmsg.NewPtrMetadataRequest())
+		return w
+	}
+	set("max.connections.per.ip", "2")
+	second := served()
+	c.dial().closed()
+	second.nc.Close()
+	until(t, "the connection has ended", func() bool { return c.b.server.len() == 1 })
+	second = served()
+	set("max.connections.per.ip.overrides", "192.0.2.1:9,127.0.0.1:3")
+	served()
+	c.dial().closed()
+	set("max.connections.per.ip.overrides", "localhost:4, 192.0.2.1:1")
+	served()
+	c.dial().closed()
+	set("max.connections.per.ip.overrides", "192.0.2.1:1")
+	c.dial().closed()
+	second.ask(kmsg.NewPtrMetadataRequest()) // what is there stays
+}
+
+func TestConnLimitsCount(t *testing.T) {
+	var l connLimits
+	a, b := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("2001:db8::1")
+	for i, tt := range []struct {
+		addr  netip.Addr
+		limit int32
+		want  bool
+	}{{a, 2, true}, {a, 2, true}, {a, 2, false}, {b, 1, true}, {b, 0, false}, {netip.Addr{}, 0, true}} {
+		if got := l.count(tt.addr, tt.limit); got != tt.want {
+			t.Errorf("number %d, of %s with limit %d: %t", i, tt.addr, tt.limit, got)
+		}
+	}
+	for _, addr := range []netip.Addr{a, b, a, {}} {
+		l.uncount(addr)
+	}
+	if len(l.perIP) != 0 {
+		t.Errorf("left over: %v", l.perIP)
+	}
+}
+
+// TestPace: a second's worth at once, then one after the other, and never a wait of more than a second.
+func TestPace(t *testing.T) {
+	var p pace
+	now := time.Unix(1000, 0)
+	var waits []time.Duration
+	for range 6 {
+		w := p.take(now, 4)
+		now = now.Add(w)
+		waits = append(waits, w)
+	}
+	for i, w := range waits {
+		if want := map[bool]time.Duration{true: 0, false: 250 * time.Millisecond}[i < 4]; w != want {
+			t.Errorf("number %d waits %v, want %v", i, w, want)
+		}
+	}
+	if now = now.Add(time.Hour); p.take(now, 4) != 0 {
+		t.Error("it waits after an hour of rest")
+	}
+	p.take(now, 1)
+	if w := p.take(now, 1); w > time.Second || w <= 0 {
+		t.Errorf("rate 1: %v", w)
+	}
+	if w := p.take(now, 1<<31-1); w > time.Second {
+		t.Errorf("without a limit: %v", w)
+	}
+}

@@ -1,0 +1,63 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+)
+
+func noArgs(cmd *cobra.Command, args []string) error {
+	if len(args) > 0 && cmd.HasAvailableSubCommands() {
+		return usageError{unknownCommand(cmd, args[0])}
+	}
+	if len(args) > 0 {
+		return usageError{fmt.Errorf("%s takes no arguments, got %q", cmd.CommandPath(), args)}
+	}
+	return nil
+}
+
+// wantArgs asks for between least and most positional arguments (most < 0: any number).
+func wantArgs(least, most int) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) < least || most >= 0 && len(args) > most {
+			return usageError{fmt.Errorf("usage: %s", cmd.UseLine())}
+		}
+		return nil
+	}
+}
+
+// unknownCommand names a command that there is not, and those that it may have been meant for.
+func unknownCommand(under *cobra.Command, name string) error {
+	if under.SuggestionsMinimumDistance <= 0 {
+		under.SuggestionsMinimumDistance = 2
+	}
+	hint := "see " + under.CommandPath() + " --help"
+	if like := under.SuggestionsFor(name); len(like) > 0 {
+		hint = "did you mean " + strings.Join(like, ", ") + "?"
+	}
+	return fmt.Errorf("%s: unknown command %q; %s", under.CommandPath(), name, hint)
+}
+
+// refuseUnknown has every command that only groups others answer a word that is none of them with an error: cobra
+// prints help and says that all went well.
+func refuseUnknown(cmd *cobra.Command) {
+	if cmd.HasSubCommands() && !cmd.Runnable() {
+		cmd.Args, cmd.RunE = noArgs, func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
+	}
+	if cmd.Name() == "help" {
+		cmd.Args = func(help *cobra.Command, words []string) error {
+			about, rest, err := help.Root().Find(words)
+			if err == nil && len(rest) > 0 && (about.HasSubCommands() || !about.HasParent()) {
+				err = unknownCommand(about, rest[0])
+			}
+			if err != nil {
+				return usageError{err}
+			}
+			return nil
+		}
+	}
+	for _, c := range cmd.Commands() {
+		refuseUnknown(c)
+	}
+}
