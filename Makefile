@@ -43,10 +43,7 @@ lint: ## gofmt, vet, staticcheck, govulncheck (where its database can be reached
 	  else echo "$$out"; exit 1; fi; fi
 
 fuzz: ## FUZZTIME (default a minute) over every fuzz target
-	@set -e; for pkg in $$(go list ./...); do \
-	  for target in $$(go test -list '^Fuzz' $$pkg | grep '^Fuzz' || true); do \
-	    echo "$$pkg $$target"; go test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) $$pkg; \
-	  done; done
+	go run ./test/fuzz -time $(FUZZTIME)
 
 bench: build ## Apache Kafka and Skein one after the other, same disk, same load
 	./bin/skein bench compare

@@ -3,6 +3,7 @@ package cluster
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"net/http"
@@ -39,6 +40,7 @@ type view struct {
 type brokerView struct {
 	Broker     int  `json:"broker"`
 	Registered bool `json:"registered"`
+	Silent     bool `json:"silent"`
 	Member     bool `json:"member"`
 	Voter      bool `json:"voter"`
 	Groups     int  `json:"groups"`
@@ -84,6 +86,16 @@ func (v view) members() string {
 		}
 	}
 	return strings.Join(names, " ")
+}
+
+// etcdLeader is the broker whose member leads etcd, 0 if none is known to.
+func (v view) etcdLeader() (id int) {
+	for _, m := range v.Etcd {
+		if m.Leader {
+			fmt.Sscanf(m.Name, "broker-%d", &id)
+		}
+	}
+	return id
 }
 
 // view asks one broker.
@@ -136,10 +148,16 @@ func (c *Skein) must(t *testing.T, by int, args ...string) string {
 	return out
 }
 
-// skein lays out and starts a cluster of the project's own binary, whatever the environment says.
+// skein lays out a cluster of the project's own binary, whatever the environment says.
 func skein(t *testing.T, n int, args ...string) *Skein {
 	t.Helper()
-	c, err := NewSkein(clusterBinary(t), workDir(t), n, nil, append([]string{"--set", "group.initial.rebalance.delay.ms=0"}, args...)...)
+	return skeinAt(t, n, nil, args...)
+}
+
+// skeinAt is skein at places of the caller's.
+func skeinAt(t *testing.T, n int, place func(id int) *Place, args ...string) *Skein {
+	t.Helper()
+	c, err := NewSkein(clusterBinary(t), workDir(t), n, place, append([]string{"--set", "group.initial.rebalance.delay.ms=0"}, args...)...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -292,42 +310,53 @@ func (l *ledger) records() []*kgo.Record {
 	return out
 }
 
-// check reads everything and compares.
-func (l *ledger) check() {
+// readAll reads every partition from its beginning to its end: what is doubled there comes after all that is wanted. unread are the
+// partitions whose end did not come.
+func (l *ledger) readAll() (read map[int32][]placed, unread []int32) {
 	l.t.Helper()
 	ctx, cancel := context.WithTimeout(l.t.Context(), settlePatience)
 	defer cancel()
-	from := make(map[int32]kgo.Offset)
-	want := 0
-	for p := range l.partitions {
-		from[p] = kgo.NewOffset().AtStart()
-		want += len(l.acked[p])
+	offsets, err := kadm.NewClient(l.client).ListEndOffsets(ctx, ledgerTopic)
+	if err := errors.Join(err, offsets.Error()); err != nil {
+		l.t.Fatalf("ends of the partitions: %v\n%s", err, l.c.Logs())
 	}
+	from, end := make(map[int32]kgo.Offset), make(map[int32]int64)
+	offsets.Each(func(o kadm.ListedOffset) {
+		if o.Offset > 0 {
+			from[o.Partition], end[o.Partition] = kgo.NewOffset().AtStart(), o.Offset
+		}
+	})
 	client, err := kgo.NewClient(kgo.SeedBrokers(l.c.Seeds()...), kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{ledgerTopic: from}))
 	if err != nil {
 		l.t.Fatal(err)
 	}
 	defer client.Close()
-	read := make(map[int32][]string)
-	for n := 0; n < want; {
-		fetches := client.PollFetches(ctx)
-		if ctx.Err() != nil {
-			l.t.Fatalf("%d of %d records read\n%s", n, want, l.c.Logs())
-		}
-		fetches.EachRecord(func(r *kgo.Record) {
-			if r.Offset != int64(len(read[r.Partition])) {
-				l.t.Errorf("partition %d: offset %d after %d records", r.Partition, r.Offset, len(read[r.Partition]))
-			}
-			read[r.Partition] = append(read[r.Partition], string(r.Value))
-			if !l.doubtful[string(r.Value)] {
-				n++
+	read = make(map[int32][]placed)
+	for len(end) > 0 && ctx.Err() == nil {
+		client.PollFetches(ctx).EachRecord(func(r *kgo.Record) {
+			read[r.Partition] = append(read[r.Partition], placed{r.Offset, string(r.Value)})
+			if r.Offset+1 >= end[r.Partition] {
+				delete(end, r.Partition)
 			}
 		})
 	}
+	return read, slices.Sorted(maps.Keys(end))
+}
+
+// check reads everything and compares.
+func (l *ledger) check() {
+	l.t.Helper()
+	want := 0
 	for p := range l.partitions {
-		known := slices.DeleteFunc(slices.Clone(read[p]), func(v string) bool { return l.doubtful[v] })
-		if !slices.Equal(known, l.acked[p]) {
-			l.t.Errorf("partition %d: acknowledged %v, read %v", p, l.acked[p], read[p])
+		want += len(l.acked[p])
+	}
+	read, unread := l.readAll()
+	if len(unread) > 0 {
+		l.t.Fatalf("%d records acknowledged, partitions %v not read to their ends\n%s", want, unread, l.c.Logs())
+	}
+	for p := range l.partitions {
+		for _, wrong := range judge(l.acked[p], l.doubtful, read[p]) {
+			l.t.Errorf("partition %d: %s", p, wrong)
 		}
 	}
 	l.t.Logf("%d records acknowledged, all of them read, in order", want)

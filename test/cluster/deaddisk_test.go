@@ -13,11 +13,7 @@ import (
 // 10 s. The broker gives its groups up and ends, the others take them over, and it comes back on its healed disk.
 func TestDeadDisk(t *testing.T) {
 	disk := faultdisk.Temp(t, 8<<30)
-	c, err := NewSkein(clusterBinary(t), workDir(t), 3, nil, "--set", "group.initial.rebalance.delay.ms=0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(c.Close)
+	c := skein(t, 3)
 	const broken = 1
 	c.member(broken).place.Data = filepath.Join(disk.Dir, "data")
 	if err := c.StartAll(); err != nil {

@@ -77,10 +77,16 @@ func (w *Network) join(id int) error {
 	return nil
 }
 
+// inside is the command that runs another one where a broker is. It is not `ip netns exec`, which also makes a namespace of mounts: a
+// copy there of another test's disk would outlive its unmount, and the disk could not be mounted anew.
+func (w *Network) inside(id int) []string {
+	return []string{"nsenter", "--net=/run/netns/" + w.space(id)}
+}
+
 // Place is where broker id runs.
 func (w *Network) Place(id int) *Place {
 	addr := w.Addr(id)
-	return &Place{Kafka: addr + ":9092", Internal: addr + ":9093", HTTP: addr + ":9094", Prefix: []string{"ip", "netns", "exec", w.space(id)}}
+	return &Place{Kafka: addr + ":9092", Internal: addr + ":9093", HTTP: addr + ":9094", Prefix: w.inside(id)}
 }
 
 // nowhere is a hardware address that nobody has.

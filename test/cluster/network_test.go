@@ -5,6 +5,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -23,11 +24,17 @@ func newNetwork(t *testing.T, n int) *Network {
 	return w
 }
 
+// command runs this test binary where a broker is.
+func (w *Network) command(id int, args ...string) *exec.Cmd {
+	all := slices.Concat(w.inside(id), []string{os.Args[0]}, args)
+	return exec.Command(all[0], all[1:]...)
+}
+
 // TestNetworkCuts proves that the harness cuts one direction and not the other.
 func TestNetworkCuts(t *testing.T) {
 	w := newNetwork(t, 2)
 	reach := func() bool { // from 1 to 2 and back
-		c := exec.Command("ip", "netns", "exec", w.space(2), os.Args[0], "-test.run=^TestListenOnce$")
+		c := w.command(2, "-test.run=^TestListenOnce$")
 		c.Env = append(os.Environ(), "SKEIN_CLUSTER_LISTEN="+w.Addr(2)+":7000")
 		out, err := c.StdoutPipe()
 		if err == nil {
@@ -42,7 +49,7 @@ func TestNetworkCuts(t *testing.T) {
 		if n, err := out.Read(buf); err != nil || !strings.HasPrefix(string(buf[:n]), "listening") {
 			t.Fatalf("%q, %v", buf[:n], err)
 		}
-		d := exec.Command("ip", "netns", "exec", w.space(1), os.Args[0], "-test.run=^TestDialOnce$")
+		d := w.command(1, "-test.run=^TestDialOnce$")
 		d.Env = append(os.Environ(), "SKEIN_CLUSTER_DIAL="+w.Addr(2)+":7000")
 		return d.Run() == nil
 	}
@@ -97,23 +104,24 @@ func TestDialOnce(t *testing.T) {
 	c.Close()
 }
 
-// TestPartitions cuts one broker off from the others, in both directions and in each of them, while clients still reach it; and
-// it cuts two brokers off from each other while both reach the third.
-func TestPartitions(t *testing.T) {
+// networked begins a run of three brokers in a network that can be cut.
+func networked(t *testing.T) (*Network, *Skein, *run) {
+	t.Helper()
 	w := newNetwork(t, 3)
 	if os.Getenv(envKafka) != "" {
 		t.Skip("Skein only")
 	}
-	c, err := NewSkein(clusterBinary(t), workDir(t), 3, w.Place, "--set", "group.initial.rebalance.delay.ms=0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(c.Close)
-	if err := c.StartAll(); err != nil {
-		t.Fatal(err)
-	}
+	c := skeinAt(t, 3, w.Place)
+	c.started(t, c.StartAll())
 	r := begin(t, c)
 	r.load.H.Tolerate(history.Stale, history.Early)
+	return w, c, r
+}
+
+// TestPartitions cuts one broker off from the others, in both directions and in each of them, while clients still reach it; and
+// it cuts two brokers off from each other while both reach the third.
+func TestPartitions(t *testing.T) {
+	w, _, r := networked(t)
 	r.breakIt([]fault{
 		{"alone", func(r *run) { r.partition(w, "hears nobody, nobody hears it", true, true) }},
 		{"deaf", func(r *run) { r.partition(w, "hears nobody", true, false) }},
@@ -128,6 +136,42 @@ func TestPartitions(t *testing.T) {
 			r.must(errors.Join(w.Heal(a, b), w.Heal(b, a)))
 		}},
 	})
+	r.finish()
+}
+
+// TestLeadersApart cuts the active controller off from the leader of the map's etcd, while the third broker reaches both: each has
+// its majority, so neither is replaced, and the controller's own etcd member has no leader. It changes the map through the third
+// one's.
+func TestLeadersApart(t *testing.T) {
+	w, c, r := networked(t)
+	leaders := func() (controller, etcd int) {
+		v := c.awaitView(t, 1, "both lead", func(v view) bool { return v.Controller != nil && v.etcdLeader() != 0 })
+		return *v.Controller, v.etcdLeader()
+	}
+	controller, etcd := leaders()
+	for n := 0; n < 10 && controller == etcd; n++ {
+		// One that stops in order hands both over: raft to who has most of its log, etcd to who was connected longest.
+		at := r.note("broker %d leads both: it is stopped and started", etcd)
+		_, err := c.Stop(etcd)
+		r.must(err)
+		r.must(c.Start(etcd))
+		r.settle("started again", at)
+		controller, etcd = leaders()
+	}
+	if controller == etcd {
+		t.Fatalf("broker %d leads raft and etcd, whoever is stopped", etcd)
+	}
+	for range rounds(2, 10) {
+		at := r.note("active controller %d and etcd's leader %d do not hear each other", controller, etcd)
+		r.must(errors.Join(w.Cut(controller, etcd), w.Cut(etcd, controller)))
+		r.settle("leaders apart", at)
+		at = r.note("all hear each other")
+		r.must(errors.Join(w.Heal(controller, etcd), w.Heal(etcd, controller)))
+		r.settle("healed", at)
+		if controller, etcd = leaders(); controller == etcd {
+			break
+		}
+	}
 	r.finish()
 }
 

@@ -1,25 +1,38 @@
 package cluster
 
 import (
+	"context"
 	"errors"
+	"fmt"
+	"io"
+	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 )
+
+// byOwner counts partitions by broker.
+func byOwner(leaders map[int32]int) map[int]int {
+	n := make(map[int]int)
+	for _, id := range leaders {
+		n[id]++
+	}
+	return n
+}
 
 // owning waits until each of the brokers owns partitions of the ledger.
 func (l *ledger) owning(ids ...int) map[int32]int {
 	l.t.Helper()
 	var n map[int]int
 	for end := time.Now().Add(settlePatience); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
-		n = make(map[int]int)
 		leaders := l.leaders()
-		for _, id := range leaders {
-			n[id]++
-		}
+		n = byOwner(leaders)
 		if !slices.ContainsFunc(ids, func(id int) bool { return n[id] == 0 }) {
 			l.t.Logf("partitions by broker: %v", n)
 			return leaders
@@ -64,10 +77,10 @@ func TestQuorumLost(t *testing.T) {
 	before := v
 	v = c.awaitView(t, 4, "it knows the sets", func(v view) bool { return len(v.witnesses(4)) > 0 })
 
+	died := func(id int) bool { return id == 2 || id == 3 }
 	for range rounds(1, 3) {
 		acked := l.try(3 * time.Second)
 		for p, owner := range leaders {
-			died := func(id int) bool { return id == 2 || id == 3 }
 			lives := !died(owner) && !slices.ContainsFunc(v.witnesses(owner), died)
 			doubtful := slices.ContainsFunc(before.witnesses(owner), died)
 			switch {
@@ -79,13 +92,15 @@ func TestQuorumLost(t *testing.T) {
 		}
 	}
 	retriable(t, "commit without a quorum", l.commit("g", 2))
-	l.refused("refused")
 	c.awaitView(t, 4, "nobody leads", func(v view) bool {
 		return v.Controller == nil && strings.Contains(v.Waiting, "waiting for brokers 2@") && strings.Contains(v.Waiting, "no group commit")
 	})
-	c.must(t, 4, "cluster", "status")
-	if out, err := c.ops(t, 4, "cluster", "voters", "replace", "2", "4"); err == nil {
-		t.Errorf("a voter was replaced without a quorum: %s", out)
+	l.refused("refused")
+	c.leaderless(t, 4, 2, 3)
+	for _, change := range [][]string{{"replace", "2", "4"}, {"demote", "2"}} {
+		if out, err := c.ops(t, 4, append([]string{"cluster", "voters"}, change...)...); err == nil || !strings.Contains(out, "waiting for brokers 2@") {
+			t.Errorf("%v without a quorum: %s", change, out)
+		}
 	}
 
 	begun := time.Now()
@@ -99,6 +114,47 @@ func TestQuorumLost(t *testing.T) {
 	c.started(t, c.Start(3))
 	l.write()
 	l.check()
+}
+
+// leaderless checks what a broker tells when a majority of the voters is dead: operators who is, a probe whom it waits for, and
+// clients no dead controller.
+func (c *Skein) leaderless(t *testing.T, by int, dead ...int) {
+	t.Helper()
+	for _, args := range []string{"cluster status", "broker list"} {
+		out := c.must(t, by, strings.Fields(args)...)
+		for line := range strings.Lines(out) {
+			cells := strings.Fields(line)
+			if len(cells) == 0 {
+				continue
+			}
+			id, err := strconv.Atoi(cells[0])
+			if err != nil { // what else it tells; a log's id may begin with a digit
+				continue
+			}
+			if strings.Contains(line, "does not answer") != slices.Contains(dead, id) {
+				t.Errorf("%s: %s", args, line)
+			}
+		}
+	}
+	resp, err := http.Get("http://" + c.HTTP(by) + "/readyz")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if text, err := io.ReadAll(resp.Body); err != nil || resp.StatusCode != http.StatusOK || !strings.Contains(string(text), fmt.Sprintf("waiting for brokers %d@", dead[0])) {
+		t.Errorf("readyz: %s, %s, %v", resp.Status, text, err)
+	}
+	client, err := kgo.NewClient(kgo.SeedBrokers(c.member(by).place.Kafka))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), settlePatience)
+	defer cancel()
+	meta, err := kmsg.NewPtrMetadataRequest().RequestWith(ctx, client)
+	if err != nil || meta.ControllerID != int32(by) {
+		t.Errorf("metadata names controller %d, %v; want %d, which answers", meta.ControllerID, err, by)
+	}
 }
 
 // TestOneSurvivor leaves one of three. It acknowledges nothing, says why, and waits when it is restarted; with a second one everything goes on.

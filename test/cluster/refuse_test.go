@@ -1,10 +1,12 @@
 package cluster
 
 import (
+	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -94,10 +96,18 @@ func TestRefusals(t *testing.T) {
 	}
 	dir := func() string { return filepath.Join(t.TempDir(), "data") }
 
-	c.refused(t, "a voter's id, with a fresh directory", dir(), "broker 2 is a voter", "--node-id", "2", "--internal", free(), "--join", in(1))
 	at := free()
-	c.refused(t, "a founder's id, with a fresh directory", dir(), "with another directory", "--node-id", "2",
-		"--peers", fmt.Sprintf("1@%s,2@%s,3@%s", in(1), at, in(3)))
+	for says, stop := range map[string]bool{"another process is broker 2": false, "cluster voters replace 2": true} {
+		if stop {
+			_, err := c.Stop(2)
+			c.started(t, err)
+		}
+		c.refused(t, "a voter's id, with a fresh directory", dir(), says, "--node-id", "2", "--internal", free(), "--join", in(1))
+		c.refused(t, "a founder's id, with a fresh directory", dir(), says, "--node-id", "2", "--peers", fmt.Sprintf("1@%s,2@%s,3@%s", in(1), at, in(3)))
+		if stop {
+			c.started(t, c.Start(2))
+		}
+	}
 	c.refused(t, "a broker's id that runs", dir(), "another process is broker 4", "--node-id", fmt.Sprint(four), "--internal", free(), "--join", in(1))
 	c.refused(t, "a list that has another broker there", dir(), "is broker 3, not 2", "--node-id", "9", "--peers", fmt.Sprintf("9@%s,2@%s", free(), in(3)))
 	c.refused(t, "a founder that the cluster does not have", dir(), "has no voter 9", "--node-id", "9", "--peers", fmt.Sprintf("9@%s,1@%s,2@%s", free(), in(1), in(2)))
@@ -121,8 +131,8 @@ func TestRefusals(t *testing.T) {
 	newLedger(t, c).write()
 }
 
-// buildWith builds skein with a linker's setting: it knows other feature levels.
-func buildWith(t *testing.T, name, flags string) string {
+// nextBuild builds skein as a later version of it might be: it knows one feature level more, and uses it (queuemapper/next_on.go).
+func nextBuild(t *testing.T, name, flags string) string {
 	t.Helper()
 	binary(t) // whose directory is cleared away in the end
 	out, err := exec.Command("go", "env", "GOMOD").Output()
@@ -133,7 +143,7 @@ func buildWith(t *testing.T, name, flags string) string {
 	if built.dir == "" {
 		bin = filepath.Join(t.TempDir(), name)
 	}
-	cmd := exec.Command("go", "build", "-ldflags", flags, "-o", bin, "./cmd/skein")
+	cmd := exec.Command("go", "build", "-tags", "skeinnext", "-ldflags", "-X main.version=next "+flags, "-o", bin, "./cmd/skein")
 	cmd.Dir, cmd.Env = filepath.Dir(strings.TrimSpace(string(out))), append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
@@ -141,11 +151,58 @@ func buildWith(t *testing.T, name, flags string) string {
 	return bin
 }
 
+// upgraded starts a broker that does not run as another build, and waits until all have seen it: an error if one ends over that.
+func (c *Skein) upgraded(t *testing.T, id int, bin string) error {
+	t.Helper()
+	was := c.Bin
+	c.Bin = bin
+	err := c.spawn(c.member(id))
+	c.Bin = was
+	c.started(t, err)
+	for end := time.Now().Add(settlePatience); ; time.Sleep(20 * time.Millisecond) {
+		all := true
+		for _, m := range c.members {
+			if !c.Running(m.id) {
+				return fmt.Errorf("broker %d ended: %w\n%s", m.id, m.proc.Err(), m.proc.Log())
+			}
+			v, err := c.view(m.id)
+			all = all && err == nil && v.broker(id).Registered
+		}
+		if all {
+			return c.member(id).proc.Await(startPatience)
+		}
+		if time.Now().After(end) {
+			return fmt.Errorf("broker %d is not seen by all", id)
+		}
+	}
+}
+
+// nextForms are the keys of the map whose values have the form that the next build's level brings.
+func (c *Skein) nextForms(t *testing.T, by int) (keys []string) {
+	t.Helper()
+	out, err := c.quietly(by, "meta", "dump")
+	c.started(t, err)
+	for line := range strings.Lines(out) {
+		var kv struct {
+			Key   string
+			Value struct{ NextField int }
+		}
+		if err := json.Unmarshal([]byte(line), &kv); err != nil {
+			t.Fatalf("%v: %s", err, line)
+		}
+		if kv.Value.NextField != 0 {
+			keys = append(keys, kv.Key)
+		}
+	}
+	t.Logf("%d values have the next form", len(keys))
+	return keys
+}
+
 // TestRollingUpgrade replaces the binary of one broker after the other, under writes; both builds work together. The level is
-// raised when all are there; after that the older build is refused, before it writes anything.
+// raised when all are there. From then on the newer build writes what the older one cannot read, which is refused before it
+// writes anything.
 func TestRollingUpgrade(t *testing.T) {
-	old := clusterBinary(t)
-	fresh := buildWith(t, "skein-next", "-X main.version=next -X github.com/skeinmq/skein/queuemapper.newest=2")
+	fresh := nextBuild(t, "skein-next", "")
 	c := skein(t, 3)
 	c.started(t, c.StartAll())
 	l := newLedger(t, c)
@@ -160,29 +217,32 @@ func TestRollingUpgrade(t *testing.T) {
 		_, err := c.Stop(id)
 		c.started(t, err)
 		l.write()
-		c.Bin = fresh
-		c.started(t, c.Start(id))
-		c.Bin = old
+		c.started(t, c.upgraded(t, id, fresh))
 		l.write()
+		if keys := c.nextForms(t, id); len(keys) > 0 {
+			t.Errorf("written unasked: %v", keys)
+		}
 	}
 	c.started(t, c.Kill(3))
 	if out, err := c.ops(t, 1, "cluster", "level", "raise"); err == nil || !strings.Contains(out, "broker 3 does not answer") {
 		t.Errorf("raised without broker 3: %s", out)
 	}
-	c.Bin = fresh
-	c.started(t, c.Start(3))
+	c.started(t, c.upgraded(t, 3, fresh))
 	if out := c.must(t, 1, "cluster", "level", "raise"); !strings.Contains(out, "feature level 2") {
 		t.Error("not raised")
 	}
 	l.write()
 	c.must(t, 2, "cluster", "level")
-	for end := time.Now().Add(settlePatience); time.Now().Before(end); time.Sleep(100 * time.Millisecond) { // until each has noted it
-		if text, _ := os.ReadFile(filepath.Join(c.member(3).place.Data, "meta", "node.json")); strings.Contains(string(text), `"level": 2`) {
-			break
+	for _, m := range c.members {
+		for end := time.Now().Add(settlePatience); time.Now().Before(end); time.Sleep(100 * time.Millisecond) { // until each has noted it
+			if text, _ := os.ReadFile(filepath.Join(m.place.Data, "meta", "node.json")); strings.Contains(string(text), `"level": 2`) {
+				break
+			}
 		}
 	}
+	_, err := l.create("upgraded", settlePatience)
+	c.started(t, err)
 
-	c.Bin = old
 	in := c.member(1).place.Internal
 	free, err := process.Ports(30)
 	c.started(t, err)
@@ -191,8 +251,28 @@ func TestRollingUpgrade(t *testing.T) {
 	c.started(t, err)
 	m := c.member(3)
 	c.refused(t, "an older build that comes back", m.place.Data, "feature level is 2, this build knows levels 1 to 1", "--node-id", "3", "--internal", m.place.Internal)
-	c.Bin = fresh
-	c.started(t, c.Start(3))
+	c.started(t, c.upgraded(t, 3, fresh))
 	l.write()
 	l.check()
+	keys := c.nextForms(t, 1)
+	for _, want := range []string{"/skein/brokers/3", "/skein/topics/upgraded", "/skein/pg/"} {
+		if !slices.ContainsFunc(keys, func(key string) bool { return strings.HasPrefix(key, want) }) {
+			t.Errorf("%s is not written in the next form: %v", want, keys)
+		}
+	}
+}
+
+// TestRollingUpgradePlanted proves that the test can fail: a build that does not ask for the level ends the older ones.
+func TestRollingUpgradePlanted(t *testing.T) {
+	planted := nextBuild(t, "skein-unasked", "-X github.com/skeinmq/skein/queuemapper.unasked=yes")
+	c := skein(t, 3)
+	c.started(t, c.StartAll())
+	_, err := c.Stop(1)
+	c.started(t, err)
+	for _, id := range []int{2, 3} {
+		c.awaitView(t, id, "broker 1 is away", func(v view) bool { return !v.broker(1).Registered })
+	}
+	if err := c.upgraded(t, 1, planted); err == nil || !strings.Contains(err.Error(), "newer map format") {
+		t.Errorf("not caught: %v", err)
+	}
 }

@@ -149,10 +149,5 @@ func (b *bulk) deleteRecords() error {
 }
 
 func (b *bulk) shorten() error {
-	value := "1000"
-	rs, err := kadm.NewClient(b.client).AlterTopicConfigs(b.t.Context(), []kadm.AlterConfig{{Op: kadm.SetConfig, Name: "retention.ms", Value: &value}}, bulkTopic)
-	for _, r := range rs {
-		err = errors.Join(err, r.Err)
-	}
-	return err
+	return setConfig(b.t.Context(), kadm.NewClient(b.client), bulkTopic, "retention.ms", "1000")
 }

@@ -11,10 +11,7 @@ func TestStopTogether(t *testing.T) {
 	c := skein(t, 3)
 	c.started(t, c.StartAll())
 	l := newLedger(t, c)
-	n := make(map[int]int)
-	for _, owner := range l.leaders() {
-		n[owner]++
-	}
+	n := byOwner(l.leaders())
 	for _, id := range c.IDs() {
 		if n[id] < 13 || n[id] > 14 {
 			t.Errorf("of 40 partitions of a new cluster's first topic broker %d leads %d", id, n[id])

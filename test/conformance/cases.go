@@ -65,6 +65,27 @@ func newStage(addr string, limit time.Duration) (*stage, error) {
 		base: now.Add(-time.Hour).UnixMilli(), limit: limit}, nil
 }
 
+// awaitBrokers returns how many brokers there are, once all that were started are listed: one learns of another a moment after that
+// one is ready.
+func (s *stage) awaitBrokers(ctx context.Context, o options) (int, error) {
+	ctx, cancel := context.WithTimeout(ctx, s.limit)
+	defer cancel()
+	for {
+		list, err := s.adm.ListBrokers(ctx)
+		if err != nil {
+			return 0, fmt.Errorf("list brokers: %w", err)
+		}
+		if o.bootstrap != "" || len(list) >= o.brokers {
+			return len(list), nil
+		}
+		select {
+		case <-time.After(50 * time.Millisecond):
+		case <-ctx.Done():
+			return 0, fmt.Errorf("list brokers: %d of %d after %v", len(list), o.brokers, s.limit)
+		}
+	}
+}
+
 // clientAddr is where a client connects: the broker, or the proxy before it.
 func (s *stage) clientAddr(c client) string {
 	if p := s.proxies[c.name]; p != nil {

@@ -28,11 +28,12 @@ type result struct {
 
 // matrix runs every chosen client through every chosen case.
 type matrix struct {
-	o      options
-	in     *installer
-	chosen selection
-	stage  *stage
-	tools  *toolHost
+	o       options
+	in      *installer
+	chosen  selection
+	stage   *stage
+	tools   *toolHost
+	brokers int // that there are
 
 	seedOnce sync.Once
 	seedErr  error
@@ -41,7 +42,7 @@ type matrix struct {
 	results []result // guarded by mu while clients run
 }
 
-func newMatrix(_ context.Context, o options, b *broker, in *installer, chosen selection) (*matrix, error) {
+func newMatrix(ctx context.Context, o options, b *broker, in *installer, chosen selection) (*matrix, error) {
 	s, err := newStage(b.bootstrap, o.timeout)
 	if err != nil {
 		return nil, err
@@ -53,6 +54,10 @@ func newMatrix(_ context.Context, o options, b *broker, in *installer, chosen se
 	}
 	m := &matrix{o: o, in: in, chosen: chosen, stage: s}
 	m.tools = &toolHost{in: in, stage: s}
+	if m.brokers, err = s.awaitBrokers(ctx, o); err != nil {
+		s.close()
+		return nil, err
+	}
 	return m, nil
 }
 

@@ -103,7 +103,9 @@ func toolTopics(t *toolRun) error {
 		func() error { return t.want(line) },
 		func() error { return t.call(tool, "--alter", "--topic", t.topic, "--partitions", "5") },
 		func() error { return describe(5) },
-		func() error { return t.call(tool, "--describe", "--under-replicated-partitions") },
+		func() error {
+			return t.call(tool, "--describe", "--under-replicated-partitions", "--topic", t.topic+".*")
+		},
 		func() error { return t.wantNot(`Topic: `) },
 		func() error { return t.call(tool, "--delete", "--topic", t.topic) },
 		func() error { return t.call(tool, "--list") },

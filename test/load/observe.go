@@ -249,6 +249,22 @@ func (l *Load) askCommitted(ctx context.Context, adm *kadm.Client, group string)
 	}
 }
 
+// listed asks until every partition is answered: a broker that was given up may be coming back just now, and the client does not
+// ask again where a connection is refused.
+func (l *Load) listed(ctx context.Context, list func(context.Context, ...string) (kadm.ListedOffsets, error)) (kadm.ListedOffsets, error) {
+	for {
+		found, err := list(ctx, l.names()...)
+		if err = errors.Join(err, found.Error()); err == nil {
+			return found, nil
+		}
+		select {
+		case <-time.After(100 * time.Millisecond):
+		case <-ctx.Done():
+			return nil, err
+		}
+	}
+}
+
 // ReadAll reads every partition from its log start to its high watermark and hands it to the history.
 func (l *Load) ReadAll(ctx context.Context) error {
 	cl, err := l.Client(kgo.ConsumePartitions(l.from(kgo.NewOffset().AtStart())), kgo.ConsumeResetOffset(kgo.NoResetOffset()))
@@ -257,12 +273,12 @@ func (l *Load) ReadAll(ctx context.Context) error {
 	}
 	defer cl.Close()
 	adm := kadm.NewClient(cl)
-	starts, err := adm.ListStartOffsets(ctx, l.names()...)
-	if err = errors.Join(err, starts.Error()); err != nil {
+	starts, err := l.listed(ctx, adm.ListStartOffsets)
+	if err != nil {
 		return fmt.Errorf("list log starts: %w", err)
 	}
-	ends, err := adm.ListEndOffsets(ctx, l.names()...)
-	if err = errors.Join(err, ends.Error()); err != nil {
+	ends, err := l.listed(ctx, adm.ListEndOffsets)
+	if err != nil {
 		return fmt.Errorf("list high watermarks: %w", err)
 	}
 	at := make(map[history.Partition]int64)

@@ -74,7 +74,7 @@ type Broker struct {
 	HTTP   string
 	Args   []string // further arguments
 	Env    []string // further environment
-	Prefix []string // a command that runs the broker's, such as ip netns exec NAME
+	Prefix []string // a command that runs the broker's, such as nsenter --net=FILE
 }
 
 // Process is a running broker.
