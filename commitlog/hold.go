@@ -31,7 +31,7 @@ type hold struct {
 // holdBack takes a batch to a frozen run and reports whether it did.
 func (s *sequencer) holdBack(a *Append, b *Batch) bool {
 	r := b.Queue.run
-	if !r.frozen || !r.is(runOpen) || r.hold == nil || r.hold.refusing {
+	if !r.frozen || !r.is(runOpen) || r.hold == nil || r.hold.refusing || s.stopping {
 		return false
 	}
 	if s.held >= maxHeld {

@@ -120,6 +120,37 @@ func TestHeldAppendsEnd(t *testing.T) {
 	}
 }
 
+// TestHeldWhenStopped: what the sequencer meets for a frozen group after it was told to stop is refused. Which of the two
+// it sees first is the runtime's choice, so it is asked often.
+func TestHeldWhenStopped(t *testing.T) {
+	for range 32 {
+		synctest.Test(t, func(t *testing.T) {
+			r := start(t, testConfig(vfs.NewMem(), "data"))
+			defer r.stop()
+			r.begin()
+			q := r.queue(1, 0)
+			r.freezeNow(1)
+			busy := make(chan struct{})
+			err := r.inbox.put(submission{step: func(*sequencer) bool { <-busy; return true }, fail: func(error) {}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			synctest.Wait()
+			w := r.later(batchOf(q, testBatch(1, 1, 10)))
+			r.cancel()
+			close(busy)
+			select {
+			case a := <-w:
+				if err := a.Batches[0].Result.Err; !errors.Is(err, ErrClosed) && !errors.Is(err, ErrFrozen) {
+					t.Errorf("got %v, want %v or %v", err, ErrClosed, ErrFrozen)
+				}
+			case <-time.After(2 * holdTime):
+				t.Error("an append to a frozen group was not answered when the log ended")
+			}
+		})
+	}
+}
+
 // TestFence: a fenced log answers what it has not committed with the fence, and nothing more.
 func TestFence(t *testing.T) {
 	r := start(t, testConfig(vfs.NewMem(), "data"))

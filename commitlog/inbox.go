@@ -69,6 +69,13 @@ func (in *inbox) take(empty []submission) []submission {
 	return out
 }
 
+// empty reports whether nothing waits to be taken.
+func (in *inbox) empty() bool {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return len(in.items) == 0
+}
+
 // waiting is how many submissions are in no block yet, and how long the oldest has waited, in seconds, at most.
 func (in *inbox) waiting() (n int, oldest float64) {
 	in.mu.Lock()

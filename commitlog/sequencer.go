@@ -23,6 +23,8 @@ type sequencer struct {
 	rolled *logFile // the file before, until the first block of this one is dispatched
 	chunk  *chunk
 
+	stopping bool // the inbox is closed; what was in it is still done
+
 	epoch   ident.LogEpoch
 	prevEnd ident.Position
 	prevCRC uint32
@@ -42,7 +44,7 @@ type sequencer struct {
 // run is the sequencing goroutine. It returns when ctx ended and everything that
 // was taken is dispatched, or when the log is poisoned.
 func (s *sequencer) run(ctx context.Context) {
-	stop, stopping := ctx.Done(), false
+	stop := ctx.Done()
 	for {
 		s.nowMs = s.l.cfg.Now().UnixMilli()
 		if s.next == len(s.pend) {
@@ -57,32 +59,27 @@ func (s *sequencer) run(ctx context.Context) {
 		s.admitAll()
 		s.l.inbox.left.Store(int64(len(s.pend) - s.next))
 		s.stepSnapshot()
-		if s.send() && s.next < len(s.pend) {
-			continue // what was full is on its way: there is room again
+		if s.send() {
+			continue // there is room again, and of a block that is not written nobody says that it is done
+		}
+		if s.stopping && s.idle() {
+			s.release()
+			return
 		}
 		select {
 		case <-s.l.inbox.wake:
 		case <-stop:
 			s.l.inbox.close(ErrClosed)
 			s.refuseAllHeld(ErrClosed)
-			stop, stopping = nil, true
-			s.l.inbox.poke()
-		}
-		if stopping && s.idle() {
-			s.release()
-			return
+			stop, s.stopping = nil, true
 		}
 	}
 }
 
-// idle reports whether nothing is left to do after the inbox was closed.
+// idle reports whether nothing is left to do after the inbox was closed. What is left is under way, and its end wakes
+// the sequencer: a write, a file that is got ready, a step of a snapshot.
 func (s *sequencer) idle() bool {
-	if s.next < len(s.pend) || !s.cur.empty() || s.snap != nil {
-		return false
-	}
-	s.pend = s.l.inbox.take(s.pend[:0])
-	s.next = 0
-	return len(s.pend) == 0
+	return s.next == len(s.pend) && s.cur.empty() && s.snap == nil && s.l.inbox.empty()
 }
 
 func (s *sequencer) release() {
