@@ -96,6 +96,11 @@ func (d *damage) all() []CorruptError {
 	return slices.Clone(d.ranges)
 }
 
+// in reports whether damage is known of a file.
+func (d *damage) in(f *logFile) bool {
+	return slices.ContainsFunc(d.all(), func(r CorruptError) bool { return f.first <= r.From && r.To <= f.limit() })
+}
+
 // bytes is the sum of the ranges.
 func (d *damage) bytes() (sum int64) {
 	for _, r := range d.all() {
@@ -104,9 +109,13 @@ func (d *damage) bytes() (sum int64) {
 	return sum
 }
 
-// before returns the last range that begins before a position.
-func (d *damage) before(at ident.Position) (CorruptError, bool) {
+// before returns the last range that begins before a position, which is in a file (nil: none): of a sorted one the last in it,
+// or else before what it stands for.
+func (d *damage) before(at ident.Position, f *logFile) (CorruptError, bool) {
 	all := d.all()
+	if f != nil && f.sorted != nil && !slices.ContainsFunc(all, func(r CorruptError) bool { return f.first <= r.From && r.From < at }) {
+		at = f.sorted.from
+	}
 	i, _ := slices.BinarySearchFunc(all, at, func(r CorruptError, at ident.Position) int { return cmp.Compare(r.From, at) })
 	if i == 0 {
 		return CorruptError{}, false

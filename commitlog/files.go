@@ -15,10 +15,14 @@ import (
 	"github.com/skeinmq/skein/internal/vfs"
 )
 
-// logFile is one file of the log: a window on positions.
+// logFile is one file of the log: a window on positions. Or a sorted file, which has what is live of some windows.
 type logFile struct {
 	fileHeader
 	name string
+
+	sorted  *span // of a sorted file; nil: a log file
+	covered bool  // a sorted file, later in the set, has all that is live of it
+	blind   bool  // it could not be sorted; owned by the sorter
 
 	w vfs.File // direct and synchronous; nil once nothing is written any more
 	r vfs.File // buffered, for reading
@@ -28,9 +32,11 @@ type logFile struct {
 	end    ident.Position
 	doubt  bool        // recovery cannot rule out that there was more behind end
 	sealed atomic.Bool // its index covers it
+	cut    atomic.Bool // and its unused end was given back, if it could be
 
 	refs atomic.Int64 // 1 for the set, 1 for each reader
-	live atomic.Int64 // once sealed: queues that still have something to read in it
+	live atomic.Int64 // once sealed: segments that still have something to read in it
+	kept atomic.Int64 // and the bytes of their frames
 
 	unused atomic.Int64 // bytes at its end that were given back
 
@@ -59,6 +65,20 @@ func (f *logFile) tryPin() bool {
 func (f *logFile) unpin() { f.refs.Add(-1) }
 
 func (f *logFile) limit() ident.Position { return f.first + ident.Position(f.size) }
+
+// span is the positions of the log that the file stands for.
+func (f *logFile) span() span {
+	if f.sorted != nil {
+		return *f.sorted
+	}
+	return span{f.first, f.limit()}
+}
+
+// keep counts a segment as live, or, with -1, no longer.
+func (f *logFile) keep(s *segment, n int64) {
+	f.live.Add(n)
+	f.kept.Add(n * s.frames())
+}
 
 func (f *logFile) closeHandles() error {
 	var errs []error
@@ -98,41 +118,59 @@ func parseLogFileName(name string) (ident.Position, bool) {
 	return ident.Position(n), err == nil && n >= 0
 }
 
-// fileSet is the files that hold log, in order of position. Readers load the view
+// fileSet is the files that hold log, in order of what they stand for. Readers load the view
 // and never lock.
 type fileSet struct {
 	mu   sync.Mutex
 	last uint32 // number of the newest file
-	view atomic.Pointer[[]*logFile]
+	view atomic.Pointer[fileView]
 }
 
-func (s *fileSet) all() []*logFile {
+// fileView is a fileSet at one moment.
+type fileView struct {
+	ordered  []*logFile
+	numbered []*logFile // by number
+}
+
+func (s *fileSet) load() *fileView {
 	if v := s.view.Load(); v != nil {
-		return *v
+		return v
 	}
-	return nil
+	return &fileView{}
 }
 
+func (s *fileSet) all() []*logFile { return s.load().ordered }
+
+// add puts a file behind those that stand for the same or earlier positions.
 func (s *fileSet) add(f *logFile) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	old := s.all()
+	old := s.load()
 	s.last++
 	f.no = s.last
-	next := append(slices.Clone(old), f)
-	s.view.Store(&next)
+	at := len(old.ordered)
+	for at > 0 && old.ordered[at-1].span().from > f.span().from {
+		at--
+	}
+	s.view.Store(&fileView{
+		ordered:  slices.Insert(slices.Clone(old.ordered), at, f),
+		numbered: append(slices.Clone(old.numbered), f),
+	})
 }
 
 func (s *fileSet) remove(f *logFile) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	next := slices.DeleteFunc(slices.Clone(s.all()), func(g *logFile) bool { return f == g })
-	s.view.Store(&next)
+	old, is := s.load(), func(g *logFile) bool { return f == g }
+	s.view.Store(&fileView{
+		ordered:  slices.DeleteFunc(slices.Clone(old.ordered), is),
+		numbered: slices.DeleteFunc(slices.Clone(old.numbered), is),
+	})
 }
 
 // byNumber returns the file with a number, or nil.
 func (s *fileSet) byNumber(no uint32) *logFile {
-	view := s.all()
+	view := s.load().numbered
 	i, ok := slices.BinarySearchFunc(view, no, func(f *logFile, no uint32) int { return cmp.Compare(f.no, no) })
 	if !ok {
 		return nil

@@ -18,6 +18,13 @@ func goldenFileHeader() fileHeader {
 	return fileHeader{cluster: "Zm9vYmFy", log: ident.Log{1, 2, 3, 15: 16}, first: 1 << 29, size: 1 << 29, align: 512, madeMs: 1_700_000_000_000}
 }
 
+func goldenSortedHeader() sortedHeader {
+	return sortedHeader{
+		cluster: "Zm9vYmFy", log: ident.Log{1, 2, 3, 15: 16}, first: sortedFirst(5), end: sortedFirst(5) + 70000,
+		span: span{1 << 29, 3 << 29}, madeMs: 1_700_000_000_000, batches: 7,
+	}
+}
+
 func goldenBlockHeader() blockHeader {
 	return blockHeader{
 		position: 1<<29 + 4096, durable: 1 << 29, prevEnd: 1<<29 - 512, epoch: 7, clockMs: 1_700_000_000_001,
@@ -48,6 +55,8 @@ func goldenStates() []ident.PartitionState {
 func TestGoldenBytes(t *testing.T) {
 	file := make([]byte, fileHeaderSize)
 	encodeFileHeader(file, goldenFileHeader())
+	sorted, sh := make([]byte, fileHeaderSize), goldenSortedHeader()
+	encodeSortedHeader(sorted, &sh)
 	block := make([]byte, blockHeaderSize)
 	bh := goldenBlockHeader()
 	encodeBlockHeader(block, &bh)
@@ -56,6 +65,7 @@ func TestGoldenBytes(t *testing.T) {
 	encodeFrameHeader(fr, &fh, 1<<29+4096+80)
 	for name, got := range map[string][]byte{
 		"file":   file[:80],
+		"sorted": sorted[:96],
 		"block":  block,
 		"frame":  fr,
 		"states": AppendStates(nil, goldenStates()),
@@ -83,6 +93,14 @@ func TestFormatRoundTrips(t *testing.T) {
 	if got, err := decodeFileHeader(b); err != nil || got != goldenFileHeader() {
 		t.Errorf("file header %+v, %v", got, err)
 	}
+	sh := goldenSortedHeader()
+	encodeSortedHeader(b, &sh)
+	if got, err := decodeSortedHeader(b); err != nil || got != sh {
+		t.Errorf("header of sorted file %+v, %v", got, err)
+	}
+	if s, serial, ok := parseSortedName(sortedName(sh.span, 5)); !ok || s != sh.span || serial != 5 {
+		t.Errorf("name of sorted file: %+v, %d, %v", s, serial, ok)
+	}
 	bh := goldenBlockHeader()
 	encodeBlockHeader(b, &bh)
 	if got, err := decodeBlockHeader(b, bh.position); err != nil || got != bh {
@@ -105,6 +123,8 @@ func TestFormatRoundTrips(t *testing.T) {
 func TestEveryBitFlip(t *testing.T) {
 	file := make([]byte, fileHeaderSize)
 	encodeFileHeader(file, goldenFileHeader())
+	sorted, sh := make([]byte, fileHeaderSize), goldenSortedHeader()
+	encodeSortedHeader(sorted, &sh)
 	block := make([]byte, blockHeaderSize)
 	bh := goldenBlockHeader()
 	encodeBlockHeader(block, &bh)
@@ -117,10 +137,11 @@ func TestEveryBitFlip(t *testing.T) {
 		bytes  []byte
 		decode func([]byte) error
 	}{
-		"file":  {file, func(b []byte) error { _, err := decodeFileHeader(b); return err }},
-		"block": {block, func(b []byte) error { _, err := decodeBlockHeader(b, bh.position); return err }},
-		"frame": {fr, func(b []byte) error { _, err := decodeFrameHeader(b, 4176); return err }},
-		"batch": {batch, func(b []byte) error { return checkBatch(b, 77, 3, 5) }},
+		"file":   {file, func(b []byte) error { _, err := decodeFileHeader(b); return err }},
+		"sorted": {sorted, func(b []byte) error { _, err := decodeSortedHeader(b); return err }},
+		"block":  {block, func(b []byte) error { _, err := decodeBlockHeader(b, bh.position); return err }},
+		"frame":  {fr, func(b []byte) error { _, err := decodeFrameHeader(b, 4176); return err }},
+		"batch":  {batch, func(b []byte) error { return checkBatch(b, 77, 3, 5) }},
 	} {
 		if err := c.decode(c.bytes); err != nil {
 			t.Fatalf("%s: %v", name, err)
@@ -142,6 +163,13 @@ func TestNewerVersion(t *testing.T) {
 	binary.LittleEndian.PutUint32(file[fileCRCOff:], crc32.Checksum(file[fileVersionOff:], castagnoli))
 	if _, err := decodeFileHeader(file); !errors.Is(err, ErrVersion) {
 		t.Errorf("file header: %v", err)
+	}
+	sorted, sh := make([]byte, fileHeaderSize), goldenSortedHeader()
+	encodeSortedHeader(sorted, &sh)
+	sorted[sortedVersionOff]++
+	binary.LittleEndian.PutUint32(sorted[sortedCRCOff:], crc32.Checksum(sorted[sortedVersionOff:], castagnoli))
+	if _, err := decodeSortedHeader(sorted); !errors.Is(err, ErrVersion) {
+		t.Errorf("header of sorted file: %v", err)
 	}
 	block := make([]byte, blockHeaderSize)
 	bh := goldenBlockHeader()
@@ -171,6 +199,10 @@ func FuzzPayloads(f *testing.F) {
 			}
 		}
 		_, _ = decodeEnds(b)
+		_, _ = decodeSortedHeader(b)
+		if s, serial, ok := parseSortedName(string(b)); ok && sortedName(s, serial) != string(b) {
+			t.Fatalf("%q is %+v, %d", b, s, serial)
+		}
 		_, _ = decodePartitions(b)
 		_, _ = readBatch(b)
 		_, _ = newReplay(nil).decodeSnapshot(b, 0)

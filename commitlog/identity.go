@@ -115,7 +115,7 @@ func (l *Log) format(name string) error {
 		return fmt.Errorf("list %s: %w", l.logDir, err)
 	}
 	for _, n := range names {
-		if strings.HasSuffix(n, logSuffix) {
+		if strings.HasSuffix(n, logSuffix) || strings.HasSuffix(n, sortedSuffix) {
 			return fmt.Errorf("identity is missing, but there are log files: %w", ErrCorrupt)
 		}
 	}

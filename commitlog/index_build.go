@@ -31,8 +31,8 @@ const (
 const indexTempSuffix = ".tmp"
 
 // writeIndex writes the immutable index of a sealed log file: data in positions
-// [first, end) of the log. queues come in the order of compareQueues, each at
-// most once; a queue with neither entries nor snapshot gets no row. The file
+// [first, end) of the log. queues come in the order of compareQueues, one several
+// times only with entries that lie one behind the other; a queue with neither entries nor snapshot gets no row. The file
 // has its name only once it is whole and durable; an older one is replaced.
 // Rows (96 bytes each) and snapshots are kept in memory until the end.
 func writeIndex(fsys vfs.FS, name string, log ident.Log, first, end ident.Position, queues iter.Seq[indexQueue]) error {
@@ -104,7 +104,8 @@ func (b *indexBuilder) build(queues iter.Seq[indexQueue]) error {
 func (b *indexBuilder) addQueue(q *indexQueue) error {
 	if n := len(b.rows); n > 0 {
 		last := &b.rows[n-1]
-		if compareQueues(last.partition, last.gen, q.partition, q.gen) >= 0 {
+		order := compareQueues(last.partition, last.gen, q.partition, q.gen)
+		if order > 0 || order == 0 && (len(q.entries) == 0 || q.entries[0].base < last.end) {
 			return fmt.Errorf("queue %v %v after %v %v", q.partition, q.gen, last.partition, last.gen)
 		}
 	}

@@ -333,7 +333,8 @@ func (x *indexFile) verify() error {
 		if err != nil {
 			return err
 		}
-		if next+snaps > 0 && compareQueues(last.partition, last.gen, row.partition, row.gen) >= 0 {
+		order := compareQueues(last.partition, last.gen, row.partition, row.gen)
+		if next+snaps > 0 && (order > 0 || order == 0 && row.first < last.end) {
 			return x.bad(0, "row of %v %v out of order", row.partition, row.gen)
 		}
 		if int64(row.entry) != next || (row.length > 0 && int64(row.snap) != snaps) {

@@ -3,6 +3,8 @@ package commitlog
 import (
 	"context"
 	"io"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -17,12 +19,19 @@ func TestInspectAndVerify(t *testing.T) {
 	if err := story(mem, m); err != nil {
 		t.Fatal(err)
 	}
+	err := session(mem, m, func(s *scenario) error { // the file that was the newest one is sealed
+		(&running{Log: s.l, t: t}).awaitSealed()
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
 	var told, total int64
 	in, err := Inspect(ctx, mem, "data", func(d, of int64) { told, total = d, of })
 	if err != nil {
 		t.Fatal(err)
 	}
-	if in.Identity.ClusterID != "c" || in.Epoch != 2 || len(in.Damage) != 0 || len(in.Files) == 0 {
+	if in.Identity.ClusterID != "c" || in.Epoch != 4 || len(in.Damage) != 0 || len(in.Files) == 0 {
 		t.Fatalf("inspection %+v", in)
 	}
 	if told == 0 || told > total {
@@ -42,16 +51,31 @@ func TestInspectAndVerify(t *testing.T) {
 		t.Fatalf("verification %+v, %v", v, err)
 	}
 
-	// A bit of a batch, then a bit of an index entry that stays sound by its CRC.
-	name := in.Files[0].Name
-	flip(t, mem, name, 8*(fileHeaderSize+blockHeaderSize+20))
-	if v, err = Verify(ctx, mem, "data", nil); err != nil || len(v.Problems) == 0 {
+	for _, sorted := range []bool{false, true} {
+		i := slices.IndexFunc(in.Files, func(f InspectedFile) bool { return f.Indexed && f.Sorted == sorted })
+		if i < 0 {
+			t.Fatalf("no sealed file with sorted %v", sorted)
+		}
+		verifyFlips(t, mem, &in.Files[i])
+	}
+}
+
+// verifyFlips flips a bit of a batch, then one of an index entry that stays sound by its CRC.
+func verifyFlips(t *testing.T, mem *vfs.Mem, file *InspectedFile) {
+	t.Helper()
+	bit, first := int64(8*(fileHeaderSize+blockHeaderSize+20)), file.First
+	if file.Sorted {
+		_, serial, _ := parseSortedName(filepath.Base(file.Name))
+		bit, first = 8*(fileHeaderSize+20), sortedFirst(serial)
+	}
+	disk := mem.Crash(1)
+	flip(t, disk, file.Name, bit)
+	if v, err := Verify(context.Background(), disk, "data", nil); err != nil || len(v.Problems) == 0 {
 		t.Fatalf("a flipped bit goes unseen: %+v, %v", v, err)
 	}
-	flip(t, mem, name, 8*(fileHeaderSize+blockHeaderSize+20))
 
-	idx := strings.TrimSuffix(name, logSuffix) + indexSuffix
-	f, err := mem.Open(idx, vfs.OpenOptions{Write: true})
+	disk = mem.Crash(1)
+	f, err := disk.Open(strings.TrimSuffix(file.Name, logSuffix)+indexSuffix, vfs.OpenOptions{Write: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -60,14 +84,14 @@ func TestInspectAndVerify(t *testing.T) {
 		t.Fatal(err)
 	}
 	page[indexBody+16] ^= 1 // where the first batch lies
-	sealIndexPage(page, in.Files[0].First, 1)
+	sealIndexPage(page, first, 1)
 	if _, err := f.WriteAt(page, indexPage); err != nil {
 		t.Fatal(err)
 	}
 	if err := f.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if v, err = Verify(ctx, mem, "data", nil); err != nil || len(v.Problems) != 1 {
+	if v, err := Verify(context.Background(), disk, "data", nil); err != nil || len(v.Problems) != 1 {
 		t.Fatalf("an index entry that points elsewhere goes unseen: %+v, %v", v, err)
 	}
 }

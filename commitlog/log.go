@@ -65,6 +65,9 @@ type Config struct {
 
 	ProducerExpiry time.Duration // default 24 h
 	CheckpointEach time.Duration // default 30 s
+	SortEach       time.Duration // how often sealed files of which little is live are looked for; default 5 s
+	SortRate       int64         // bytes a second at which these are rewritten; default 32 MiB
+	SortAll        bool          // every sealed file is rewritten once, in order of queue
 
 	Witness Registrar // nil: the recorded witness set is empty, for ever
 
@@ -100,6 +103,7 @@ type Log struct {
 	pool      *filePool
 	keeper    keeper
 	sealer    sealer
+	sorter    sorter
 	metrics   *metrics
 	inbox     *inbox
 	blocks    blockPool

@@ -17,6 +17,8 @@ type metrics struct {
 	aheadWasted  prometheus.Counter
 	readsShared  prometheus.Counter
 	reclaimed    prometheus.Counter
+	filesSorted  prometheus.Counter
+	sortedBytes  prometheus.Counter
 }
 
 func newMetrics(reg prometheus.Registerer, l *Log) *metrics {
@@ -45,6 +47,8 @@ func newMetrics(reg prometheus.Registerer, l *Log) *metrics {
 		batches:      counter("batches_total", "Committed record batches."),
 		readBytes:    counter("disk_read_bytes_total", "Bytes read from disk for consumers."),
 		reclaimed:    counter("files_reclaimed_total", "Log files given up because nothing in them was live."),
+		filesSorted:  counter("files_sorted_total", "Log files whose live batches were rewritten, in order of partition, to give the rest of their disk back."),
+		sortedBytes:  counter("sorted_bytes_total", "Bytes of the files that they were rewritten to."),
 		reads:        counter("disk_reads_total", "Reads from disk for consumers."),
 		aheadUsed:    counter("read_ahead_used_total", "Pieces read from disk for consumers before they asked."),
 		aheadWasted:  counter("read_ahead_wasted_total", "Pieces read ahead whose reader did not come."),

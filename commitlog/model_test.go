@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/skeinmq/skein/internal/ident"
 	"github.com/skeinmq/skein/internal/vfs"
@@ -18,6 +19,8 @@ type model struct {
 	gens  []MapGeneration
 	epoch ident.LogEpoch
 	parts map[int32]*modelPart
+
+	sorted int // how often files were rewritten
 }
 
 type modelPart struct {
@@ -153,6 +156,50 @@ func (s *scenario) setLogStart(p int32, batches int) error {
 	return nil
 }
 
+// sort rewrites what is worth it, once everything but the newest file is sealed.
+func (s *scenario) sort() error {
+	s.inFlight.Wait()
+	for end := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+		if err := s.l.poison(); err != nil {
+			return err
+		}
+		if s.settled() {
+			break
+		}
+		if time.Now().After(end) {
+			return errNotSealed
+		}
+		s.l.sealer.poke()
+	}
+	for {
+		if more, err := s.l.sorter.once(s.ctx); err != nil || !more {
+			return errors.Join(err, s.failed())
+		}
+		s.m.sorted++
+	}
+}
+
+// settled reports whether the files that take no more blocks are sealed, and the queues rid of what is not live.
+func (s *scenario) settled() bool {
+	all := s.l.files.all()
+	for i, f := range all {
+		if i < len(all)-1 && !f.cut.Load() {
+			return false
+		}
+	}
+	for _, r := range s.l.table.all() {
+		for _, q := range r.sorted() {
+			if segs := q.sealedSegments(); len(segs) > 0 && segs[0].end <= q.effectiveFloor() {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// errNotSealed: an index could not be written, which is no promise that was broken.
+var errNotSealed = errors.New("files are not sealed")
+
 func (s *scenario) drop(p int32) error {
 	part := s.m.part(p)
 	part.dropping = true
@@ -189,7 +236,10 @@ func session(fs vfs.FS, m *model, body func(s *scenario) error) error {
 }
 
 func modelConfig(fs vfs.FS) Config {
-	return Config{FS: fs, Dir: "data", ClusterID: "c", FileSize: 1 << 20, MaxBlock: 128 << 10, CacheBytes: 1 << 20, ReadyFiles: 1}
+	return Config{
+		FS: fs, Dir: "data", ClusterID: "c", FileSize: 1 << 20, MaxBlock: 128 << 10, CacheBytes: 1 << 20, ReadyFiles: 1,
+		SortEach: time.Hour, SortRate: 1 << 40, // scenario.sort does it
+	}
 }
 
 func (s *scenario) begin() error {

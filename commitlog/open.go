@@ -22,6 +22,8 @@ func (c Config) withDefaults() Config {
 	c.ReadyFiles = orDefault(c.ReadyFiles, 2)
 	c.ProducerExpiry = orDefault(c.ProducerExpiry, 24*time.Hour)
 	c.CheckpointEach = orDefault(c.CheckpointEach, 30*time.Second)
+	c.SortEach = orDefault(c.SortEach, 5*time.Second)
+	c.SortRate = orDefault(c.SortRate, 32<<20)
 	if c.FS == nil {
 		c.FS = vfs.OS()
 	}
@@ -60,7 +62,8 @@ func (c Config) Validate() error {
 	check(c.WritesInFlight >= 1 && c.WritesInFlight <= 32, "WritesInFlight: %d, want 1 to 32", c.WritesInFlight)
 	check(c.CacheBytes >= 1<<20 && c.CacheBytes <= 1<<40, "CacheBytes: %d, want 1 MiB to 1 TiB", c.CacheBytes)
 	check(c.ReadsInFlight >= 1 && c.ReadsInFlight <= 4096, "ReadsInFlight: %d, want 1 to 4096", c.ReadsInFlight)
-	check(c.StuckWrite > 0 && c.ProducerExpiry > 0 && c.CheckpointEach > 0, "StuckWrite, ProducerExpiry, CheckpointEach: must be positive")
+	check(c.StuckWrite > 0 && c.ProducerExpiry > 0 && c.CheckpointEach > 0 && c.SortEach > 0, "StuckWrite, ProducerExpiry, CheckpointEach, SortEach: must be positive")
+	check(c.SortRate > 0, "SortRate: %d, must be positive", c.SortRate)
 	check(c.ReadyFiles >= 1 && c.ReadyFiles <= 16, "ReadyFiles: %d, want 1 to 16", c.ReadyFiles)
 	return errors.Join(errs...)
 }

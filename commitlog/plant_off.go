@@ -3,4 +3,4 @@
 package commitlog
 
 // plants are mistakes that the tests must catch; see plant_on.go.
-var plants = struct{ writeErrors, noDsync, anyBlock, noCeiling, ackEarly bool }{}
+var plants = struct{ writeErrors, noDsync, anyBlock, noCeiling, ackEarly, sortUnsynced bool }{}

@@ -29,11 +29,12 @@ func TestPlantedAck(t *testing.T) {
 func TestPlantedSweep(t *testing.T) {
 	for name, plant := range map[string]*bool{
 		"write errors": &plants.writeErrors, "no dsync": &plants.noDsync, "any block": &plants.anyBlock,
+		"sort unsynced": &plants.sortUnsynced,
 	} {
 		t.Run(name, func(t *testing.T) {
 			*plant = true
 			defer func() { *plant = false }()
-			for n := 1; n < 300; n++ {
+			for n := 1; n < 600; n++ {
 				for _, rule := range sweepRules {
 					if _, err := sweepOne(rule, n); err != nil {
 						t.Logf("caught at change %d, %v: %v", n, rule.Effect, err)

@@ -60,6 +60,9 @@ func (q *Queue) findInSegment(ctx context.Context, seg *segment, from ident.Offs
 	l := q.run.log
 	f := l.files.byNumber(seg.file)
 	if f == nil || !f.tryPin() {
+		if now := q.segmentAt(seg.first); now != nil && now.file != seg.file && now.first < seg.end {
+			return q.findInSegment(ctx, now, from, ts) // it was moved
+		}
 		return place{}, false, nil // retention passed it
 	}
 	defer f.unpin()

@@ -46,16 +46,24 @@ func (q *Queue) read(ctx context.Context, opt ReadOptions, dst *Records) error {
 	came := l.ahead.take(q, opt, to, dst)
 	if came {
 		l.metrics.aheadUsed.Inc()
-	} else {
-		if err := q.plan(ctx, opt, to, dst); err != nil {
-			return err
-		}
-		if err := q.fetchPlan(ctx, dst); err != nil {
-			return err
-		}
+	} else if err := q.readPlanned(ctx, opt, to, dst); err != nil {
+		return err
 	}
 	l.ahead.follow(q, opt, dst, to, came)
 	return nil
+}
+
+// readPlanned reads what is not there already. What is planned can be moved before it is read, and then is looked for again.
+func (q *Queue) readPlanned(ctx context.Context, opt ReadOptions, to ident.Offset, dst *Records) (err error) {
+	for range 3 {
+		if err = q.plan(ctx, opt, to, dst); err != nil {
+			return err
+		}
+		if err = q.fetchPlan(ctx, dst); !errors.Is(err, errAgain) {
+			return err
+		}
+	}
+	return fmt.Errorf("%w: %w: reclaimed", err, ErrOutOfRange)
 }
 
 // plan finds what a read between offsets that were checked returns.
@@ -243,7 +251,7 @@ func (q *Queue) fetchDisk(ctx context.Context, plan []located, dst *Records) (in
 func (l *Log) fetchExtent(ctx context.Context, plan []located, dst *Records) ([]byte, *chunk, error) {
 	f, from := plan[0].file, plan[0].position
 	if !f.tryPin() {
-		return nil, nil, fmt.Errorf("read %s at %d: %w: reclaimed", f.name, plan[0].base, ErrOutOfRange)
+		return nil, nil, fmt.Errorf("read %s at %d: %w", f.name, plan[0].base, errAgain)
 	}
 	defer f.unpin()
 	select {
@@ -358,13 +366,19 @@ func (q *Queue) placeAfter(off ident.Offset) (found *located, err error) {
 // holds a batch.
 func (q *Queue) damageAt(off ident.Offset) error {
 	l := q.run.log
-	at, name := l.end(), l.logDir
+	at, f := l.end(), q.lastFile()
 	if p, err := q.placeAfter(off); err == nil && p != nil {
-		at, name = p.position, p.file.name
-	} else if f := q.lastFile(); f != nil {
-		at, name = f.first, f.name
+		at, f = p.position, p.file
+	} else if f != nil && f.sorted != nil {
+		at = f.limit()
+	} else if f != nil {
+		at = f.first
 	}
-	if d, ok := l.damage.before(at); ok {
+	name := l.logDir
+	if f != nil {
+		name = f.name
+	}
+	if d, ok := l.damage.before(at, f); ok {
 		return &CorruptError{File: d.File, From: d.From, To: d.To, Reason: fmt.Sprintf("offset %d of %s is lost: %s", off, q.partition, d.Reason)}
 	}
 	bad := CorruptError{File: name, From: at, To: at, Reason: fmt.Sprintf("offset %d of %s is not on the disk", off, q.partition)}

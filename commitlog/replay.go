@@ -61,9 +61,12 @@ func (r *replay) apply(f *logFile, fr *frame, clockMs int64) {
 	}
 }
 
+// places reports whether the places of a file's batches are wanted: nothing else knows them.
+func (r *replay) places(f *logFile) bool { return r.index && f.index.Load() == nil && !f.covered }
+
 // old takes a frame whose effect on the state is known already.
 func (r *replay) old(f *logFile, fr *frame) {
-	if fr.kind != frameData || !r.index || f.index.Load() != nil {
+	if fr.kind != frameData || !r.places(f) {
 		return
 	}
 	run := r.t.get(fr.gen)
@@ -91,7 +94,7 @@ func (r *replay) data(f *logFile, fr *frame, clockMs int64) error {
 		return fmt.Errorf("%w: offset %d of %s is before its end %d", errBad, fr.base, q.partition, q.next)
 	}
 	q.next = fr.base + ident.Offset(fr.count)
-	if r.index && f.index.Load() == nil {
+	if r.places(f) {
 		q.addPlace(f, placeOf(fr))
 	}
 	facts, err := readBatch(fr.payload)

@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"slices"
+	"time"
 
 	"github.com/skeinmq/skein/internal/ident"
 )
@@ -25,6 +26,10 @@ func (l *Log) recover(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	sorted, err := l.listSorted(files)
+	if err != nil {
+		return err
+	}
 	l.openIndexes(files)
 	rp, sc, err := l.replayFiles(ctx, files)
 	if err != nil {
@@ -35,16 +40,15 @@ func (l *Log) recover(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for _, f := range l.files.all() {
-		if x := f.index.Load(); x != nil {
-			if err := l.publishSegments(f, x); err != nil {
-				return fmt.Errorf("read index: %w", err)
-			}
-			f.end = x.head.end
-		}
+	if err := l.addSorted(ctx, sorted); err != nil {
+		return err
+	}
+	if err := l.publishIndexes(); err != nil {
+		return err
 	}
 	l.keeper = keeper{l: l, wake: make(chan struct{}, 1), next: next}
 	l.sealer.l, l.sealer.wake = l, make(chan struct{}, 1)
+	l.sorter.l, l.sorter.load = l, loadMeter{used: &l.pool.used, at: time.Now()}
 	l.seq = &sequencer{l: l, cur: l.spareBlock(), prevEnd: sc.end, prevCRC: sc.crc}
 	l.durable.Store(int64(sc.end))
 	l.committed.Store(int64(sc.end))
@@ -53,12 +57,33 @@ func (l *Log) recover(ctx context.Context) error {
 	return nil
 }
 
+// publishIndexes gives the queues what the indexes say that they have in sealed files.
+func (l *Log) publishIndexes() error {
+	for _, f := range l.files.all() {
+		x := f.index.Load()
+		switch {
+		case x == nil:
+			continue
+		case f.covered:
+			f.sealed.Store(true)
+		default:
+			if err := l.publishSegments(f, x); err != nil {
+				return fmt.Errorf("read index: %w", err)
+			}
+		}
+		if f.sorted == nil {
+			f.end = x.head.end
+		}
+	}
+	return nil
+}
+
 // openIndexes opens the index of each file that has a sound one. A bad one is rebuilt:
 // its file counts as not sealed.
 func (l *Log) openIndexes(files []*logFile) {
 	for _, f := range files {
 		x, err := openIndex(l.fs, f.indexName(), l.id)
-		if err == nil && (x.head.first != f.first || x.head.end > f.limit()) {
+		if err == nil && (x.head.first != f.first || f.sorted == nil && x.head.end > f.limit()) {
 			err = errors.Join(&derivedError{file: f.indexName(), reason: "of another file"}, x.close())
 		}
 		if err == nil {

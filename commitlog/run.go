@@ -23,6 +23,7 @@ func (l *Log) run(ctx context.Context) error {
 	})
 	helpers.Go(func() { l.watchWrites(stop) })
 	helpers.Go(func() { l.sealer.run(stop) })
+	helpers.Go(func() { l.sorter.run(background) })
 	for range l.cfg.WritesInFlight {
 		writers.Go(l.writeBlocks)
 	}
@@ -80,6 +81,11 @@ func (l *Log) close() error {
 	for _, f := range l.files.all() {
 		errs = append(errs, f.closeHandles())
 	}
+	for _, r := range l.sealer.sorted { // the sealer ended first
+		if r.file != nil {
+			errs = append(errs, r.file.closeHandles())
+		}
+	}
 	l.mem.clear()
 	l.readMem.clear()
 	l.packMem.clear()
@@ -99,7 +105,7 @@ func (l *Log) stats() Stats {
 	}
 	for i, f := range l.files.all() {
 		if i == 0 {
-			s.First = f.first
+			s.First = f.span().from
 		}
 		s.Files++
 		s.DiskBytes += f.onDisk()

@@ -21,11 +21,22 @@ type segment struct {
 	file         uint32 // logFile.no
 }
 
+// frames is how many bytes the segment takes in its file.
+func (s *segment) frames() int64 { return int64(s.bytes) + int64(s.count)*frameHeaderSize }
+
 // row is the segment as the index file knows it.
 func (s *segment) row(q *Queue) indexRow {
 	return indexRow{
 		partition: q.partition, gen: q.run.gen, first: s.first, end: s.end, maxTime: s.maxTime,
 		bytes: int64(s.bytes), entry: s.entry, count: s.count,
+	}
+}
+
+// segmentOf is what a row of a file's index says.
+func segmentOf(row *indexRow, f *logFile) segment {
+	return segment{
+		first: row.first, end: row.end, maxTime: row.maxTime, bytes: uint32(row.bytes),
+		entry: row.entry, count: row.count, file: f.no,
 	}
 }
 
@@ -79,7 +90,7 @@ func (q *Queue) trimSegments(floor ident.Offset, files *fileSet) {
 	n := 0
 	for n < len(segs) && segs[n].end <= floor {
 		if f := files.byNumber(segs[n].file); f != nil {
-			f.live.Add(-1)
+			f.keep(&segs[n], -1)
 		}
 		n++
 	}
@@ -93,8 +104,8 @@ func (q *Queue) trimSegments(floor ident.Offset, files *fileSet) {
 	}
 }
 
-// errAgain: an index was bad and is made anew. Ask again.
-var errAgain = errors.New("index rebuilt")
+// errAgain: an index was bad and was made anew, or what was in the file is in another one now. Ask again.
+var errAgain = errors.New("moved meanwhile")
 
 // sealedPlaces yields the places of the first segment that ends after off. It reports
 // false when there is no such segment.
@@ -106,6 +117,9 @@ func (q *Queue) sealedPlaces(ctx context.Context, off ident.Offset, yield func(*
 	l := q.run.log
 	f := l.files.byNumber(seg.file)
 	if f == nil || !f.tryPin() {
+		if now := q.segmentAt(off); now != nil && now.file != seg.file {
+			return true, errAgain
+		}
 		return true, fmt.Errorf("read %s at %d: file reclaimed: %w", q.partition, off, ErrOutOfRange)
 	}
 	defer f.unpin()
@@ -247,14 +261,12 @@ func (l *Log) publishSegments(f *logFile, x *indexFile) error {
 			continue
 		}
 		q := r.get(row.partition)
-		if q == nil || q.since > f.limit() || row.end <= q.effectiveFloor() || row.count == 0 {
+		if q == nil || q.since > f.span().to || row.end <= q.effectiveFloor() || row.count == 0 {
 			continue
 		}
-		f.live.Add(1)
-		q.addSegment(segment{
-			first: row.first, end: row.end, maxTime: row.maxTime, bytes: uint32(row.bytes),
-			entry: row.entry, count: row.count, file: f.no,
-		})
+		s := segmentOf(row, f)
+		f.keep(&s, 1)
+		q.addSegment(s)
 	}
 	f.sealed.Store(true)
 	return nil

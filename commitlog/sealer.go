@@ -22,6 +22,7 @@ type sealer struct {
 	files  []*logFile // full, oldest first
 	broken []*repair  // files whose index is damaged
 	dirty  []*Queue   // whose floor passed a segment
+	sorted []*replacement
 
 	// Owned by the sealing goroutine.
 	dying      []*logFile     // reclaimed, but read at the moment
@@ -91,12 +92,12 @@ func (s *sealer) trim(q *Queue) {
 	}
 }
 
-func (s *sealer) take() (files []*logFile, broken []*repair, dirty []*Queue) {
+func (s *sealer) take() (files []*logFile, broken []*repair, dirty []*Queue, sorted []*replacement) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	files, broken, dirty = s.files, s.broken, s.dirty
-	s.files, s.broken, s.dirty = nil, nil, nil
-	return files, broken, dirty
+	files, broken, dirty, sorted = s.files, s.broken, s.dirty, s.sorted
+	s.files, s.broken, s.dirty, s.sorted = nil, nil, nil, nil
+	return files, broken, dirty, sorted
 }
 
 // run works until stop is closed.
@@ -122,7 +123,7 @@ func (s *sealer) run(stop <-chan struct{}) {
 
 // work does everything that is there to do once.
 func (s *sealer) work(checkpoint bool) {
-	files, broken, dirty := s.take()
+	files, broken, dirty, sorted := s.take()
 	for i, f := range files {
 		if err := s.l.sealFile(f); err != nil {
 			s.l.log.Warn("write index", "log", s.l.id, "file", f.name, "error", err)
@@ -133,10 +134,13 @@ func (s *sealer) work(checkpoint bool) {
 		checkpoint = true
 	}
 	for _, r := range broken {
-		if r.err = s.l.rebuildIndex(r.file); r.err != nil {
+		if r.err = s.l.rebuildIndex(context.Background(), r.file); r.err != nil {
 			s.l.log.Warn("rebuild index", "log", s.l.id, "file", r.file.name, "error", r.err)
 		}
 		close(r.done)
+	}
+	for _, r := range sorted {
+		s.adopt(r)
 	}
 	for _, q := range dirty {
 		q.trimming.Store(false)
@@ -167,10 +171,12 @@ func (s *sealer) reclaim() {
 	for _, f := range s.l.files.all() {
 		if f.sealed.Load() && f.live.Load() == 0 {
 			dead = append(dead, f)
-			newest = f.limit()
+			if f.sorted == nil { // a sorted one says nothing about states
+				newest = f.limit()
+			}
 		}
 	}
-	if len(dead) > 0 && s.snapshotAt < newest && s.l.begun.Load() {
+	if s.snapshotAt < newest && s.l.begun.Load() {
 		at, err := s.l.writeSnapshot()
 		if errors.Is(err, ErrClosed) { // the log stops; the next opening reclaims
 			return
@@ -182,7 +188,7 @@ func (s *sealer) reclaim() {
 		s.snapshotAt = at
 	}
 	for _, f := range dead {
-		if f.limit() <= s.snapshotAt {
+		if f.sorted != nil || f.limit() <= s.snapshotAt {
 			s.l.files.remove(f)
 			f.unpin()
 			s.dying = append(s.dying, f)
@@ -210,107 +216,6 @@ func (l *Log) removeFile(f *logFile) error {
 	}
 	l.metrics.reclaimed.Inc()
 	return errors.Join(err, l.pool.recycle(f.name))
-}
-
-// rebuildIndex makes a sealed file's index again from the file itself.
-func (l *Log) rebuildIndex(f *logFile) error {
-	places := map[*Queue][]place{}
-	sc := scan{
-		files: []*logFile{f}, sure: -1,
-		block: func(_ *logFile, h *blockHeader, payload []byte) error {
-			for fr, err := range frames(payload, h.position+blockHeaderSize, h.frames) {
-				if err != nil {
-					return err
-				}
-				l.collect(places, &fr)
-			}
-			return nil
-		},
-		salvage: func(_ *logFile, fr *frame) { l.collect(places, fr) },
-	}
-	defer sc.buf.close()
-	if err := sc.run(); err != nil {
-		return err
-	}
-	if sc.end < f.end && f.end < f.limit() && len(sc.damage) == 0 {
-		return &CorruptError{File: f.name, From: sc.end, To: f.end, Reason: "blocks not readable"}
-	}
-	queues := make([]*Queue, 0, len(places))
-	for q := range places {
-		queues = append(queues, q)
-	}
-	sortQueues(queues)
-	all := func(yield func(indexQueue) bool) {
-		for _, q := range queues {
-			if !yield(indexQueue{partition: q.partition, gen: q.run.gen, entries: places[q]}) {
-				return
-			}
-		}
-	}
-	if err := writeIndex(l.fs, f.indexName(), l.id, f.first, f.end, all); err != nil {
-		return err
-	}
-	x, err := openIndex(l.fs, f.indexName(), l.id)
-	if err != nil {
-		return err
-	}
-	return l.replaceSegments(f, x)
-}
-
-// collect keeps a data frame of a live queue.
-func (l *Log) collect(places map[*Queue][]place, fr *frame) {
-	if fr.kind != frameData {
-		return
-	}
-	r := l.table.get(fr.gen)
-	if r == nil {
-		return
-	}
-	q := r.get(fr.partition)
-	if q == nil || q.since > fr.position {
-		return
-	}
-	e := places[q]
-	if n := len(e); n > 0 && e[n-1].end() > fr.base || fr.base >= q.HighWatermark() {
-		return
-	}
-	places[q] = append(e, placeOf(fr))
-}
-
-func placeOf(fr *frame) place {
-	return place{base: fr.base, position: fr.position, maxTime: fr.maxTime, size: int32(fr.length), count: fr.count}
-}
-
-// replaceSegments points the queues at a new index of a file. The old one stays open
-// until the log is closed: readers may be in it.
-func (l *Log) replaceSegments(f *logFile, x *indexFile) error {
-	rows := map[*Queue]indexRow{}
-	for row, err := range x.rows() {
-		if err != nil {
-			return errors.Join(err, x.close())
-		}
-		if r := l.table.get(row.gen); r != nil {
-			if q := r.get(row.partition); q != nil {
-				rows[q] = row
-			}
-		}
-	}
-	if old := f.index.Swap(x); old != nil {
-		f.oldIndexes = append(f.oldIndexes, old)
-	}
-	for q, row := range rows {
-		segs := append([]segment(nil), q.sealedSegments()...)
-		for i := range segs {
-			if segs[i].file == f.no {
-				segs[i].entry, segs[i].count = row.entry, row.count
-			}
-		}
-		if len(segs) > 0 {
-			q.segs.Store(&segs)
-		}
-	}
-	l.log.Info("index rebuilt", "log", l.id, "file", f.name)
-	return nil
 }
 
 var errSnapshot = fmt.Errorf("snapshot: %w", errBad)

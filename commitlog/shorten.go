@@ -39,13 +39,14 @@ func (l *Log) shorten(f *logFile) error {
 // shortenRecovered does it for the files that earlier processes sealed.
 func (s *sealer) shortenRecovered() {
 	for _, f := range s.l.files.all() {
-		if f.recovered && f.sealed.Load() {
+		if f.recovered && f.sealed.Load() && f.sorted == nil {
 			s.shorten(f)
 		}
 	}
 }
 
 func (s *sealer) shorten(f *logFile) {
+	defer f.cut.Store(true)
 	if err := s.l.shorten(f); err != nil {
 		s.l.log.Warn("give unused disk back", "log", s.l.id, "file", f.name, "error", err)
 	}

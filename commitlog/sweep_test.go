@@ -8,7 +8,7 @@ import (
 	"github.com/skeinmq/skein/internal/vfs"
 )
 
-// story is everything that a log does in its life, in two sessions.
+// story is everything that a log does in its life, in three sessions.
 func story(fs vfs.FS, m *model) error {
 	err := session(fs, m, func(s *scenario) error {
 		for i := range 30 {
@@ -36,7 +36,7 @@ func story(fs vfs.FS, m *model) error {
 	if err != nil {
 		return err
 	}
-	return session(fs, m, func(s *scenario) error {
+	err = session(fs, m, func(s *scenario) error {
 		for i := range 20 {
 			if err := s.send(int32(i%3), 60000); err != nil {
 				return err
@@ -58,6 +58,34 @@ func story(fs vfs.FS, m *model) error {
 		}
 		return nil
 	})
+	if err != nil {
+		return err
+	}
+	return session(fs, m, thinOut)
+}
+
+// thinOut leaves little that is live in the files, so that they are rewritten, and those again.
+func thinOut(s *scenario) error {
+	for range 2 {
+		for i := range 20 {
+			if err := s.send(int32(i%3), 60000); err != nil {
+				return err
+			}
+		}
+		s.inFlight.Wait()
+		for p := int32(1); p < 3; p++ {
+			if err := s.setLogStart(p, s.m.parts[p].acked-1); err != nil {
+				return err
+			}
+		}
+		if err := s.sort(); err != nil {
+			return err
+		}
+		if err := s.setLogStart(0, s.m.parts[0].acked/2); err != nil {
+			return err
+		}
+	}
+	return s.sort()
 }
 
 func TestStoryWithoutFaults(t *testing.T) {
@@ -70,6 +98,9 @@ func TestStoryWithoutFaults(t *testing.T) {
 		if part.acked != len(part.sent) {
 			t.Fatalf("partition %d: %d of %d acked", p, part.acked, len(part.sent))
 		}
+	}
+	if m.sorted == 0 {
+		t.Error("no file was rewritten")
 	}
 	if err := m.verify(mem); err != nil {
 		t.Fatal(err)

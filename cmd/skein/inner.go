@@ -76,9 +76,10 @@ func (n *node) newInner(ctx context.Context, listener net.Listener) (*inner, err
 
 func (in *inner) logConfig(i int, cluster string) commitlog.Config {
 	dir := in.n.settings.data[i]
+	conf := kconfig.Layers{Static: in.n.settings.kafka}.BrokerConfig()
 	cfg := commitlog.Config{
-		ProducerExpiry: kconfig.Layers{Static: in.n.settings.kafka}.BrokerConfig().ProducerIDExpiration,
-		Dir:            dir, ClusterID: cluster, Logger: in.n.logger,
+		ProducerExpiry: conf.ProducerIDExpiration, SortRate: conf.SortBytesPerSecond, SortAll: conf.SortAll,
+		Dir: dir, ClusterID: cluster, Logger: in.n.logger,
 		Registerer: prometheus.WrapRegistererWith(prometheus.Labels{"dir": dir}, in.registry),
 	}
 	if in.wit != nil {

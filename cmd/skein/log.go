@@ -55,6 +55,7 @@ type fileView struct {
 	Name    string         `json:"name"`
 	First   ident.Position `json:"first"`
 	End     ident.Position `json:"end"`
+	Sorted  bool           `json:"sorted"`
 	Size    int64          `json:"size"`
 	Blocks  int            `json:"blocks"`
 	Batches int            `json:"batches"`

@@ -43,6 +43,10 @@ var brokerDefs = []Def{
 		Doc: "Whether consumers are sent to the broker whose disk has the older records that they read (KIP-392), instead of getting them through the owner. Set it for all brokers: both ends look at it. Lists of replicas then name those brokers (ADR 22)."},
 	{Name: "skein.read.redirect.min.bytes", Type: Long, Default: "268435456", Update: ClusterWide, check: atLeast(0),
 		Doc: "Bytes that a consumer must have left to read at one other broker to be sent there."},
+	{Name: "skein.log.sort.bytes.per.second", Type: Long, Default: "33554432", check: atLeast(1),
+		Doc: "Bytes per second at which files of the log are rewritten: those of which little is still wanted, so that the rest of their disk comes back, and many small ones (ADR 23). Not while the log itself keeps the disk busy, unless the disk is nearly full."},
+	{Name: "skein.log.sort.all", Type: Boolean, Default: "false",
+		Doc: "Whether every full file of the log is rewritten once, so that each partition's batches lie together and older records are read in few large pieces. Each byte is then written twice (ADR 23)."},
 
 	// Connections and requests.
 	{Name: "connections.max.idle.ms", Type: Long, Default: "600000", check: anyNumber,

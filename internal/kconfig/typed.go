@@ -119,6 +119,9 @@ type BrokerConfig struct {
 
 	ReadRedirect         bool  // skein.read.redirect
 	ReadRedirectMinBytes int64 // skein.read.redirect.min.bytes
+
+	SortBytesPerSecond int64 // skein.log.sort.bytes.per.second
+	SortAll            bool  // skein.log.sort.all
 }
 
 // BrokerConfig computes a broker's config from its layers; Entity is not looked at.
@@ -156,6 +159,8 @@ func (l Layers) BrokerConfig() BrokerConfig {
 		Balancer:                      r.value("skein.balancer.enabled").Bool(),
 		ReadRedirect:                  r.value("skein.read.redirect").Bool(),
 		ReadRedirectMinBytes:          r.long("skein.read.redirect.min.bytes"),
+		SortBytesPerSecond:            r.long("skein.log.sort.bytes.per.second"),
+		SortAll:                       r.value("skein.log.sort.all").Bool(),
 	}
 	if _, ok := l.Static["node.id"]; !ok {
 		if id := r.long("broker.id"); id >= 0 {
