@@ -47,14 +47,14 @@ func (r *running) sortedFiles() (out []*logFile) {
 	return out
 }
 
-// thinned makes a log of three files and more, of which only partition 1's batches are live, a seventh of each.
+// thinned makes a log of three files and more, of which only partition 1's batches are live, a fourteenth of each.
 func thinned(t *testing.T, cfg Config) (*running, *expected) {
 	t.Helper()
 	r, want := start(t, cfg), newExpected()
 	r.begin()
 	for i := range 350 {
 		p := int32(2)
-		if i%7 == 0 {
+		if i%14 == 0 {
 			p = 1
 		}
 		want.append(t, r, p, testBatch(2, byte(i), 9000))

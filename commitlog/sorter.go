@@ -25,6 +25,9 @@ const (
 	sortGain = 16
 	// sortSmall files in a row are put together when each is at most this part of FileSize.
 	sortSmall = 8
+	// sortMost is the part of FileSize that is rewritten at once, unless it is one file: so much is done again after a crash, and
+	// the disk comes back in such pieces.
+	sortMost = 4
 	// sortRetry is how long files that could not be sorted are left alone.
 	sortRetry = time.Minute
 )
@@ -98,21 +101,22 @@ func unpinAll(files []*logFile) {
 
 // pick returns files, neighbours, that are to be rewritten as one, or none.
 func (s *sorter) pick() []*logFile {
-	if small := s.neighbours(func(f *logFile) bool { return f.onDisk() <= s.l.cfg.FileSize/sortSmall }, (*logFile).onDisk); len(small) >= sortSmall {
+	size := s.l.cfg.FileSize
+	small := s.neighbours(size, (*logFile).onDisk, func(f *logFile) bool { return f.onDisk() <= size/sortSmall })
+	if len(small) >= sortSmall {
 		return small[:sortSmall]
 	}
-	thin := s.neighbours(func(f *logFile) bool { return f.onDisk() >= 2*f.kept.Load() }, func(f *logFile) int64 { return f.kept.Load() })
-	var gain, size int64
+	kept := func(f *logFile) int64 { return f.kept.Load() }
+	thin := s.neighbours(size/sortMost, kept, func(f *logFile) bool { return f.onDisk() >= 2*kept(f) })
+	var gain int64
 	for _, f := range thin {
-		gain += f.onDisk() - f.kept.Load()
-		size = max(size, f.onDisk())
+		gain += f.onDisk() - kept(f)
 	}
-	if gain >= max(size, s.l.cfg.FileSize)/sortGain {
+	if gain >= size/sortGain {
 		return thin
 	}
 	if s.l.cfg.SortAll {
-		mixed := s.neighbours(func(f *logFile) bool { return f.sorted == nil && f.live.Load() > 1 }, (*logFile).onDisk)
-		return mixed[:min(len(mixed), 1)]
+		return s.neighbours(0, kept, func(f *logFile) bool { return f.sorted == nil && f.live.Load() > 1 })
 	}
 	return nil
 }
@@ -136,8 +140,8 @@ func (s *sorter) fit(files []*logFile) ([]*logFile, error) {
 }
 
 // neighbours returns the longest row of sealed, sound files with something live in them for which is holds, with nothing live between
-// them and no more than a file's size in all.
-func (s *sorter) neighbours(is func(*logFile) bool, size func(*logFile) int64) []*logFile {
+// them and no more than most in all; or a single one.
+func (s *sorter) neighbours(most int64, size func(*logFile) int64, is func(*logFile) bool) []*logFile {
 	var best, row []*logFile
 	var sum int64
 	for _, f := range s.l.files.all() {
@@ -148,7 +152,7 @@ func (s *sorter) neighbours(is func(*logFile) bool, size func(*logFile) int64) [
 			row, sum = nil, 0
 			continue
 		}
-		for len(row) > 0 && sum+size(f) > s.l.cfg.FileSize {
+		for len(row) > 0 && sum+size(f) > most {
 			sum -= size(row[0])
 			row = row[1:]
 		}
