@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -138,7 +139,7 @@ func TestSortedByItself(t *testing.T) {
 	cfg.SortEach = time.Millisecond
 	r, want := thinned(t, cfg)
 	defer r.stop()
-	await(t, "a sorted file", func() bool { return len(r.sortedFiles()) > 0 && len(r.files.all()) < 4 })
+	await(t, "sorted files only", func() bool { n := len(r.sortedFiles()); return n > 0 && n == len(r.files.all())-1 })
 	want.check(t, r)
 }
 
@@ -415,6 +416,49 @@ func putFile(t *testing.T, fs vfs.FS, name string, b []byte) {
 	}
 	if err = errors.Join(err, f.Close(), fs.SyncDir(filepath.Dir(name))); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// TestSortPicks: which files are rewritten, of files of 1024 bytes: each is its bytes on disk and those that are live; -1 is a file that is not
+// sealed, live 0 one that is about to go.
+func TestSortPicks(t *testing.T) {
+	type file struct{ disk, kept int64 }
+	for name, tc := range map[string]struct {
+		files []file
+		all   bool
+		want  []int
+	}{
+		"full":                  {[]file{{1024, 1000}, {1024, 1000}, {1024, -1}}, false, nil},
+		"thin":                  {[]file{{1024, 1000}, {1024, 400}, {1024, 1000}}, false, []int{1}},
+		"a quarter":             {[]file{{1024, 100}, {1024, 100}, {1024, 100}, {1024, -1}}, false, []int{0, 1}},
+		"the best":              {[]file{{1024, 500}, {1024, 1000}, {1024, 100}, {1024, 100}}, false, []int{2, 3}},
+		"few bytes":             {[]file{{100, 49}, {1024, 900}}, false, nil},
+		"hidden by tiny":        {[]file{{20, 8}, {20, 8}, {20, 8}, {1024, 900}, {1024, 500}}, false, []int{4}},
+		"over what goes":        {[]file{{1024, 100}, {1024, 0}, {1024, 100}}, false, []int{0, 2}},
+		"not over what goes on": {[]file{{1024, 100}, {1024, -1}, {1024, 90}}, false, []int{2}},
+		"seven small":           {slices.Repeat([]file{{100, 90}}, 7), false, nil},
+		"eight small":           {append(slices.Repeat([]file{{100, 90}}, 9), file{1024, 1000}), false, []int{0, 1, 2, 3, 4, 5, 6, 7}},
+		"all":                   {[]file{{1024, 1000}, {1024, 1000}}, true, []int{0}},
+	} {
+		l := &Log{cfg: Config{FileSize: 1024, SortAll: tc.all}}
+		l.sorter.l, l.damage.l = l, l
+		for i, f := range tc.files {
+			g := &logFile{fileHeader: fileHeader{first: ident.Position(i * 1024), size: f.disk}}
+			g.sealed.Store(f.kept >= 0)
+			g.cut.Store(f.kept >= 0)
+			if f.kept > 0 {
+				g.live.Store(2)
+				g.kept.Store(f.kept)
+			}
+			l.files.add(g)
+		}
+		var got []int
+		for _, f := range l.sorter.pick() {
+			got = append(got, int(f.first/1024))
+		}
+		if !slices.Equal(got, tc.want) {
+			t.Errorf("%s: files %v, want %v", name, got, tc.want)
+		}
 	}
 }
 

@@ -76,21 +76,34 @@ func (s *sorter) once(ctx context.Context) (bool, error) {
 	defer unpinAll(sources)
 	s.serial++
 	f, parts, err := s.l.buildSorted(ctx, sources, s.serial, s.pace)
-	var bad *CorruptError
-	switch {
-	case errors.As(err, &bad):
-		for _, f := range sources {
-			f.blind = f.blind || f.name == bad.File
-		}
-		return true, nil // it was told
-	case err != nil:
-		return false, err
+	if err != nil {
+		return s.leave(sources, err)
 	}
 	if f != nil {
 		s.l.metrics.filesSorted.Add(float64(len(sources)))
 		s.l.metrics.sortedBytes.Add(float64(f.size))
 	}
 	return true, s.l.sealer.replace(ctx, f, parts)
+}
+
+// leave sees to it that what cannot be read is not tried again and again: damaged data stays where it is, an index is made anew. It says
+// whether there may be other files to rewrite.
+func (s *sorter) leave(sources []*logFile, err error) (bool, error) {
+	var bad *CorruptError
+	if errors.As(err, &bad) {
+		for _, f := range sources {
+			if f.name == bad.File {
+				f.blind = true
+				return true, nil // it was told
+			}
+		}
+	}
+	if errors.Is(err, ErrCorrupt) {
+		for _, f := range sources {
+			s.l.sealer.order(f)
+		}
+	}
+	return false, err
 }
 
 func unpinAll(files []*logFile) {
@@ -102,21 +115,18 @@ func unpinAll(files []*logFile) {
 // pick returns files, neighbours, that are to be rewritten as one, or none.
 func (s *sorter) pick() []*logFile {
 	size := s.l.cfg.FileSize
-	small := s.neighbours(size, (*logFile).onDisk, func(f *logFile) bool { return f.onDisk() <= size/sortSmall })
-	if len(small) >= sortSmall {
+	small, n := s.neighbours(size, (*logFile).onDisk, func(f *logFile) (bool, int64) { return f.onDisk() <= size/sortSmall, 1 })
+	if n >= sortSmall {
 		return small[:sortSmall]
 	}
 	kept := func(f *logFile) int64 { return f.kept.Load() }
-	thin := s.neighbours(size/sortMost, kept, func(f *logFile) bool { return f.onDisk() >= 2*kept(f) })
-	var gain int64
-	for _, f := range thin {
-		gain += f.onDisk() - kept(f)
-	}
+	thin, gain := s.neighbours(size/sortMost, kept, func(f *logFile) (bool, int64) { return f.onDisk() >= 2*kept(f), f.onDisk() - kept(f) })
 	if gain >= size/sortGain {
 		return thin
 	}
 	if s.l.cfg.SortAll {
-		return s.neighbours(0, kept, func(f *logFile) bool { return f.sorted == nil && f.live.Load() > 1 })
+		mixed, _ := s.neighbours(0, kept, func(f *logFile) (bool, int64) { return f.sorted == nil && f.live.Load() > 1, 1 })
+		return mixed
 	}
 	return nil
 }
@@ -139,29 +149,31 @@ func (s *sorter) fit(files []*logFile) ([]*logFile, error) {
 	return files, nil
 }
 
-// neighbours returns the longest row of sealed, sound files with something live in them for which is holds, with nothing live between
-// them and no more than most in all; or a single one.
-func (s *sorter) neighbours(most int64, size func(*logFile) int64, is func(*logFile) bool) []*logFile {
-	var best, row []*logFile
-	var sum int64
+// neighbours returns the row of sealed, sound files, with nothing live between them and no more than most in all, or a single one, that is
+// worth most, and what it is worth. is says of a file with something live in it whether it is wanted, and what it is worth.
+func (s *sorter) neighbours(most int64, size func(*logFile) int64, is func(*logFile) (bool, int64)) (best []*logFile, worth int64) {
+	var row []*logFile
+	var sum, gain int64
 	for _, f := range s.l.files.all() {
 		if f.sealed.Load() && f.live.Load() == 0 {
 			continue // it is about to go
 		}
-		if !f.cut.Load() || f.doubt || f.blind || !is(f) || s.l.damage.in(f) {
-			row, sum = nil, 0
+		wanted, one := is(f)
+		if !wanted || !f.cut.Load() || f.doubt || f.blind || s.l.damage.in(f) {
+			row, sum, gain = nil, 0, 0
 			continue
 		}
 		for len(row) > 0 && sum+size(f) > most {
-			sum -= size(row[0])
+			_, first := is(row[0])
+			sum, gain = sum-size(row[0]), gain-first
 			row = row[1:]
 		}
-		row, sum = append(row, f), sum+size(f)
-		if len(row) > len(best) {
-			best = slices.Clone(row)
+		row, sum, gain = append(row, f), sum+size(f), gain+one
+		if gain > worth {
+			best, worth = slices.Clone(row), gain
 		}
 	}
-	return best
+	return best, worth
 }
 
 // pace waits until n more bytes may be copied: at SortRate, and not while the log itself keeps the disk busy, unless it is short of room.
