@@ -71,9 +71,20 @@ func peerConfig(b ident.Broker) peer.Config {
 }
 
 func (c *cluster) start(id ID) {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	s, err := serveMember(id)
 	if err != nil {
 		c.t.Fatal(err)
+	}
+	c.mu.Lock()
+	c.members[id.Broker] = s
+	c.mu.Unlock()
+}
+
+// serveMember serves a new member on a port of its own.
+func serveMember(id ID) (*served, error) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, err
 	}
 	s := &served{member: NewMember(MemberConfig{ID: id}), addr: ln.Addr().String()}
 	server, member := peer.NewServer(peerConfig(id.Broker)), NewServer(s.member, nil, nil)
@@ -84,9 +95,7 @@ func (c *cluster) start(id ID) {
 	var run sync.WaitGroup
 	run.Go(func() { server.Run(ctx, ln) })
 	s.stop = func() { cancel(); run.Wait() }
-	c.mu.Lock()
-	c.members[id.Broker] = s
-	c.mu.Unlock()
+	return s, nil
 }
 
 func (c *cluster) resolve(b ident.Broker) (string, bool) {
