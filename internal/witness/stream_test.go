@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"sync"
 	"testing"
 	"testing/iotest"
 	"testing/synctest"
@@ -14,6 +15,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/skeinmq/skein/commitlog"
 	"github.com/skeinmq/skein/internal/ident"
 	"github.com/skeinmq/skein/internal/peer"
 	"github.com/skeinmq/skein/internal/peer/peerpb"
@@ -314,6 +316,79 @@ func TestLinkIsBounded(t *testing.T) {
 			}
 		})
 	}
+}
+
+// idleLog is a log of which nothing is asked.
+type idleLog struct{}
+
+func (idleLog) Table(context.Context) (commitlog.Table, error) { return commitlog.Table{}, nil }
+func (idleLog) Fence(error)                                    {}
+
+// TestRegisterNeverWaits: a member that takes no bytes does not hold whoever registers, and what it then reads is in order. On the
+// clock of a bubble, a wait for I/O is one that ends with a timeout, or never.
+func TestRegisterNeverWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		near, far := net.Pipe() // it has no room: a socket whose buffers are full
+		defer far.Close()
+		ctx, cancel := context.WithCancel(t.Context())
+		r := NewRegistrar(Config{Dial: func(context.Context, ident.Broker) (net.Conn, error) { return near, nil }, Owner: OwnerConfig{Size: 1}})
+		var run sync.WaitGroup
+		run.Go(func() { _ = r.Run(ctx) })
+		defer run.Wait()
+		defer cancel()
+		in, out := readMessages(far), sender{conn: far}
+		next := func() *peerpb.FollowRequest {
+			m := &peerpb.FollowRequest{}
+			if err := in.next(m); err != nil {
+				t.Error(err)
+			}
+			return m
+		}
+		answer := func(n uint64) {
+			if err := errors.Join(out.add(&peerpb.FollowReply{Recorded: n}), out.flush()); err != nil {
+				t.Error(err)
+			}
+		}
+		go func() {
+			hello, table := next(), next()
+			if hello.GetHello() == nil || !table.GetTable().GetDone() {
+				t.Errorf("a session begins with %v, %v", hello, table)
+			}
+			answer(table.GetTable().GetNext() - 1)
+		}()
+		set, err := r.Offer(ctx, idleLog{}, testKey, ID{1, 1}, commitlog.Table{}, []Candidate{{ID: ID{2, 1}}})
+		if err != nil || len(set) != 1 {
+			t.Fatalf("offer: %v, %v", set, err)
+		}
+		r.Opened(Record{Open: true, Host: 1, Epoch: testKey.Epoch, Set: set})
+		const commits = 200
+		begun, committed := time.Now(), make(chan int, commits)
+		for i := range commits {
+			r.Register(ident.Position(1+i), nil, func(err error) {
+				if err != nil {
+					t.Errorf("commit %d: %v", i, err)
+				}
+				committed <- i
+			})
+			if i == commits/2 {
+				synctest.Wait() // some are on their way, the rest waits behind them
+			}
+		}
+		if took := time.Since(begun); took != 0 || len(committed) != 0 {
+			t.Errorf("registering took %v, and %d are committed", took, len(committed))
+		}
+		for i := range uint64(commits) {
+			if d := next().GetDelta(); d.GetNumber() != i+1 {
+				t.Fatalf("delta %d comes as number %d", d.GetNumber(), i+1)
+			}
+		}
+		answer(commits)
+		for i := range commits {
+			if got := <-committed; got != i {
+				t.Fatalf("%d is committed before %d", got, i)
+			}
+		}
+	})
 }
 
 // TestLinkEnds: only a whole answer says that a member has refused (ADR 13, 5).
