@@ -1,11 +1,8 @@
 package broker
 
 import (
-	"context"
-	"errors"
 	"fmt"
 	"net/http"
-	"slices"
 	"time"
 
 	"github.com/skeinmq/skein/internal/ident"
@@ -59,7 +56,7 @@ func (b *Broker) serveLost(w http.ResponseWriter, rq *http.Request) {
 		v.Groups, v.Runs, v.Offsets = m.Holds(id)
 		out.Logs = append(out.Logs, v)
 		if in.Yes {
-			if err := b.loseLog(rq.Context(), id); err != nil {
+			if err := b.host.GiveUp(rq.Context(), id, lostPatience); err != nil {
 				http.Error(w, err.Error(), http.StatusConflict)
 				return
 			}
@@ -107,60 +104,6 @@ func (b *Broker) lostLogs(m *queuemapper.Map, in LostRequest) (ids []ident.Log, 
 		}
 	}
 	return ids, nil
-}
-
-// loseLog gives one log up: once it is sealed and its groups go on elsewhere, its record is deleted, and then what lay there is
-// noted as lost. Whatever it is interrupted by, it may be asked again.
-func (b *Broker) loseLog(ctx context.Context, id ident.Log) error {
-	l, err := b.awaitFailover(ctx, id)
-	if err != nil {
-		return err
-	}
-	if l != nil {
-		if open, _, _ := b.store.Map().Holds(id); open > 0 {
-			if err := b.host.PassLost(ctx, l); err != nil {
-				return fmt.Errorf("open the groups of log %s at their ceilings: %w", id, err)
-			}
-		}
-	}
-	return b.store.GiveUpLog(ctx, id, l)
-}
-
-var errNotSealed = errors.New("it is not sealed: its broker was not given up as yet, or no other log takes its groups")
-
-// awaitFailover waits until a log is sealed and, if witnesses know where its groups end, they are open elsewhere. It returns the
-// log's record, nil if there is none.
-func (b *Broker) awaitFailover(ctx context.Context, id ident.Log) (*queuemapper.Log, error) {
-	over := time.NewTimer(lostPatience)
-	defer over.Stop()
-	for {
-		m := b.store.Map()
-		l := m.Log(id)
-		if l == nil {
-			return nil, nil
-		}
-		if open, _, _ := m.Holds(id); l.State == queuemapper.LogSealed && (open == 0 || forgotten(m, l)) {
-			return l, nil
-		}
-		select {
-		case <-b.store.Watch(m):
-		case <-over.C:
-			if l.State != queuemapper.LogSealed {
-				return nil, fmt.Errorf("log %s: %w", id, errNotSealed)
-			}
-			return l, nil
-		case <-ctx.Done():
-			return nil, context.Cause(ctx)
-		}
-	}
-}
-
-// forgotten reports whether every witness of a log is another incarnation now: nobody can tell where its groups end (O6).
-func forgotten(m *queuemapper.Map, l *queuemapper.Log) bool {
-	return !slices.ContainsFunc(l.Witnesses, func(w queuemapper.Witness) bool {
-		now := m.Broker(w.Broker)
-		return now == nil || now.Incarnation == w.Incarnation
-	})
 }
 
 // awayRuns counts the older runs of groups that this broker owns which readers wait for: not noted as lost, in logs that no live

@@ -60,9 +60,9 @@ func (h *Host) passAbsent(ctx context.Context, sources []Source, open []*queuema
 	return nil
 }
 
-// PassLost opens the groups of a sealed log whose disk is gone for good, and whose ends nobody knows, on the logs here, at their
+// passLost opens the groups of a sealed log whose disk is gone for good, and whose ends nobody knows, on the logs here, at their
 // ceilings. That the disk is gone is an operator's word (O22).
-func (h *Host) PassLost(ctx context.Context, l *queuemapper.Log) error {
+func (h *Host) passLost(ctx context.Context, l *queuemapper.Log) error {
 	var open []*queuemapper.Log
 	m := h.store.Map()
 	for id, hosted := range h.Logs() {
@@ -200,9 +200,9 @@ func (h *Host) oldestKnown(m *queuemapper.Map, p member, lost ident.Log) ident.O
 const noneLeft = ident.Offset(math.MaxInt64)
 
 // localQueue is the physical queue of a run, nil if it is not in a log of this broker.
-func (h *Host) localQueue(r queuemapper.Run, p ident.Partition) *commitlog.Queue {
+func (h *Host) localQueue(r queuemapper.Run, p ident.Partition) Queue {
 	if l := h.Hosted(r.Log); l != nil {
-		if q, ok := l.Log.Sealed(r.Generation, p); ok {
+		if q, ok := h.cfg.Queue(l.Log, r.Generation, p); ok {
 			return q
 		}
 	}

@@ -10,6 +10,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -48,6 +49,12 @@ type Log interface {
 	Fence(cause error)
 }
 
+// Queue is the part of a commitlog.Queue that is used here.
+type Queue interface {
+	LogStart() ident.Offset
+	Segments() iter.Seq2[commitlog.Segment, error]
+}
+
 // Witnesses is the owner's side of one log's witness set.
 type Witnesses interface {
 	// Offer sends the whole table of the log at an epoch to brokers and returns those that have recorded it (O7, O15). It
@@ -79,6 +86,8 @@ type Config struct {
 	Unwitnessed Unwitnessed
 	// Reserve is how many offsets are reserved at a time above a group's highest end (ADR 10).
 	Reserve ident.Offset
+	// Queue finds the queue of a sealed run in a log here; default Log.Sealed.
+	Queue func(l Log, gen ident.Generation, p ident.Partition) (Queue, bool)
 	// MoveBatch is how many groups are moved together; default 32.
 	MoveBatch int
 
@@ -104,6 +113,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.MoveBatch == 0 {
 		c.MoveBatch = 32
+	}
+	if c.Queue == nil {
+		c.Queue = func(l Log, gen ident.Generation, p ident.Partition) (Queue, bool) { return l.Sealed(gen, p) }
 	}
 	if c.FoundTime == 0 {
 		c.FoundTime = time.Second

@@ -75,6 +75,8 @@ type Config struct {
 	Standing func(ident.Broker) Standing
 	// Load weighs a group, in any unit; nil or all 0: groups are spread by partitions alone.
 	Load func(ident.Group) float64
+	// Reserve is how many offsets are reserved above a group's highest end (ADR 10); default queuemapper.ReserveDefault.
+	Reserve ident.Offset
 
 	Fan   Fan                                              // default Goroutines
 	Now   func() time.Time                                 // default time.Now
@@ -96,6 +98,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.Load == nil {
 		c.Load = func(ident.Group) float64 { return 0 }
+	}
+	if c.Reserve == 0 {
+		c.Reserve = queuemapper.ReserveDefault
 	}
 	if c.Logger == nil {
 		c.Logger = slog.Default()

@@ -199,7 +199,7 @@ func (f *Failover) openShare(ctx context.Context, sh *share) {
 	pubs := make([]queuemapper.Publication, len(sh.groups))
 	for i, o := range sh.groups {
 		cur := o.group.Current()
-		openings[i] = Opening{Group: o.group.ID, Epoch: cur.Epoch + 1, State: o.state, Ceiling: queuemapper.NextCeiling(cur, o.state, queuemapper.ReserveDefault)}
+		openings[i] = Opening{Group: o.group.ID, Epoch: cur.Epoch + 1, State: o.state, Ceiling: queuemapper.NextCeiling(cur, o.state, f.cfg.Reserve)}
 		if plants.reuseEpoch {
 			openings[i].Epoch = cur.Epoch
 		}
