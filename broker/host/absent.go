@@ -3,7 +3,6 @@ package host
 import (
 	"context"
 	"fmt"
-	"math"
 
 	"github.com/skeinmq/skein/commitlog"
 	"github.com/skeinmq/skein/internal/ident"
@@ -48,7 +47,7 @@ func (h *Host) passAbsent(ctx context.Context, sources []Source, open []*queuema
 		if h.cfg.Unwitnessed == UnwitnessedWait || len(l.Witnesses) > 0 {
 			continue
 		}
-		if err := h.failOver(ctx, l, open, false); err != nil {
+		if err := h.failOver(ctx, l, open); err != nil {
 			return fmt.Errorf("open the groups of absent log %s elsewhere: %w", l.ID, err)
 		}
 	}
@@ -74,12 +73,11 @@ func (h *Host) passLost(ctx context.Context, l *queuemapper.Log) error {
 		return ErrNotHosted
 	}
 	defer h.cfg.Changed()
-	return h.failOver(ctx, l, open, true)
+	return h.failOver(ctx, l, open)
 }
 
-// failOver opens the next generations of a sealed log's groups on the open logs, at their ceilings. lost says that the log's
-// disk will not come back.
-func (h *Host) failOver(ctx context.Context, source *queuemapper.Log, open []*queuemapper.Log, lost bool) error {
+// failOver opens the next generations of a sealed log's groups on the open logs, at their ceilings.
+func (h *Host) failOver(ctx context.Context, source *queuemapper.Log, open []*queuemapper.Log) error {
 	m := h.store.Map() // O9: read after the seal, so it has every group and every partition
 	targets := make(map[ident.Log]*queuemapper.Log, len(open))
 	ids := make([]ident.Log, len(open))
@@ -102,7 +100,7 @@ func (h *Host) failOver(ctx context.Context, source *queuemapper.Log, open []*qu
 		default:
 			for i, l := range open {
 				if l.ID == move.To {
-					next[i] = append(next[i], h.nextAtCeiling(m, g, source, lost, members[g.ID]))
+					next[i] = append(next[i], h.nextAtCeiling(m, g, source, members[g.ID]))
 				}
 			}
 		}
@@ -138,17 +136,13 @@ func membersOf(m *queuemapper.Map, log ident.Log) map[ident.Group][]member {
 
 // nextAtCeiling is the generation after one that can only be sealed at its ceiling. Of its partitions' state that is
 // all that is known: where they go on. Producers begin anew.
-func (h *Host) nextAtCeiling(m *queuemapper.Map, g *queuemapper.Group, source *queuemapper.Log, lost bool, in []member) nextGeneration {
-	var without ident.Log
-	if lost {
-		without = source.ID
-	}
+func (h *Host) nextAtCeiling(m *queuemapper.Map, g *queuemapper.Group, source *queuemapper.Log, in []member) nextGeneration {
 	cur := g.Current()
 	state := make([]ident.PartitionState, len(in))
 	for i, p := range in {
 		state[i] = ident.PartitionState{
 			Partition: ident.Partition{Topic: p.topic.ID, Index: p.index},
-			End:       cur.Ceiling, LogStart: min(h.oldestKnown(m, p, without), cur.Ceiling),
+			End:       cur.Ceiling, LogStart: min(h.oldestKnown(m, p), cur.Ceiling),
 		}
 	}
 	sortState(state)
@@ -160,8 +154,10 @@ func (h *Host) nextAtCeiling(m *queuemapper.Map, g *queuemapper.Group, source *q
 }
 
 // oldestKnown is the log start of a partition as far as it can be told without its newest log: no lower than any log
-// start that is known, and where the oldest run begins that is neither noted as lost nor in the log that is lost, if there is one.
-func (h *Host) oldestKnown(m *queuemapper.Map, p member, lost ident.Log) ident.Offset {
+// start that is known, and where the oldest run begins that is not noted as lost as a whole. What lies in the log that is away
+// counts as there, also when an operator has said that it is lost: its disk may come back before its record is gone, and is served
+// then.
+func (h *Host) oldestKnown(m *queuemapper.Map, p member) ident.Offset {
 	id := ident.Partition{Topic: p.topic.ID, Index: p.index}
 	runs := m.Runs(p.topic, p.index)
 	start := ident.Offset(0)
@@ -174,10 +170,7 @@ func (h *Host) oldestKnown(m *queuemapper.Map, p member, lost ident.Log) ident.O
 		if !r.Open && r.End <= start {
 			continue
 		}
-		if gone, _ := m.Readable(id, r, r.Start); r.Log == lost || !r.Open && gone >= r.End {
-			if r.Open {
-				return noneLeft
-			}
+		if gone, _ := m.Readable(id, r, r.Start); !r.Open && gone >= r.End {
 			start = max(start, r.End)
 			continue
 		}
@@ -195,9 +188,6 @@ func (h *Host) oldestKnown(m *queuemapper.Map, p member, lost ident.Log) ident.O
 	}
 	return start
 }
-
-// noneLeft is a log start behind everything: the partition begins where its next generation does.
-const noneLeft = ident.Offset(math.MaxInt64)
 
 // localQueue is the physical queue of a run, nil if it is not in a log of this broker.
 func (h *Host) localQueue(r queuemapper.Run, p ident.Partition) Queue {
