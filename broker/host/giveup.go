@@ -37,13 +37,20 @@ func (h *Host) GiveUp(ctx context.Context, id ident.Log, patience time.Duration)
 }
 
 // awaitFailover waits until a log is sealed and, if witnesses know where its groups end, they are open elsewhere. It returns the
-// log's record, nil if there is none.
+// log's record, nil if there is none. It refuses a log that its host takes into service meanwhile: the disk is there.
 func (h *Host) awaitFailover(ctx context.Context, id ident.Log, patience time.Duration) (*queuemapper.Log, error) {
+	var said *queuemapper.Log // what the operator's word is about
 	for waited := time.Duration(0); ; waited += lookAgain {
 		m := h.store.Map()
 		l := m.Log(id)
 		if l == nil {
 			return nil, nil
+		}
+		if said == nil {
+			said = l
+		}
+		if l.Epoch != said.Epoch || m.InService(l) { // O22: who has it now may acknowledge, and nobody has said that he is dead
+			return nil, fmt.Errorf("log %s is not lost: broker %d has taken it into service at epoch %d", id, l.Host, l.Epoch)
 		}
 		open, _, _ := m.Holds(id)
 		switch sealed := l.State == queuemapper.LogSealed; {

@@ -1,7 +1,9 @@
 package host
 
 import (
+	"context"
 	"testing"
+	"time"
 
 	"github.com/skeinmq/skein/commitlog"
 	"github.com/skeinmq/skein/internal/ident"
@@ -24,6 +26,29 @@ func awayLog(t *testing.T) (*queuemapper.Store, *queuemapper.Log) {
 		t.Fatal(err)
 	}
 	return store, l
+}
+
+// TestGiveUpOfOneThatReturns: while an operator waits for a log to be sealed, its host takes it into service, and is given up once
+// more. The operator's word was about the owner before: nobody knows that this one does not acknowledge any more.
+func TestGiveUpOfOneThatReturns(t *testing.T) {
+	store, away := awayLog(t)
+	waits := 0
+	h, _ := hostOf(t, store, Config{ID: 1, Pause: func(ctx context.Context, _ time.Duration) error {
+		if waits++; waits > 1 {
+			return context.Cause(ctx)
+		}
+		back, err := store.ReopenLog(ctx, away.ID, 2, 2, away.Epoch, nil)
+		if err == nil {
+			_, err = store.SealLog(ctx, back)
+		}
+		return err
+	}}, nil)
+	if err := h.GiveUp(t.Context(), away.ID, time.Minute); err == nil {
+		t.Error("a log was given up that was in service since the operator has said that it is lost")
+	}
+	if cur := store.Map().Group(0).Current(); cur.Log != away.ID || waits == 0 {
+		t.Errorf("its group is open in log %v, after %d waits", cur.Log, waits)
+	}
 }
 
 // TestPassLostKeepsLogStart: until its record is gone a log may come back with what it holds. The next generation at the ceiling does
