@@ -101,7 +101,7 @@ func (s *Store) LoseLog(ctx context.Context, l *Log) error {
 	if m.InService(l) {
 		return fail(fmt.Errorf("%w: broker %d is live and has it", ErrInvalid, l.Host))
 	}
-	if open, _, _ := m.Holds(l.ID); open > 0 {
+	if open, _, _ := m.Holds(l.ID); open > 0 && !plants.lostOpen {
 		return fail(fmt.Errorf("%w: %d groups are open in it", ErrInvalid, open))
 	}
 	if err := s.deleteLog(ctx, l); err != nil {

@@ -3,4 +3,4 @@
 package queuemapper
 
 // plants are mistakes that the tests must catch; see plant_on.go.
-var plants = struct{ noSource, noTarget, touchReads, settleReads, sealLast, sameEpoch, loseOpened, loseOthers, takeLost, lateNew bool }{}
+var plants = struct{ noSource, noTarget, touchReads, settleReads, sealLast, sameEpoch, loseOpened, loseOthers, lostOpen, takeLost, lateNew bool }{}

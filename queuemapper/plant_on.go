@@ -12,6 +12,7 @@ var plants struct {
 	sealLast    bool // O19: sealing a log does not compare that another one is open
 	loseOpened  bool // O1: giving a log up does not compare its record
 	loseOthers  bool // I4: giving a log up marks what lies in others, too
+	lostOpen    bool // I5: a log may be given up with groups open in it
 	takeLost    bool // I10: a disk that the map does not know is registered anew
 	lateNew     bool // I10: a new log's registration may land after it was given up
 }
@@ -27,6 +28,7 @@ func Plant(name string) (undo func()) {
 		"sealLast":    &plants.sealLast,
 		"loseOpened":  &plants.loseOpened,
 		"loseOthers":  &plants.loseOthers,
+		"lostOpen":    &plants.lostOpen,
 		"takeLost":    &plants.takeLost,
 		"lateNew":     &plants.lateNew,
 	}[name]

@@ -3,6 +3,7 @@ package host
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/skeinmq/skein/commitlog"
 	"github.com/skeinmq/skein/internal/ident"
@@ -138,11 +139,17 @@ func membersOf(m *queuemapper.Map, log ident.Log) map[ident.Group][]member {
 // all that is known: where they go on. Producers begin anew.
 func (h *Host) nextAtCeiling(m *queuemapper.Map, g *queuemapper.Group, source *queuemapper.Log, in []member) nextGeneration {
 	cur := g.Current()
+	if plants.gapSome {
+		in = slices.DeleteFunc(slices.Clone(in), func(p member) bool { return g.End(ident.Partition{Topic: p.topic.ID, Index: p.index}) == 0 })
+	}
 	state := make([]ident.PartitionState, len(in))
 	for i, p := range in {
 		state[i] = ident.PartitionState{
 			Partition: ident.Partition{Topic: p.topic.ID, Index: p.index},
 			End:       cur.Ceiling, LogStart: min(h.oldestKnown(m, p), cur.Ceiling),
+		}
+		if plants.startBehind {
+			state[i].LogStart = cur.Ceiling
 		}
 	}
 	sortState(state)

@@ -42,6 +42,9 @@ func (w *world) boot(n *node) {
 	if n.running != nil {
 		return
 	}
+	if n.disk.detached {
+		w.attach(n)
+	}
 	n.boots++
 	b := &broker{node: n, w: w, proc: &process{name: fmt.Sprintf("b%d.%d", n.id, n.boots)}}
 	b.changed.e = w.e
@@ -117,7 +120,7 @@ func (b *broker) take() error {
 	b.takes++
 	l.witness = b.owner
 	h := host.New(background, host.Config{
-		ID: b.id(), Incarnation: b.incarnation, Store: b.store, Reserve: b.w.cfg.Reserve, Unwitnessed: host.UnwitnessedWait,
+		ID: b.id(), Incarnation: b.incarnation, Store: b.store, Reserve: b.w.cfg.Reserve, Unwitnessed: host.UnwitnessedWait, Queue: queueOf,
 		Targets: targets{b}, Now: b.now, Pause: b.pause, Logger: quiet, Changed: func(...ident.Group) { b.follow() },
 	})
 	b.log = l
@@ -301,7 +304,7 @@ func (f fan) First(ctx context.Context, n int, do func(ctx context.Context, i in
 // failover makes a controller's procedure.
 func (b *broker) failover(given ident.Broker) (*failover.Failover, error) {
 	return failover.New(failover.Config{
-		Store: b.store, Members: members{b}, Targets: controlTargets{b}, Fan: fan{b}, Now: b.now, Pause: b.pause, Logger: quiet,
+		Store: b.store, Members: members{b}, Targets: controlTargets{b}, Fan: fan{b}, Now: b.now, Pause: b.pause, Logger: quiet, Reserve: b.w.cfg.Reserve,
 		Standing: func(id ident.Broker) failover.Standing {
 			if id == given || b.store.Map().Broker(id) == nil {
 				return failover.Dead

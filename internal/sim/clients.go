@@ -159,10 +159,10 @@ func (b *broker) fetch(p ident.Partition, from ident.Offset) (fetched, error) {
 		return out, errNotLeader
 	}
 	run.End = end
-	var err error
-	out.list, err = call(&b.node.w.net, b.node.id, b.node.w.nodes[l.Host-1], "read", time.Second, func(o *broker) ([]uint64, error) {
+	got, err := call(&b.node.w.net, b.node.id, b.node.w.nodes[l.Host-1], "read", time.Second, func(o *broker) (fetched, error) {
 		return o.readRun(run, p, from)
 	})
+	out.list, out.skipTo = got.list, got.skipTo
 	if errors.Is(err, commitlog.ErrOutOfRange) { // the host knows more of what it has lost than this map
 		err = errNotLeader
 	}
@@ -172,21 +172,22 @@ func (b *broker) fetch(p ident.Partition, from ident.Offset) (fetched, error) {
 // fetchMax is how many records one fetch brings at most.
 const fetchMax = 8
 
-// readRun serves a sealed run of this broker's log to another broker, and nothing outside it.
-func (b *broker) readRun(run queuemapper.Run, p ident.Partition, from ident.Offset) ([]uint64, error) {
+// readRun serves a sealed run of this broker's log to another broker, and nothing outside it. Behind what one that was sealed at
+// its ceiling holds there is nothing: readers go on behind it.
+func (b *broker) readRun(run queuemapper.Run, p ident.Partition, from ident.Offset) (out fetched, err error) {
 	if !b.serving() || b.log.d.id != run.Log {
-		return nil, errNotLeader
+		return out, errNotLeader
 	}
-	var out []uint64
-	for o := from; o < run.End && len(out) < fetchMax; o++ {
-		c := b.log.d.at(run.Generation, p, o)
-		if c == 0 && o > from {
-			break
-		}
-		if c == 0 {
-			return nil, commitlog.ErrOutOfRange
-		}
-		out = append(out, c)
+	d := b.log.d
+	switch {
+	case run.Gap && from >= d.end(run.Generation, p, run.Start):
+		out.skipTo = run.End
+		return out, nil
+	case d.at(run.Generation, p, from) == 0:
+		return out, commitlog.ErrOutOfRange
+	}
+	for o := from; o < run.End && len(out.list) < fetchMax && d.at(run.Generation, p, o) != 0; o++ {
+		out.list = append(out.list, d.at(run.Generation, p, o))
 	}
 	return out, nil
 }
@@ -261,6 +262,7 @@ func (w *world) trimmer(part ident.Partition) {
 			continue
 		}
 		to := ident.Offset(w.e.rng.IntN(len(w.ghost.parts[part].history) + 1))
+		w.ghost.parts[part].deleted = max(w.ghost.parts[part].deleted, to)
 		_, err := call(&w.net, 0, w.nodes[c.owner-1], "trim", time.Second, func(b *broker) (struct{}, error) {
 			r := b.owned(part)
 			if r == nil {

@@ -52,6 +52,8 @@ type disk struct {
 	lost  map[stretch][][2]ident.Offset // what was durable and is not any more, and nobody's fault but the disk's
 	given bool                          // its log was given up
 
+	detached bool // whoever still has it waits for its writes forever
+
 	changed func(gen ident.Generation) // something durable went away
 	stored  func(f *frame)             // something became durable
 }
@@ -129,7 +131,7 @@ func (d *disk) makeDurable(end int) {
 
 // cut is the end of power or of the process: what was being written is there as a whole or not at all.
 func (d *disk) cut(landed bool) {
-	if landed {
+	if landed && !d.detached {
 		d.makeDurable(d.writing)
 	}
 	d.frames = d.frames[:d.durable]

@@ -11,14 +11,19 @@
 //   - I2, I4, I8: at each commit, each activation and each answer to a consumer: one content per offset, no offset before the one
 //     below it unless the map says that it is lost, no content twice, no sequence out of turn (ghost.see, read, skipped). At each
 //     write of the map: what is marked as lost stays so, and what is new there is what a disk has lost, or lay on one that was
-//     given up (ghost.marked). An operator who gave a log up, and was told so, finds all of it marked (ghost.gaveUp).
+//     given up (ghost.marked). An operator who gave a log up, and was told so, finds all of it marked (ghost.gaveUp). A log that is back
+//     is not below a log start that nobody asked for (ghost.keptReadable). Where a generation was sealed at its ceiling, a batch that
+//     was not acked before may be there twice (past.again).
 //   - I5: at each write of the map: epochs rise, one generation is open, sealed ends stay, logs change state as O1, O9 and O15 say, and
 //     one log stays open, a record goes only by an operator's word, sealed and with no group open in it (ghost.changedGroup,
 //     changedLog, oneIsOpen, deletedLog); offsets are in some run (ghost.verify).
-//   - I6: at each publication: acked or seen ≤ end ≤ what is durable on the old disk (ghost.sealed); at each activation and each
-//     answer: nothing is shown that is not committed.
+//   - I6: at each publication: acked or seen ≤ end ≤ what is durable on the old disk (ghost.sealed); where nobody knows the end, all of
+//     its partitions end at the ceiling (ghost.sealedAtCeiling); at each activation and each answer: nothing is shown that is not
+//     committed.
 //   - I7: at each activation the marks are no lower than any that an owner of an older epoch has shown; a consumer that has been
 //     somewhere is never out of range (ghost.activated, consumer).
+//   - O22: a generation is sealed at its ceiling only in a log that an operator has given up at this epoch, and nothing is committed in
+//     it that was not durable by then (ghost.sealedAtCeiling, late).
 //   - I10: when a log comes into service its sealed runs end where the map says, and what its disk has lost is marked, exactly
 //     (ghost.inService); what is lost never reads as something else (ghost.verify); a disk that was given up is never in service
 //     again, nor its log in the map (broker.take, ghost.changedLog).

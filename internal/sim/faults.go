@@ -3,6 +3,7 @@ package sim
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"github.com/skeinmq/skein/internal/ident"
@@ -37,11 +38,12 @@ const (
 	FaultSplit                        // a partition gets another group; no fault
 	FaultGone                         // a disk is gone for good, as it seems, and an operator gives its log up
 	FaultApart                        // the active controller and the broker that leads the map's etcd do not reach each other; all others hear both
+	FaultForgotten                    // a log is away, and so is all that knows where its groups end; an operator gives it up with groups open in it
 	faultKinds
 )
 
 var faultNames = [faultKinds]string{
-	"crash", "pause", "cut", "isolate", "etcd away", "no etcd", "slow disk", "suspect", "controllers end", "move", "new witnesses", "clock jumps", "crash all", "etcd lossy", "at a write", "publication held", "publication unheard", "swap held", "disk lost", "drain", "leave", "split", "disk gone", "apart",
+	"crash", "pause", "cut", "isolate", "etcd away", "no etcd", "slow disk", "suspect", "controllers end", "move", "new witnesses", "clock jumps", "crash all", "etcd lossy", "at a write", "publication held", "publication unheard", "swap held", "disk lost", "drain", "leave", "split", "disk gone", "apart", "ends forgotten",
 }
 
 func (k FaultKind) String() string { return faultNames[k] }
@@ -74,7 +76,7 @@ var themes = []theme{
 		FaultCrash: 24, FaultPause: 14, FaultCut: 8, FaultIsolate: 6, FaultEtcd: 3, FaultNoEtcd: 6, FaultSlowDisk: 3,
 		FaultSuspect: 14, FaultController: 5, FaultMove: 18, FaultWitnesses: 10, FaultClock: 2, FaultCrashAll: 2, FaultLossy: 10, FaultAtWrite: 14,
 		FaultHeldPublish: 4, FaultLostPublish: 4, FaultHeldSwap: 4,
-		FaultDisk: 6, FaultDrain: 6, FaultLeave: 4, FaultSplit: 6, FaultGone: 6, FaultApart: 8,
+		FaultDisk: 6, FaultDrain: 6, FaultLeave: 4, FaultSplit: 6, FaultGone: 6, FaultApart: 8, FaultForgotten: 6,
 	}, []FaultKind{FaultCrash, FaultPause, FaultSuspect, FaultMove, FaultController, FaultNoEtcd, FaultWitnesses, FaultLossy, FaultAtWrite}},
 	{"splits and returns", 3, [faultKinds]int{
 		FaultSplit: 30, FaultMove: 10, FaultDisk: 14, FaultDrain: 20, FaultLeave: 10, FaultCrash: 14, FaultSuspect: 10, FaultLossy: 6, FaultAtWrite: 10,
@@ -89,6 +91,9 @@ var themes = []theme{
 	{"disks gone", 2, [faultKinds]int{
 		FaultGone: 30, FaultMove: 14, FaultSplit: 8, FaultDisk: 6, FaultCrash: 10, FaultPause: 6, FaultSuspect: 10, FaultLossy: 10, FaultNoEtcd: 4, FaultHeldPublish: 4, FaultApart: 4,
 	}, []FaultKind{FaultGone, FaultMove, FaultCrash, FaultSuspect, FaultLossy}},
+	{"ends forgotten", 2, [faultKinds]int{
+		FaultForgotten: 30, FaultMove: 14, FaultCrash: 10, FaultSuspect: 10, FaultPause: 6, FaultLossy: 10, FaultNoEtcd: 4, FaultSplit: 6, FaultGone: 6, FaultDisk: 4, FaultWitnesses: 6,
+	}, []FaultKind{FaultForgotten, FaultMove, FaultCrash, FaultSuspect, FaultLossy}},
 }
 
 func (t *theme) draw(r *rand.Rand) FaultKind {
@@ -162,6 +167,9 @@ func Draw(seed uint64) Config {
 			next.Kind = th.company[r.IntN(len(th.company))]
 			c.Faults = append(c.Faults, next)
 		}
+	}
+	if c.Reserve == 0 && slices.ContainsFunc(c.Faults, func(f Fault) bool { return f.Kind == FaultForgotten }) {
+		c.Reserve = ident.Offset(4 + r.IntN(40)) // what is skipped up to a ceiling is remembered offset by offset
 	}
 	return c
 }
@@ -271,6 +279,8 @@ func (w *world) trouble(n *node, f Fault) {
 		w.loseDisk(n, f)
 	case FaultGone:
 		w.gone(n, f)
+	case FaultForgotten:
+		w.forgotten(n, f)
 	case FaultApart:
 		w.setApart(n, f)
 	case FaultDrain:
@@ -320,8 +330,13 @@ func (w *world) stop(n *node, landed bool) {
 	b.endControllers()
 	n.disk.cut(landed)
 	w.e.logf("%s is down, its disk has %d frames", b.proc.name, n.disk.durable)
+	w.endLease(n, leaseTTL)
+}
+
+// endLease ends a broker's registration as it is now.
+func (w *world) endLease(n *node, after time.Duration) {
 	if kv := w.etcd.get([]byte(fmt.Sprintf("/skein/brokers/%d", n.id))); kv != nil {
-		w.e.at(leaseTTL, func() { w.etcd.endLease(kv.Lease) })
+		w.e.at(after, func() { w.etcd.endLease(kv.Lease) })
 	}
 }
 

@@ -27,6 +27,7 @@ type ghost struct {
 	seen      int
 	published int
 	toVerify  map[ident.Group]bool
+	ceilinged map[ident.Generation]int // frames that were durable when a generation was sealed at its ceiling
 }
 
 // past is what clients were told of one partition.
@@ -34,6 +35,9 @@ type past struct {
 	history []uint64 // content of every offset that was visible
 	where   map[uint64]ident.Offset
 	last    map[int64]int32 // last sequence that is visible, by producer
+	acked   map[int64]int32 // last sequence that was acknowledged
+	deleted ident.Offset    // up to where a client has asked to delete records
+	since   since
 	shown   []shown
 }
 
@@ -71,6 +75,16 @@ func (p *past) before(epoch ident.Epoch) (high, start ident.Offset) {
 	return high, start
 }
 
+// after is the highest log start of all epochs above one, up to another.
+func (p *past) after(since, epoch ident.Epoch) (start ident.Offset) {
+	for _, s := range p.shown {
+		if s.epoch > since && s.epoch <= epoch {
+			start = max(start, s.start)
+		}
+	}
+	return start
+}
+
 // see adds one offset to what is visible.
 func (g *ghost) see(id ident.Partition, o ident.Offset, content uint64) {
 	p := g.parts[id]
@@ -84,17 +98,19 @@ func (g *ghost) see(id ident.Partition, o ident.Offset, content uint64) {
 		g.fail("I4", "%s offset %d is offered before offset %d", name(id), o, len(p.history))
 		return
 	}
-	if first, ok := p.where[content]; ok && content != 0 {
+	again := p.again(content)
+	if first, ok := p.where[content]; ok && content != 0 && !again {
 		g.fail("I8", "%s: record %s is visible at offset %d and again at %d", name(id), say(content), first, o)
 		return
 	}
 	p.where[content] = o
 	if producer, sequence := producerOf(content); producer >= 0 {
 		last, known := p.last[producer]
-		if known && sequence != last+1 || !known && sequence != 0 {
+		if known && sequence != last+1 && !(again && p.since.anew[producer]) || !known && sequence != 0 {
 			g.fail("I4", "%s offset %d: record %s comes after sequence %d", name(id), o, say(content), last)
 		}
 		p.last[producer] = sequence
+		delete(p.since.anew, producer)
 	}
 	p.history = append(p.history, content)
 	g.seen++
@@ -102,6 +118,10 @@ func (g *ghost) see(id ident.Partition, o ident.Offset, content uint64) {
 
 // committed is called for every batch that an owner commits: from then on it is acked and visible.
 func (g *ghost) committed(l *simLog, q *logPart, f *frame) {
+	if _, sealed := g.ceilinged[q.run.gen]; sealed {
+		g.late(l, q, f)
+		return
+	}
 	for i := range f.batch.records {
 		g.see(q.part, f.base+ident.Offset(i), f.batch.content+uint64(i))
 	}
@@ -116,7 +136,8 @@ func (g *ghost) committed(l *simLog, q *logPart, f *frame) {
 func (g *ghost) activated(l *simLog, r *logRun) {
 	for id, p := range g.w.partitionsOf(r.gen.Group, r.gen.Epoch) {
 		q := r.get(id)
-		high, start := p.before(r.gen.Epoch)
+		high, _ := p.before(r.gen.Epoch)
+		start := p.after(p.since.epoch, r.gen.Epoch)
 		if q.high < high {
 			g.fail("I7", "%s: high watermark %d at %s generation %s, %d was shown", name(id), q.high, l.host.name, r.gen, high)
 		}
@@ -157,6 +178,9 @@ func (g *ghost) acknowledged(id ident.Partition, base ident.Offset, b *batch) {
 			return
 		}
 	}
+	if b.producer >= 0 {
+		p.acked[b.producer] = b.sequence + b.records - 1
+	}
 	g.acked += int(b.records)
 }
 
@@ -164,6 +188,7 @@ func (g *ghost) acknowledged(id ident.Partition, base ident.Offset, b *batch) {
 func (g *ghost) read(id ident.Partition, from ident.Offset, list []uint64) {
 	p := g.parts[id]
 	for i, c := range list {
+		p.pin(from+ident.Offset(i), c)
 		switch o := int(from) + i; {
 		case o >= len(p.history):
 			g.fail("I6", "%s: a consumer got offset %d, which is not committed", name(id), o)
@@ -215,6 +240,9 @@ func (g *ghost) verify(group ident.Group) {
 				o = max(o, end)
 			}
 			for ; o >= r.Start && o < end; o++ {
+				if p.history[o] == unknown || p.history[o] == nothing {
+					continue
+				}
 				if c := d.at(r.Generation, id, o); c != p.history[o] && (c != 0 || !d.hasLost(r.Generation, id, o)) {
 					g.fail("I1", "%s offset %d was acked or seen as %s; the disk that the map names holds %s", name(id), o, say(p.history[o]), say(c))
 					return
@@ -238,7 +266,8 @@ func (g *ghost) skipped(id ident.Partition, from, to ident.Offset) {
 			g.fail("I4", "%s offset %d is skipped as lost, it is there", name(id), o)
 			return
 		}
-		if lost, known := g.w.lostAt(id, o); known && !lost {
+		g.parts[id].pin(o, nothing)
+		if lost, known := g.w.lostAt(id, o); known && !lost && g.parts[id].history[o] != nothing {
 			g.fail("I4", "%s offset %d is skipped as lost, it is not marked", name(id), o)
 			return
 		}
@@ -260,6 +289,7 @@ func (g *ghost) inService(d *disk, m *queuemapper.Map) {
 			if end := d.end(r.Generation, id, r.Start); end > r.End {
 				g.fail("I10", "%s: generation %s ends at %d, its disk serves it up to %d", name(id), r.Generation, r.End, end)
 			}
+			g.keptReadable(id, r)
 			marks := m.Group(r.Generation.Group).Lost(r.Generation.Epoch, id)
 			for o := r.Start; o < r.End; o++ {
 				marked := contains(marks, o)
@@ -308,7 +338,11 @@ func (g *ghost) changedGroup(id ident.Group, old, fresh *queuemapper.Group) {
 	g.groups[id] = fresh
 	if n := len(was); n > 0 && !was[n-1].Sealed && len(is) >= n && is[n-1].Sealed {
 		g.published++
-		g.sealed(fresh, n-1+len(fresh.Generations)-len(is))
+		if i := n - 1 + len(fresh.Generations) - len(is); is[n-1].Gap {
+			g.sealedAtCeiling(fresh, i, was[n-1].Ceiling)
+		} else {
+			g.sealed(fresh, i)
+		}
 	}
 	g.toVerify[id] = true
 }
@@ -424,6 +458,9 @@ func producerOf(content uint64) (int64, int32) {
 func say(content uint64) string {
 	if content == 0 {
 		return "nothing"
+	}
+	if content == unknown || content == nothing {
+		return "what nobody knows"
 	}
 	p, s := producerOf(content)
 	if p < 0 {

@@ -185,6 +185,9 @@ func (l *simLog) write() {
 		if b.end > l.d.writing {
 			l.d.writing = b.end
 			l.e.sleep(l.e.between(l.low, l.high) + *l.slow)
+			for l.d.detached && l.dead == nil {
+				l.e.sleep(20 * time.Millisecond)
+			}
 			if l.dead != nil {
 				return
 			}
@@ -340,14 +343,18 @@ func (l *simLog) pass(r *logRun, end ident.Offset) bool {
 		return true
 	}
 	if r.soft < r.limit || end > r.limit {
-		l.lows = append(l.lows, commitlog.LowCeiling{Generation: r.gen, End: end})
+		if i := slices.IndexFunc(l.lows, func(low commitlog.LowCeiling) bool { return low.Generation == r.gen }); i >= 0 {
+			l.lows[i].End = max(l.lows[i].End, end)
+		} else {
+			l.lows = append(l.lows, commitlog.LowCeiling{Generation: r.gen, End: end})
+		}
 		r.soft = r.limit
 		l.asked.open()
 	}
 	return end <= r.limit || planted.noCeiling
 }
 
-// Sealed is for disks that are absent; none is here.
+// Sealed is of host.Log; see queue.
 func (l *simLog) Sealed(ident.Generation, ident.Partition) (*commitlog.Queue, bool) {
 	return nil, false
 }

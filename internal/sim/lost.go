@@ -24,8 +24,8 @@ func (w *world) plug(n *node) {
 }
 
 // gone ends a node whose disk does not come back, as it seems. Once its groups are open elsewhere an operator gives the log up,
-// before or after the node is there again: with an empty disk, or with the old one after all, in time or too late. Groups whose
-// ends nobody knows (O22) bring the old disk back.
+// before or after the node is there again: with an empty disk, or with the old one after all, in time or too late. What
+// becomes of groups whose ends nobody knows (O22) is in forgotten.go.
 func (w *world) gone(n *node, f Fault) {
 	if n.running == nil || !n.running.serving() {
 		return
@@ -46,8 +46,9 @@ func (w *world) emptiedIsGone(n *node, f Fault) {
 		word = max(0, back+w.e.between(-20*time.Millisecond, 20*time.Millisecond))
 	}
 	w.e.at(back, func() { w.boot(n) })
-	w.asked[id] = true
-	w.e.start(nil, "operator", word, func() { w.operate(n, id) })
+	epoch := w.truth.Map().Log(id).Epoch
+	w.asked[id] = epoch
+	w.e.start(nil, "operator", word, func() { w.operate(id, epoch) })
 }
 
 // holdNew holds up the registration of a node's new log. Meanwhile it is sent again, and the new disk is gone as well.
@@ -72,14 +73,14 @@ func (w *world) holdNew(n *node, f Fault) {
 	}}
 }
 
-// operate is an operator who gives a log up, at one broker after the other, until it is done or the log is back.
-func (w *world) operate(n *node, id ident.Log) {
+// operate is an operator who gives a log up, at one broker after the other, until it is done or the log is back at a higher epoch.
+func (w *world) operate(id ident.Log, epoch ident.LogEpoch) {
 	w.operators++
-	for !w.finished(n, id) {
+	for !w.finished(id, epoch) {
 		if b := w.nodes[w.e.rng.IntN(len(w.nodes))].running; b != nil && b.serving() {
 			answer := newFuture[struct{}](w.e)
-			w.e.start(b.proc, "lost", 0, func() { answer.resolve(struct{}{}, b.giveUp(id)) })
-			_, err := answer.wait(3 * time.Second)
+			w.e.start(b.proc, "lost", 0, func() { answer.resolve(struct{}{}, b.giveUp(id, epoch)) })
+			_, err := answer.wait(5 * time.Second)
 			w.e.logf("log %s given up at broker %d: %v", short(id), b.node.id, err)
 			w.count("log given up", err)
 			if err == nil {
@@ -91,35 +92,30 @@ func (w *world) operate(n *node, id ident.Log) {
 	w.operators--
 }
 
-// finished says whether a log needs no operator: what lay there is marked, or its disk came back and serves it.
-func (w *world) finished(n *node, id ident.Log) bool {
+// finished says whether a log needs no operator: what lay there is marked, or its disk came back and its host has reopened it since
+// it was sealed at an epoch.
+func (w *world) finished(id ident.Log, epoch ident.LogEpoch) bool {
 	rec := w.truth.Map().Log(id)
 	if rec == nil {
 		return w.ghost.unmarkedIn(id) == ""
 	}
-	if back := n.disk.id == id && n.running != nil && n.running.finished; back {
+	if rec.Epoch > epoch {
 		w.count("disk back in time", nil)
-		return true
 	}
-	return false
+	return rec.Epoch > epoch
 }
 
 var errNotLost = errors.New("sim: the log is not lost, or not yet")
 
-// giveUp is what a broker does for `skein map lost`: broker.loseLog, without groups whose ends nobody knows.
-func (b *broker) giveUp(id ident.Log) error {
-	for until := b.w.e.now + time.Second; ; b.changed.wait(50 * time.Millisecond) {
-		m := b.store.Map()
-		l := m.Log(id)
-		open, runs, _ := m.Holds(id)
-		switch {
-		case l == nil && open+runs == 0, l != nil && m.InService(l), b.w.e.now > until:
-			return errNotLost
-		case l != nil && (l.State != queuemapper.LogSealed || open > 0):
-			continue
-		}
-		return b.store.GiveUpLog(b.w.e.within(2*time.Second), id, l)
+// giveUp is what a broker does for `skein map lost`. The operator has looked there, just before, whether the log was reopened since it
+// was lost.
+func (b *broker) giveUp(id ident.Log, epoch ident.LogEpoch) error {
+	m := b.store.Map()
+	open, runs, _ := m.Holds(id)
+	if l := m.Log(id); l == nil && open+runs == 0 || l != nil && (m.InService(l) || l.Epoch != epoch) || b.host.Hosted(id) != nil {
+		return errNotLost
 	}
+	return b.host.GiveUp(b.w.e.within(4*time.Second), id, time.Second)
 }
 
 // refused is a broker whose disk the map does not know any more: it gets another one.
@@ -143,10 +139,11 @@ func (b *broker) refused(err error) {
 	w.e.sleep(time.Hour)
 }
 
-// deletedLog checks that a log's record goes only when an operator said so, nobody has it and no group is open in it.
+// deletedLog checks that a log's record goes only when an operator said so, at the same epoch, nobody has it and no group is open in
+// it.
 func (g *ghost) deletedLog(old *queuemapper.Log) {
-	if !g.w.asked[old.ID] || old.State != queuemapper.LogSealed {
-		g.fail("I5", "the record of log %s is deleted: asked for %v, epoch %d state %d", short(old.ID), g.w.asked[old.ID], old.Epoch, old.State)
+	if g.w.asked[old.ID] != old.Epoch || old.State != queuemapper.LogSealed {
+		g.fail("I5", "the record of log %s is deleted: asked for at epoch %d, epoch %d state %d", short(old.ID), g.w.asked[old.ID], old.Epoch, old.State)
 	}
 	for group := range g.w.truth.Map().Groups() {
 		if cur := group.Current(); cur != nil && cur.Log == old.ID {

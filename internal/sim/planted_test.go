@@ -45,6 +45,14 @@ var mistakes = []struct {
 	{"O18", "a move that landed and was followed by others counts as not applied: its old owner goes on", host.Plant, "thawAnyway", "late publications", 2000},
 	{"O19", "two controllers seal each other's last open log", queuemapper.Plant, "sealLast", "", 2000},
 	{"O22", "an offset past the ceiling is given", plant, "noCeiling", "", 2000},
+	{"O22", "a log is given up whose owner still runs, and can acknowledge", plant, "noFence", "ends forgotten", 2000},
+	{"O22", "the word that a log is lost is taken for one about whoever has reopened it since", host.Plant, "oldWord", "ends forgotten", 2000},
+	{"I6", "a group is sealed at its ceiling, but not for all of its partitions", host.Plant, "gapSome", "ends forgotten", 2000},
+	{"I4", "the log start goes on behind what lies in a log that is about to be given up, and comes back", host.Plant, "startBehind", "ends forgotten", 2000},
+	{"I5", "a log is given up with groups open in it", func(name string) func() {
+		a, b := host.Plant(name), queuemapper.Plant(name)
+		return func() { a(); b() }
+	}, "lostOpen", "ends forgotten", 2000},
 	{"I4", "what a disk has lost is not marked", host.Plant, "lossUnmarked", "splits and returns", 2000},
 	{"O1", "a log is given up that its host has reopened meanwhile", queuemapper.Plant, "loseOpened", "disks gone", 2000},
 	{"I4", "what lies in other logs is given up, too", queuemapper.Plant, "loseOthers", "disks gone", 2000},

@@ -85,6 +85,7 @@ func TestTrouble(t *testing.T) {
 		"split", "move", "move asked for by others", "drain of itself", "balance for drain", "balance for share", "balance for load",
 		"record marked as lost", "skip over what is lost", "group failed over", "swap of witnesses", "settling of a swap",
 		"look at ceilings", "trim of generations", "log given up", "disk back in time", "disk refused", "return while two are apart",
+		"generation sealed at its ceiling", "disk detached from a running owner",
 	} {
 		if did[what] < 3 {
 			t.Errorf("%d times in 300 runs: %s", did[what], what)

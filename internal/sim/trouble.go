@@ -17,6 +17,10 @@ func (w *world) loseDisk(n *node, f Fault) {
 		return
 	}
 	w.endUntilEmptied(n, f, func() {
+		if w.hasGap(n.disk.id) { // what it loses of that nobody can know of either
+			w.boot(n)
+			return
+		}
 		n.disk.lose(func(frames int) int { return int(f.Lot>>3) % (frames + 1) })
 		w.e.logf("the disk of broker %d has lost all but %d frames", n.id, n.disk.durable)
 		w.boot(n)

@@ -44,8 +44,8 @@ type world struct {
 	loose   uint64 // contents of producers that do not deduplicate
 	reads   []ident.Offset
 
-	asked     map[ident.Log]bool // operators have given them up, or try to
-	operators int                // who are at it
+	asked     map[ident.Log]ident.LogEpoch // operators have given them up at an epoch, or try to
+	operators int                          // who are at it
 
 	back time.Duration  // see Result
 	did  map[string]int // what came about, for who asks whether it does
@@ -68,15 +68,15 @@ type node struct {
 
 func newWorld(cfg Config) *world {
 	e := newEngine(cfg.Seed)
-	w := &world{e: e, cfg: cfg, etcd: newEtcd(e), disks: map[ident.Log]*disk{}, topic: ident.Topic{15: 1}, asked: map[ident.Log]bool{}, did: map[string]int{}}
+	w := &world{e: e, cfg: cfg, etcd: newEtcd(e), disks: map[ident.Log]*disk{}, topic: ident.Topic{15: 1}, asked: map[ident.Log]ident.LogEpoch{}, did: map[string]int{}}
 	w.net = network{e: e, faults: cfg.Net, broken: map[[2]int]int{}}
 	w.ghost = &ghost{
 		w: w, parts: map[ident.Partition]*past{}, groups: map[ident.Group]*queuemapper.Group{},
-		logs: map[ident.Log]*queuemapper.Log{}, toVerify: map[ident.Group]bool{},
+		logs: map[ident.Log]*queuemapper.Log{}, toVerify: map[ident.Group]bool{}, ceilinged: map[ident.Generation]int{},
 	}
 	e.check = w.ghost.after
 	for i := range cfg.Partitions {
-		w.ghost.parts[w.part(i)] = &past{where: map[uint64]ident.Offset{}, last: map[int64]int32{}}
+		w.ghost.parts[w.part(i)] = &past{where: map[uint64]ident.Offset{}, last: map[int64]int32{}, acked: map[int64]int32{}, since: since{epoch: -1}}
 	}
 	for i := range cfg.Brokers {
 		n := &node{w: w, id: i + 1}
