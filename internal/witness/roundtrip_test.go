@@ -17,7 +17,7 @@ import (
 )
 
 // memberProcess in the environment makes this binary a broker that is a witness, by its number, until its input ends.
-const memberProcess = "SKEIN_TEST_WITNESS"
+const memberProcess = "WITNESS_MEMBER"
 
 // TestMain is the tests, or a member in a process of its own for BenchmarkRoundTrip.
 func TestMain(m *testing.M) {
