@@ -24,7 +24,13 @@ type produceTemplate struct {
 // generator would be the bottleneck.
 const gatherFrom = 8 << 10
 
-const correlationAt = 8 // in head: size 4, key 2, version 2
+const (
+	versionAt     = 6 // in head: size 4, key 2
+	correlationAt = 8
+)
+
+// setVersion makes it a request of another version with the same fields: 9 to 12.
+func (pt *produceTemplate) setVersion(v uint16) { binary.BigEndian.PutUint16(pt.head[versionAt:], v) }
 
 // newProduceTemplate encodes a request that writes batch to the partitions numbered from
 // first on, count of them, wrapping at the end.

@@ -12,14 +12,15 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
-// router writes to the partitions of a cluster whose leaders change: it asks for metadata when an answer says so, when a
-// connection breaks and while an answer is late, and sends again what was not acknowledged.
+// router writes to the partitions of a cluster whose leaders change: it goes where a refusal says that the leader is (KIP-951), asks for
+// metadata when that is not said, when a connection breaks and while an answer is late, and sends again what was not acknowledged.
 type router struct {
 	topics Topics
 	seeds  []string
 
 	mu      sync.Mutex
 	leaders []string // address by running number of the partition; "": none
+	epochs  []int32  // of these leaders: what an older one says is not news
 	links   map[lane]*link
 	turn    int           // of the seeds
 	fresh   chan struct{} // closed at the next metadata answer
@@ -42,7 +43,10 @@ const (
 )
 
 func newRouter(seeds []string, topics Topics) *router {
-	return &router{topics: topics, seeds: seeds, leaders: make([]string, topics.total()), links: map[lane]*link{}, fresh: make(chan struct{})}
+	return &router{
+		topics: topics, seeds: seeds, leaders: make([]string, topics.total()), epochs: make([]int32, topics.total()),
+		links: map[lane]*link{}, fresh: make(chan struct{}),
+	}
 }
 
 func (r *router) close() {
@@ -79,13 +83,13 @@ func (r *router) refresh(ctx context.Context) {
 
 // ask goes round the brokers until one answers.
 func (r *router) ask(ctx context.Context) {
-	var leaders []string
-	for leaders == nil && ctx.Err() == nil {
+	var found []leading
+	for found == nil && ctx.Err() == nil {
 		r.mu.Lock()
 		addr := r.seeds[r.turn%len(r.seeds)]
 		r.mu.Unlock()
 		var err error
-		if leaders, err = r.metadata(ctx, addr); err != nil {
+		if found, err = r.metadata(ctx, addr); err != nil {
 			r.mu.Lock()
 			r.turn++
 			r.mu.Unlock()
@@ -99,14 +103,27 @@ func (r *router) ask(ctx context.Context) {
 	defer r.mu.Unlock()
 	r.refreshes++
 	r.asking = false
-	if leaders != nil {
-		r.leaders = leaders
+	for i, l := range found {
+		r.learn(i, l)
 	}
 	close(r.fresh)
 	r.fresh = make(chan struct{})
 }
 
-func (r *router) metadata(ctx context.Context, addr string) ([]string, error) {
+// leading is who leads a partition, as somebody says.
+type leading struct {
+	addr  string // "": nobody
+	epoch int32  // -1: not said
+}
+
+// learn takes over what is not older than what is known. The caller holds mu.
+func (r *router) learn(i int, l leading) {
+	if l.epoch < 0 || l.epoch >= r.epochs[i] {
+		r.leaders[i], r.epochs[i] = l.addr, max(l.epoch, r.epochs[i])
+	}
+}
+
+func (r *router) metadata(ctx context.Context, addr string) ([]leading, error) {
 	rq := kmsg.NewPtrMetadataRequest()
 	rq.Version = 9
 	for i := range r.topics.Count {
@@ -146,7 +163,7 @@ func (r *router) metadata(ctx context.Context, addr string) ([]string, error) {
 	}
 }
 
-func (r *router) leadersOf(rs *kmsg.MetadataResponse) []string {
+func (r *router) leadersOf(rs *kmsg.MetadataResponse) []leading {
 	addr := map[int32]string{}
 	for _, b := range rs.Brokers {
 		addr[b.NodeID] = fmt.Sprintf("%s:%d", b.Host, b.Port)
@@ -156,7 +173,10 @@ func (r *router) leadersOf(rs *kmsg.MetadataResponse) []string {
 		name, _ := r.topics.at(i * r.topics.Partitions)
 		index[name] = i * r.topics.Partitions
 	}
-	out := make([]string, r.topics.total())
+	out := make([]leading, r.topics.total())
+	for i := range out {
+		out[i].epoch = -1
+	}
 	for _, t := range rs.Topics {
 		if t.Topic == nil {
 			continue
@@ -167,7 +187,7 @@ func (r *router) leadersOf(rs *kmsg.MetadataResponse) []string {
 		}
 		for _, p := range t.Partitions {
 			if p.Leader >= 0 && p.Partition >= 0 && int(p.Partition) < r.topics.Partitions {
-				out[base+int(p.Partition)] = addr[p.Leader]
+				out[base+int(p.Partition)] = leading{addr[p.Leader], p.LeaderEpoch}
 			}
 		}
 	}
@@ -280,10 +300,12 @@ func (r *router) write(ctx context.Context, list []int, batch []byte) (refused i
 		}
 		if len(left) > 0 {
 			refused++
-			begun := time.Now()
-			r.refresh(ctx)
-			if wait := againAfter - time.Since(begun); wait > 0 && !r.allMoved(left, led) {
-				time.Sleep(wait)
+			if !r.allMoved(left, led) {
+				begun := time.Now()
+				r.refresh(ctx)
+				if wait := againAfter - time.Since(begun); wait > 0 && !r.allMoved(left, led) {
+					time.Sleep(wait)
+				}
 			}
 		}
 		list = left
@@ -298,6 +320,7 @@ func (r *router) try(ctx context.Context, addr string, list []int, batch []byte)
 		return list
 	}
 	pt := templateFor(r.topics, list, -1, batch)
+	pt.setVersion(routedVersion)
 	ch, err := l.send(func(c net.Conn, correlation int32) error {
 		var scratch net.Buffers
 		return pt.write(c, correlation, &scratch)
@@ -325,9 +348,13 @@ func (r *router) try(ctx context.Context, addr string, list []int, batch []byte)
 	}
 }
 
+// routedVersion is the first version of Produce whose refusals say who leads.
+const routedVersion = 10
+
+// unacknowledged returns the partitions that did not take the batch, and learns who leads them if the answer says so.
 func (r *router) unacknowledged(body []byte, list []int) (again []int) {
 	rs := kmsg.NewPtrProduceResponse()
-	rs.Version = produceVersion
+	rs.Version = routedVersion
 	if len(body) < 1 || rs.ReadFrom(body[1:]) != nil {
 		return list
 	}
@@ -335,16 +362,28 @@ func (r *router) unacknowledged(body []byte, list []int) (again []int) {
 		topic string
 		index int32
 	}
-	good := map[key]bool{}
+	addr := map[int32]string{}
+	for _, b := range rs.Brokers {
+		addr[b.NodeID] = fmt.Sprintf("%s:%d", b.Host, b.Port)
+	}
+	good, led := map[key]bool{}, map[key]leading{}
 	for _, t := range rs.Topics {
 		for _, p := range t.Partitions {
-			if p.ErrorCode == 0 {
-				good[key{t.Topic, p.Partition}] = true
+			k := key{t.Topic, p.Partition}
+			if good[k] = p.ErrorCode == 0; !good[k] && addr[p.CurrentLeader.LeaderID] != "" {
+				led[k] = leading{addr[p.CurrentLeader.LeaderID], p.CurrentLeader.LeaderEpoch}
 			}
 		}
 	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	for _, i := range list {
-		if name, p := r.topics.at(i); !good[key{name, p}] {
+		name, p := r.topics.at(i)
+		k := key{name, p}
+		if l, ok := led[k]; ok {
+			r.learn(i, l)
+		}
+		if !good[k] {
 			again = append(again, i)
 		}
 	}

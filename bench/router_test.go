@@ -28,6 +28,7 @@ type fakeWorld struct {
 	leader  []int32 // by partition of topic t-0
 	written []int
 	silent  int32 // a broker that answers nothing
+	hints   bool  // refusals say who leads
 }
 
 func newFakeWorld(t *testing.T, brokers, partitions int) *fakeWorld {
@@ -132,12 +133,12 @@ func (b *fakeBroker) metadata() kmsg.Response {
 
 func (b *fakeBroker) produce(body []byte) kmsg.Response {
 	rq := kmsg.NewPtrProduceRequest()
-	rq.Version = produceVersion
+	rq.Version = routedVersion
 	if err := rq.ReadFrom(body); err != nil {
 		return kmsg.NewPtrProduceResponse()
 	}
 	rs := kmsg.NewPtrProduceResponse()
-	rs.Version = produceVersion
+	rs.Version = routedVersion
 	w := b.world
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -149,6 +150,9 @@ func (b *fakeBroker) produce(body []byte) kmsg.Response {
 			rp.Partition = p.Partition
 			if w.leader[p.Partition] != b.id {
 				rp.ErrorCode = 6
+				if w.hints {
+					rp.CurrentLeader.LeaderID, rp.CurrentLeader.LeaderEpoch = w.leader[p.Partition], 1
+				}
 			} else {
 				w.written[p.Partition]++
 			}
@@ -156,7 +160,38 @@ func (b *fakeBroker) produce(body []byte) kmsg.Response {
 		}
 		rs.Topics = append(rs.Topics, rt)
 	}
+	if w.hints {
+		for _, o := range w.brokers {
+			host, port, _ := net.SplitHostPort(o.ln.Addr().String())
+			n, _ := strconv.Atoi(port)
+			rs.Brokers = append(rs.Brokers, kmsg.ProduceResponseBroker{NodeID: o.id, Host: host, Port: int32(n)})
+		}
+	}
 	return rs
+}
+
+// TestRouterGoesWhereItIsTold: a refusal that says who leads costs no metadata request, and metadata of an older epoch does not undo it.
+func TestRouterGoesWhereItIsTold(t *testing.T) {
+	w := newFakeWorld(t, 2, 10)
+	w.hints = true
+	r := newRouter(w.seeds(), Topics{Prefix: "t", Count: 1, Partitions: 10})
+	defer r.close()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	for n, want := range []int{1, 1} { // asked at the first write only
+		refused, err := r.write(ctx, r.all(), encodeBatch(1, 10, time.Now()))
+		if err != nil || refused != 1 || r.refreshes != want {
+			t.Fatalf("write %d: %d refused, %d metadata requests, %v", n, refused, r.refreshes, err)
+		}
+		w.lead(0, 1)
+	}
+	r.mu.Lock()
+	r.learn(3, leading{"elsewhere:1", 0})
+	now := r.leaders[3]
+	r.mu.Unlock()
+	if want := w.brokers[1].ln.Addr().String(); now != want {
+		t.Errorf("partition 3 is led by %s, want %s", now, want)
+	}
 }
 
 // TestRouter: leaders move, a broker goes away and another one falls silent; every partition is written all the same.
