@@ -85,13 +85,11 @@ func (r *router) refresh(ctx context.Context) {
 func (r *router) ask(ctx context.Context) {
 	var found []leading
 	for found == nil && ctx.Err() == nil {
-		r.mu.Lock()
-		addr := r.seeds[r.turn%len(r.seeds)]
-		r.mu.Unlock()
+		k := r.nextSeed()
 		var err error
-		if found, err = r.metadata(ctx, addr); err != nil {
+		if found, err = r.metadata(ctx, r.seeds[k]); err != nil {
 			r.mu.Lock()
-			r.turn++
+			r.turn = k + 1
 			r.mu.Unlock()
 			select {
 			case <-time.After(time.Millisecond):
@@ -108,6 +106,22 @@ func (r *router) ask(ctx context.Context) {
 	}
 	close(r.fresh)
 	r.fresh = make(chan struct{})
+}
+
+// nextSeed is the broker to be asked: as Kafka's clients do, one that there is a connection to rather than one that may be about to start
+// or to stop.
+func (r *router) nextSeed() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for i := range r.seeds {
+		k := (r.turn + i) % len(r.seeds)
+		for n := metadataLane; n < lanes; n++ {
+			if l := r.links[lane{r.seeds[k], n}]; l != nil && !l.dead() {
+				return k
+			}
+		}
+	}
+	return r.turn % len(r.seeds)
 }
 
 // leading is who leads a partition, as somebody says.
