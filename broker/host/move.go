@@ -107,15 +107,17 @@ func (h *Host) MoveAt(ctx context.Context, groups []ident.Group, epochs []ident.
 	return out
 }
 
-// greet makes sure, before anything is frozen, that the broker of the target answers and knows the map.
+// greet makes sure, before anything is frozen, that the broker of the target answers and knows the map, and that the map takes writes: when a
+// broker starts, its files and the map's on one disk can hold both up for some tenths of a second.
 func (h *Host) greet(ctx context.Context, m *queuemapper.Map, to ident.Log) error {
-	target := m.Log(to)
-	if !h.elsewhere(target) {
-		return nil
-	}
 	gctx, cancel := context.WithTimeout(ctx, greetTime)
 	defer cancel()
-	return h.cfg.Targets.AwaitMap(gctx, target.Host, m.Revision())
+	if target := m.Log(to); h.elsewhere(target) {
+		if err := h.cfg.Targets.AwaitMap(gctx, target.Host, m.Revision()); err != nil {
+			return err
+		}
+	}
+	return h.store.AwaitWrite(gctx)
 }
 
 // elsewhere reports whether a log is another broker's.
