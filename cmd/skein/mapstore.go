@@ -235,6 +235,24 @@ func (n *node) findMembers(ctx context.Context) []string {
 // errMemberRemoved ends a node whose etcd member is none any more. Another node is made in the same process, without it.
 var errMemberRemoved = errors.New("the etcd member of this broker was removed")
 
+// forgetMember removes the directory of an etcd member that is none any more. Without it nothing would say that this broker belongs to a
+// cluster, if it was killed before it noted who else does: the voters that it was to begin with are noted then.
+func (n *node) forgetMember() error {
+	err := n.net.save(func(f *nodeFile) {
+		if len(f.Members) > 0 {
+			return
+		}
+		for id, addr := range n.quorum() {
+			f.Members = append(f.Members, nodeMember{id, addr, id != n.settings.nodeID})
+		}
+		slices.SortFunc(f.Members, func(a, b nodeMember) int { return int(a.Broker - b.Broker) })
+	})
+	if err != nil {
+		return err
+	}
+	return os.RemoveAll(n.firstDir("etcd"))
+}
+
 // memberRemoved asks the other brokers whether their etcd has this broker's member.
 func (n *node) memberRemoved(ctx context.Context) bool {
 	removed := false

@@ -73,7 +73,7 @@ func serve(ctx context.Context, s settings, logger *slog.Logger, out io.Writer) 
 		}
 		if errors.Is(err, errMemberRemoved) && ctx.Err() == nil {
 			logger.Warn("this broker votes no more; it goes on without an etcd member", "broker", s.nodeID)
-			if err = os.RemoveAll(n.firstDir("etcd")); err == nil {
+			if err = n.forgetMember(); err == nil {
 				claim.release()
 				continue
 			}

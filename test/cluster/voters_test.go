@@ -1,8 +1,11 @@
 package cluster
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -43,13 +46,32 @@ func TestReplaceVoter(t *testing.T) {
 
 	c.started(t, c.Kill(2))
 	l.write()
-	t.Log("3 comes back")
+	t.Log("3 comes back, which had not noted its cluster's members when it was killed")
+	c.started(t, forgetMembers(c.member(3).place.Data))
 	c.started(t, c.Start(3))
 	c.awaitView(t, 3, "it does not vote", func(v view) bool { return v.votes() == "1 2 4" && v.Controller != nil })
 	c.awaitView(t, 1, "3 is there", func(v view) bool { b := v.broker(3); return b.Registered && b.Member && !b.Voter })
 	c.started(t, c.Start(2))
 	l.write()
 	l.check()
+}
+
+// forgetMembers makes a broker's node file what it is in the first moments of a cluster.
+func forgetMembers(data string) error {
+	name := filepath.Join(data, "meta", "node.json")
+	text, err := os.ReadFile(name)
+	if err != nil {
+		return err
+	}
+	var file map[string]any
+	if err := json.Unmarshal(text, &file); err != nil {
+		return err
+	}
+	delete(file, "members")
+	if text, err = json.Marshal(file); err != nil {
+		return err
+	}
+	return os.WriteFile(name, text, 0o644)
 }
 
 // TestChangeVoters: one broker becomes three that vote, then five, whose founder is demoted and, another time, replaced while
