@@ -86,7 +86,7 @@ func (d *damage) forget(f *logFile) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	n := len(d.ranges)
-	d.ranges = slices.DeleteFunc(d.ranges, func(r CorruptError) bool { return f.first <= r.From && r.To <= f.limit() })
+	d.ranges = slices.DeleteFunc(d.ranges, func(r CorruptError) bool { return f.spans(&r) })
 	d.dirty = d.dirty || len(d.ranges) < n
 }
 
@@ -98,7 +98,7 @@ func (d *damage) all() []CorruptError {
 
 // in reports whether damage is known of a file.
 func (d *damage) in(f *logFile) bool {
-	return slices.ContainsFunc(d.all(), func(r CorruptError) bool { return f.first <= r.From && r.To <= f.limit() })
+	return slices.ContainsFunc(d.all(), func(r CorruptError) bool { return f.spans(&r) })
 }
 
 // bytes is the sum of the ranges.
@@ -133,7 +133,7 @@ func (d *damage) open(found []CorruptError) {
 		d.l.log.Warn("list of damaged ranges is not usable", "component", "commitlog", "log", d.l.id, "error", err)
 	}
 	for _, r := range known {
-		if slices.ContainsFunc(d.l.files.all(), func(f *logFile) bool { return f.first <= r.From && r.To <= f.limit() }) {
+		if slices.ContainsFunc(d.l.files.all(), func(f *logFile) bool { return f.spans(&r) }) {
 			d.note(r)
 		}
 	}

@@ -74,6 +74,9 @@ func (f *logFile) span() span {
 	return span{f.first, f.limit()}
 }
 
+// spans reports whether a damaged range lies in the file.
+func (f *logFile) spans(r *CorruptError) bool { return f.first <= r.From && r.To <= f.limit() }
+
 // keep counts a segment as live, or, with -1, no longer.
 func (f *logFile) keep(s *segment, n int64) {
 	f.live.Add(n)

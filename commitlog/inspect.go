@@ -1,6 +1,7 @@
 package commitlog
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -138,7 +139,7 @@ func Inspect(ctx context.Context, fsys vfs.FS, dir string, progress func(done, t
 	for _, f := range all {
 		out.Files = append(out.Files, *in.at[f])
 	}
-	slices.SortStableFunc(out.Files, func(a, b InspectedFile) int { return int(min(max(a.First-b.First, -1), 1)) })
+	slices.SortStableFunc(out.Files, func(a, b InspectedFile) int { return cmp.Compare(a.First, b.First) })
 	out.Epoch, out.End, out.Damage = rp.epoch, sc.end, append(out.Damage, state.damage...)
 	out.addQueues(rp, in.held)
 	return out, nil

@@ -58,11 +58,13 @@ func (q *Queue) findTime(ctx context.Context, from ident.Offset, ts int64) (Stam
 
 func (q *Queue) findInSegment(ctx context.Context, seg *segment, from ident.Offset, ts int64) (place, bool, error) {
 	l := q.run.log
-	f := l.files.byNumber(seg.file)
-	if f == nil || !f.tryPin() {
-		if now := q.segmentAt(seg.first); now != nil && now.file != seg.file && now.first < seg.end {
-			return q.findInSegment(ctx, now, from, ts) // it was moved
+	f, err := q.pinFile(seg)
+	if errors.Is(err, errAgain) {
+		if seg = q.segmentAt(seg.first); seg != nil {
+			return q.findInSegment(ctx, seg, from, ts)
 		}
+	}
+	if err != nil {
 		return place{}, false, nil // retention passed it
 	}
 	defer f.unpin()

@@ -280,8 +280,7 @@ func (l *Log) pread(f *logFile, at ident.Position, size int, dst *Records) ([]by
 	}
 	skip, want, h := 0, size, f.r
 	if f.d != nil {
-		skip = int(off & (vfs.PageSize - 1))
-		want = (skip + size + vfs.PageSize - 1) &^ (vfs.PageSize - 1)
+		skip, want = wholePages(off, size)
 		h = f.d
 	}
 	c, err := l.readMem.get(want)
@@ -295,6 +294,12 @@ func (l *Log) pread(f *logFile, at ident.Position, size int, dst *Records) ([]by
 		return nil, nil, err
 	}
 	return c.buf[skip : skip+size], c, nil
+}
+
+// wholePages is the size of the pages around size bytes at off, and how many bytes are before these.
+func wholePages(off int64, size int) (skip, want int) {
+	skip = int(off & (vfs.PageSize - 1))
+	return skip, (skip + size + vfs.PageSize - 1) &^ (vfs.PageSize - 1)
 }
 
 // preadInto fills b, of which need bytes must be in the file.

@@ -51,13 +51,13 @@ func reclaimedBehind(t *testing.T) (*vfs.Mem, *expected) {
 	return fs, want
 }
 
-// readEach reads batch after batch of partition 0: each is right, or refused as corrupt. It returns which were refused.
-func readEach(t *testing.T, r *running, want *expected) (refused []int) {
+// readEach reads batch after batch, of two records, of a partition: each is right, or refused as corrupt. It returns which were refused.
+func readEach(t *testing.T, r *running, p int32, want *expected) (refused []int) {
 	t.Helper()
-	q := r.queue(1, 0)
+	q := r.queue(1, p)
 	var rec Records
 	defer rec.Release()
-	for i, b := range want.batches[0] {
+	for i, b := range want.batches[p] {
 		rec.Release()
 		err := q.Read(context.Background(), ReadOptions{From: ident.Offset(2 * i), MaxBytes: 1, AtLeastOne: true}, &rec)
 		switch {
@@ -99,7 +99,7 @@ func TestDamageBeforeReclaimedFiles(t *testing.T) {
 					if known := r.Stats().Unavailable; round > 0 && len(known) != 1 {
 						t.Errorf("start %d knows of %+v", round, known)
 					}
-					if refused := readEach(t, r, want); len(refused) != 1 || refused[0] != block {
+					if refused := readEach(t, r, 0, want); len(refused) != 1 || refused[0] != block {
 						t.Errorf("batches %v are refused, want %d", refused, block)
 					}
 					r.awaitSealed()
@@ -203,7 +203,7 @@ func TestDamageBeforeTheLastBlock(t *testing.T) {
 	for range 2 {
 		r := start(t, cfg)
 		r.begin()
-		if refused := readEach(t, r, want); !slices.Equal(refused, []int{3, 4}) {
+		if refused := readEach(t, r, 0, want); !slices.Equal(refused, []int{3, 4}) {
 			t.Errorf("of %s batches %v are refused, want 3 and 4", file, refused)
 		}
 		r.awaitSealed()

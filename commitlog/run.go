@@ -81,7 +81,7 @@ func (l *Log) close() error {
 	for _, f := range l.files.all() {
 		errs = append(errs, f.closeHandles())
 	}
-	for _, r := range l.sealer.sorted { // the sealer ended first
+	for _, r := range l.sealer.todo.sorted { // the sealer ended first
 		if r.file != nil {
 			errs = append(errs, r.file.closeHandles())
 		}

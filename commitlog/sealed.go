@@ -115,12 +115,9 @@ func (q *Queue) sealedPlaces(ctx context.Context, off ident.Offset, yield func(*
 		return false, nil
 	}
 	l := q.run.log
-	f := l.files.byNumber(seg.file)
-	if f == nil || !f.tryPin() {
-		if now := q.segmentAt(off); now != nil && now.file != seg.file {
-			return true, errAgain
-		}
-		return true, fmt.Errorf("read %s at %d: file reclaimed: %w", q.partition, off, ErrOutOfRange)
+	f, err := q.pinFile(seg)
+	if err != nil {
+		return true, fmt.Errorf("read %s at %d: %w", q.partition, off, err)
 	}
 	defer f.unpin()
 	row := seg.row(q)
@@ -138,6 +135,17 @@ func (q *Queue) sealedPlaces(ctx context.Context, off ident.Offset, yield func(*
 		}
 	}
 	return true, ctx.Err()
+}
+
+// pinFile pins the file of a segment. errAgain: what was in it is in another one now; ErrOutOfRange: it was reclaimed.
+func (q *Queue) pinFile(seg *segment) (*logFile, error) {
+	if f := q.run.log.files.byNumber(seg.file); f != nil && f.tryPin() {
+		return f, nil
+	}
+	if now := q.segmentAt(seg.first); now != nil && now.file != seg.file && now.first < seg.end {
+		return nil, errAgain
+	}
+	return nil, fmt.Errorf("file reclaimed: %w", ErrOutOfRange)
 }
 
 // setFloor is Queue.Floor.

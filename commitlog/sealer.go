@@ -18,16 +18,21 @@ type sealer struct {
 	l    *Log
 	wake chan struct{}
 
-	mu     sync.Mutex
-	files  []*logFile // full, oldest first
-	broken []*repair  // files whose index is damaged
-	dirty  []*Queue   // whose floor passed a segment
-	sorted []*replacement
+	mu   sync.Mutex
+	todo chores
 
 	// Owned by the sealing goroutine.
 	dying      []*logFile     // reclaimed, but read at the moment
 	snapshotAt ident.Position // the state as of here is in the log itself
 	slots      *checkpoints
+}
+
+// chores are what others have asked the sealer for.
+type chores struct {
+	files  []*logFile // full, oldest first
+	broken []*repair  // files whose index is damaged
+	dirty  []*Queue   // whose floor passed a segment
+	sorted []*replacement
 }
 
 func (s *sealer) poke() {
@@ -41,7 +46,7 @@ func (s *sealer) poke() {
 func (s *sealer) queue(f *logFile) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.files = append(s.files, f)
+	s.todo.files = append(s.todo.files, f)
 	s.poke()
 }
 
@@ -68,13 +73,13 @@ func (s *sealer) rebuild(ctx context.Context, f *logFile) error {
 func (s *sealer) order(f *logFile) *repair {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, r := range s.broken {
+	for _, r := range s.todo.broken {
 		if r.file == f {
 			return r
 		}
 	}
 	r := &repair{file: f, done: make(chan struct{})}
-	s.broken = append(s.broken, r)
+	s.todo.broken = append(s.todo.broken, r)
 	s.poke()
 	return r
 }
@@ -86,18 +91,18 @@ func (s *sealer) trim(q *Queue) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.dirty = append(s.dirty, q)
-	if len(s.dirty) == 1 {
+	s.todo.dirty = append(s.todo.dirty, q)
+	if len(s.todo.dirty) == 1 {
 		s.poke()
 	}
 }
 
-func (s *sealer) take() (files []*logFile, broken []*repair, dirty []*Queue, sorted []*replacement) {
+func (s *sealer) take() chores {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	files, broken, dirty, sorted = s.files, s.broken, s.dirty, s.sorted
-	s.files, s.broken, s.dirty, s.sorted = nil, nil, nil, nil
-	return files, broken, dirty, sorted
+	out := s.todo
+	s.todo = chores{}
+	return out
 }
 
 // run works until stop is closed.
@@ -123,26 +128,26 @@ func (s *sealer) run(stop <-chan struct{}) {
 
 // work does everything that is there to do once.
 func (s *sealer) work(checkpoint bool) {
-	files, broken, dirty, sorted := s.take()
-	for i, f := range files {
+	todo := s.take()
+	for i, f := range todo.files {
 		if err := s.l.sealFile(f); err != nil {
 			s.l.log.Warn("write index", "log", s.l.id, "file", f.name, "error", err)
-			s.retry(files[i:])
+			s.retry(todo.files[i:])
 			break
 		}
 		s.shorten(f)
 		checkpoint = true
 	}
-	for _, r := range broken {
+	for _, r := range todo.broken {
 		if r.err = s.l.rebuildIndex(context.Background(), r.file); r.err != nil {
 			s.l.log.Warn("rebuild index", "log", s.l.id, "file", r.file.name, "error", r.err)
 		}
 		close(r.done)
 	}
-	for _, r := range sorted {
+	for _, r := range todo.sorted {
 		s.adopt(r)
 	}
-	for _, q := range dirty {
+	for _, q := range todo.dirty {
 		q.trimming.Store(false)
 		q.trimSegments(q.effectiveFloor(), &s.l.files)
 	}
@@ -160,7 +165,7 @@ func (s *sealer) work(checkpoint bool) {
 func (s *sealer) retry(files []*logFile) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.files = append(files, s.files...)
+	s.todo.files = append(files, s.todo.files...)
 }
 
 // reclaim gives up the sealed files in which nothing is live (I12). What such a file says

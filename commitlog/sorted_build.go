@@ -1,6 +1,7 @@
 package commitlog
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -271,10 +272,7 @@ func (b *sortedBuilder) fetch(ctx context.Context) error {
 		return err
 	}
 	slices.SortFunc(b.batch, func(x, y moved) int {
-		if x.file != y.file {
-			return int(x.file.no) - int(y.file.no)
-		}
-		return int(min(max(x.position-y.position, -1), 1))
+		return cmp.Or(cmp.Compare(x.file.no, y.file.no), cmp.Compare(x.position, y.position))
 	})
 	plan := make([]located, len(b.batch))
 	for i := range b.batch {
@@ -282,7 +280,7 @@ func (b *sortedBuilder) fetch(ctx context.Context) error {
 	}
 	for i := 0; i < len(plan); {
 		n := extent(plan[i:])
-		if err := b.copyExtent(ctx, b.batch[i:i+n], plan[i:i+n]); err != nil {
+		if err := b.copyExtent(ctx, b.batch[i:i+n]); err != nil {
 			return err
 		}
 		i += n
@@ -313,13 +311,13 @@ func (b *sortedBuilder) room(n int) error {
 }
 
 // copyExtent fetches neighbouring batches with one read, proves them, and puts them where they go.
-func (b *sortedBuilder) copyExtent(ctx context.Context, batch []moved, plan []located) error {
-	from := plan[0].position
-	size := int(plan[len(plan)-1].frameEnd() - from)
+func (b *sortedBuilder) copyExtent(ctx context.Context, batch []moved) error {
+	from := batch[0].position
+	size := int(batch[len(batch)-1].frameEnd() - from)
 	if err := b.pace(ctx, size); err != nil {
 		return err
 	}
-	read, err := b.read(plan[0].file, from, size)
+	read, err := b.read(batch[0].file, from, size)
 	if err != nil {
 		return err
 	}
@@ -345,8 +343,7 @@ func (b *sortedBuilder) copyExtent(ctx context.Context, batch []moved, plan []lo
 // read reads from a source past the page cache, where that is possible: what is copied is not what consumers read.
 func (b *sortedBuilder) read(f *logFile, at ident.Position, size int) ([]byte, error) {
 	off := int64(at - f.first)
-	skip := int(off & (vfs.PageSize - 1))
-	want := (skip + size + vfs.PageSize - 1) &^ (vfs.PageSize - 1)
+	skip, want := wholePages(off, size)
 	if len(b.in) < want {
 		buf, err := vfs.AllocAligned(max(want, readMax+2*vfs.PageSize))
 		if err != nil {

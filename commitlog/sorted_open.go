@@ -1,6 +1,7 @@
 package commitlog
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -60,7 +61,7 @@ func (f *logFile) dataEnd() int64 { return int64(f.end - f.first) }
 
 // sortedFound is what a directory has of sorted files.
 type sortedFound struct {
-	files   []*logFile // those that count, in order of what they stand for
+	files   []*logFile // those that count, newest first
 	garbage []string   // names of what a crash left behind
 	serial  uint32     // the highest that is known
 }
@@ -92,7 +93,7 @@ func (l *Log) listSorted(logs []*logFile) (out sortedFound, err error) {
 		}
 		out.serial = max(out.serial, serial)
 	}
-	slices.SortFunc(found, func(a, b candidate) int { return int(b.serial) - int(a.serial) }) // newest first
+	slices.SortFunc(found, func(a, b candidate) int { return cmp.Compare(b.serial, a.serial) }) // newest first
 	for _, c := range found {
 		if slices.ContainsFunc(out.files, func(f *logFile) bool { return f.sorted.contains(c.span) }) {
 			out.garbage = append(out.garbage, c.name+indexSuffix, c.name)

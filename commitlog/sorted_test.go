@@ -276,7 +276,7 @@ func TestSortedDamage(t *testing.T) {
 			for range 2 {
 				r := start(t, cfg)
 				r.begin()
-				if got := refusedOf(t, r, 1, want); fmt.Sprint(got) != fmt.Sprint(refusing) {
+				if got := readEach(t, r, 1, want); fmt.Sprint(got) != fmt.Sprint(refusing) {
 					t.Errorf("batches %v are refused, want %v", got, refusing)
 				}
 				if known := r.Stats().Unavailable; len(known) != 1 || known[0].File != name {
@@ -293,25 +293,6 @@ func TestSortedDamage(t *testing.T) {
 	}
 }
 
-// refusedOf reads a partition batch after batch: each is right, or refused as corrupt. It returns which were refused.
-func refusedOf(t *testing.T, r *running, p int32, want *expected) (refused []int) {
-	t.Helper()
-	q := r.queue(1, p)
-	var rec Records
-	defer rec.Release()
-	for i, b := range want.batches[p] {
-		rec.Release()
-		err := q.Read(context.Background(), ReadOptions{From: ident.Offset(2 * i), MaxBytes: 1, AtLeastOne: true}, &rec)
-		switch {
-		case errors.Is(err, ErrCorrupt):
-			refused = append(refused, i)
-		case err != nil || len(rec.Slices) != 1 || !bytes.Equal(rec.Slices[0], b):
-			t.Fatalf("batch %d: %d slices, other bytes, or %v", i, len(rec.Slices), err)
-		}
-	}
-	return refused
-}
-
 // TestDamagedIsNotSorted: what cannot be proven is copied nowhere.
 func TestDamagedIsNotSorted(t *testing.T) {
 	mem := vfs.NewMem()
@@ -326,7 +307,7 @@ func TestDamagedIsNotSorted(t *testing.T) {
 	if n := r.sortAll(); n < 2 {
 		t.Errorf("rewritten %d times: the file with damage, in vain, and then the others", n)
 	}
-	if got := refusedOf(t, r, 1, want); len(got) != 1 || got[0] != victim {
+	if got := readEach(t, r, 1, want); len(got) != 1 || got[0] != victim {
 		t.Errorf("batches %v are refused, want %d", got, victim)
 	}
 	if known := r.Stats().Unavailable; len(known) != 1 || filepath.Base(known[0].File) != logFileName(0) {

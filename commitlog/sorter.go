@@ -214,7 +214,7 @@ type replacement struct {
 func (s *sealer) replace(ctx context.Context, f *logFile, parts []sortedPart) error {
 	r := &replacement{file: f, parts: parts, done: make(chan struct{})}
 	s.mu.Lock()
-	s.sorted = append(s.sorted, r)
+	s.todo.sorted = append(s.todo.sorted, r)
 	s.mu.Unlock()
 	s.poke()
 	select {

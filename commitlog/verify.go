@@ -1,6 +1,7 @@
 package commitlog
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -163,7 +164,7 @@ func (v *verifier) addSorted(k queueKey, p place) {
 
 // less returns what is left of offsets without those of the ranges, which are disjoint.
 func (r offsetRange) less(ranges []offsetRange) (out []offsetRange) {
-	slices.SortFunc(ranges, func(a, b offsetRange) int { return int(min(max(a.from-b.from, -1), 1)) })
+	slices.SortFunc(ranges, func(a, b offsetRange) int { return cmp.Compare(a.from, b.from) })
 	for _, s := range ranges {
 		if s.to <= r.from || r.to <= s.from {
 			continue

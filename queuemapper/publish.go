@@ -391,17 +391,3 @@ func (sp *Split) prepare() (groups [2]prepared, topic *Topic, err error) {
 	fresh.Partitions[sp.Index] = append(pl, Residence{Group: target.ID, From: from, First: sp.Target.Epoch})
 	return groups, &fresh, nil
 }
-
-// keyNothing is a key that nobody writes.
-const keyNothing = "/nothing"
-
-// AwaitWrite returns once the map takes writes: it makes one that changes nothing, and waits for it as for any other.
-func (s *Store) AwaitWrite(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, s.cfg.Timeout)
-	defer cancel()
-	if _, err := s.client.KV.Delete(ctx, s.key(keyNothing)); err != nil {
-		s.doubt.Store(true)
-		return fmt.Errorf("write to the map: %w: %w", ErrUnavailable, err)
-	}
-	return nil
-}

@@ -93,6 +93,21 @@ func (s *Store) Ping(ctx context.Context) error {
 	return nil
 }
 
+// keyNothing is a key that nobody writes.
+const keyNothing = "/nothing"
+
+// AwaitWrite is Ping by a write that changes nothing: it returns once the map takes writes.
+func (s *Store) AwaitWrite(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.Timeout)
+	defer cancel()
+	if _, err := s.client.KV.Delete(ctx, s.key(keyNothing)); err != nil {
+		s.doubt.Store(true)
+		return fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
+	s.doubt.Store(false)
+	return nil
+}
+
 // get reads, linearizably. Every failure is ErrUnavailable.
 func (s *Store) get(ctx context.Context, key string, opts ...clientv3.OpOption) (*clientv3.GetResponse, error) {
 	gctx, cancel := context.WithTimeout(ctx, s.cfg.Timeout)

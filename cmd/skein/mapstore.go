@@ -245,7 +245,6 @@ func (n *node) forgetMember() error {
 		for id, addr := range n.quorum() {
 			f.Members = append(f.Members, nodeMember{id, addr, id != n.settings.nodeID})
 		}
-		slices.SortFunc(f.Members, func(a, b nodeMember) int { return int(a.Broker - b.Broker) })
 	})
 	if err != nil {
 		return err

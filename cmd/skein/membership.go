@@ -140,7 +140,6 @@ func (n *node) keepMembership(ctx context.Context) error {
 				f.Members = append(f.Members, nodeMember{m.Broker, m.Address, m.Voter})
 			}
 			f.Level = n.store.Map().Level()
-			slices.SortFunc(f.Members, func(a, b nodeMember) int { return int(a.Broker - b.Broker) })
 			if n.member.Load() == nil && len(f.Etcd) > 0 && !strings.Contains(f.Etcd[0], "://") {
 				f.Etcd = nil // the voters among the members have it
 			}

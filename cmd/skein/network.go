@@ -128,6 +128,7 @@ func (nw *network) save(change func(*nodeFile)) error {
 	defer nw.mu.Unlock()
 	fresh := nw.file
 	change(&fresh)
+	slices.SortFunc(fresh.Members, func(a, b nodeMember) int { return int(a.Broker - b.Broker) })
 	fresh.Node, fresh.Internal, fresh.Version = nw.n.settings.nodeID, nw.addr, nodeFileVersion
 	if fresh.Node == nw.file.Node && fresh.Internal == nw.file.Internal && nw.file.Version == fresh.Version &&
 		fresh.Level == nw.file.Level && slices.Equal(fresh.Members, nw.file.Members) && slices.Equal(fresh.Etcd, nw.file.Etcd) {
