@@ -30,9 +30,9 @@ import (
 const (
 	redirectTopic      = "redirect"
 	redirectPartitions = 2
-	redirectOlder      = 5000 // records of each partition in the first broker's log
-	redirectNewer      = 200  // and in each later one
-	redirectValue      = 900  // bytes
+	redirectOlder      = 10_000 // records of each partition in the first broker's log
+	redirectNewer      = 200    // and in each later one
+	redirectValue      = 900    // bytes
 )
 
 // redirecting is three brokers of which the first has most of a topic, and no group any more; the second one owns all.
@@ -311,15 +311,15 @@ func (r *redirecting) await(what string, ok func() bool) {
 	}
 }
 
-// readsAgain awaits that a reader that stood still while the owner changed reads at the host again. The host may know less than
-// the client when that asks it first, and send it back; then the new owner serves it, and tells it once more 5 s later. So
-// the reader goes on slowly: in pipes and buffers is room for half of everything.
-func (r *redirecting) readsAgain(rd *reader) {
+// readsAtHost awaits that a reader that stands still or begins reads at the host. The host may know less than the client when
+// that asks it first, and send it back; then the owner serves it, and tells it once more 5 s later. So the reader goes on
+// slowly: 4,000 records go into pipes and buffers, and the client asks when there is room.
+func (r *redirecting) readsAtHost(rd *reader) {
 	r.t.Helper()
 	was, begun, from := r.hosted(), time.Now(), rd.at()
-	r.await("it reads at the host again", func() bool {
-		if gone := time.Since(begun); gone < 8*time.Second {
-			rd.let(from + int64(gone/(3*time.Millisecond)))
+	r.await("it reads at the host", func() bool {
+		if gone := time.Since(begun); gone < 10*time.Second {
+			rd.let(from + int64(gone/time.Millisecond))
 		}
 		return r.hosted() > was+200*redirectValue
 	})
@@ -337,12 +337,10 @@ func (r *redirecting) judge(name string, start func(context.Context, *reader)) {
 		r.t.Errorf("%s: the host served %.0f bytes of %.0f", name, hosted, older)
 	}
 	r.read(name+" disturbed", start, func(rd *reader) {
-		was := r.hosted()
-		rd.let(2000)
-		r.await("it reads at the host", func() bool { return rd.at() >= 2000 && r.hosted() > was })
+		r.readsAtHost(rd)
 		r.move(5 - r.owner)
 		r.produce(redirectNewer)
-		r.readsAgain(rd)
+		r.readsAtHost(rd)
 		r.c.started(r.t, r.c.Kill(1))
 		rd.let(math.MaxInt64)
 		r.c.started(r.t, r.c.Start(1))
