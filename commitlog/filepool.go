@@ -29,6 +29,7 @@ import (
 //	f, name, err := p.take(ctx, first, header)           // durable under its final name
 //	err = p.recycle(name)                                // a retired file, closed by all
 //	p.level()
+//	go p.giver.run(ctx) // gives back what is left over
 //
 // A file that take hands out while none is ready is prepared only at its start
 // (FirstFill) and the rest is filled behind its back: poolFile.WriteAt keeps the
@@ -44,6 +45,8 @@ type filePoolConfig struct {
 	// What is not zeroed by then is only reserved: its writes wait longer, but no byte goes to the disk twice.
 	YieldRate int64
 	Direct    vfs.DirectIO // of the directory
+	// Warn is told of files that could not be removed in the background; nil: nobody is.
+	Warn func(path string, err error)
 
 	// Free bytes (ready files included) below which the disk is at a level.
 	// Defaults: Refuse two files or 2 % of the disk (at most 4 GiB), whichever is
@@ -82,6 +85,7 @@ const (
 	poolPrefix      = "pool-"
 	poolMaking      = ".new"   // being prepared; garbage after a crash
 	poolReady       = ".ready" // prepared and durable
+	poolOld         = ".old"   // being removed
 	poolFillChunk   = 1 << 20
 	poolLevelPeriod = time.Second
 	poolYieldPeriod = 250 * time.Millisecond
@@ -106,6 +110,8 @@ type filePool struct {
 	serial  int         // of the next name
 
 	making *making // owned by run
+
+	giver giver
 }
 
 // making is the file that run prepares at the moment.
@@ -116,7 +122,7 @@ type making struct {
 }
 
 // openFilePool takes over what an earlier process left in dir: ready files of the
-// right size are used, all other files of a pool are removed.
+// right size are used, all other files of a pool are removed in the background.
 func openFilePool(fsys vfs.FS, dir string, cfg filePoolConfig) (*filePool, error) {
 	if cfg.FileSize < poolFillChunk || cfg.FileSize%vfs.PageSize != 0 {
 		return nil, fmt.Errorf("open file pool: file size %d, want at least %d and whole pages", cfg.FileSize, poolFillChunk)
@@ -126,6 +132,7 @@ func openFilePool(fsys vfs.FS, dir string, cfg filePoolConfig) (*filePool, error
 		return nil, fmt.Errorf("open file pool: %w", err)
 	}
 	p := &filePool{fs: fsys, dir: dir, cfg: cfg.withDefaults(space.Total), wake: make(chan struct{}, 1)}
+	p.giver = giver{fs: fsys, short: func() bool { return p.level() >= LevelThrottle }, wake: make(chan struct{}, 1)}
 	names, err := fsys.List(dir)
 	if err != nil {
 		return nil, fmt.Errorf("open file pool: %w", err)
@@ -148,14 +155,30 @@ func openFilePool(fsys vfs.FS, dir string, cfg filePoolConfig) (*filePool, error
 			p.ready = append(p.ready, path)
 			continue
 		}
-		if err := fsys.Remove(path); err != nil {
-			return nil, fmt.Errorf("open file pool: %w", err)
-		}
+		p.discard(path)
 	}
 	if err := p.measure(); err != nil {
 		return nil, err
 	}
-	return p, nil
+	return p, p.relieve()
+}
+
+// relieve gives back at once what is left over when the disk is short of room.
+func (p *filePool) relieve() error {
+	if p.level() < LevelThrottle || !p.giver.all() {
+		return nil
+	}
+	return p.measure()
+}
+
+// discard removes a file in the background. Nobody may have it open for writing, and its name must be one that the next start
+// knows for garbage.
+func (p *filePool) discard(path string) {
+	p.giver.add(surplus{path: path, done: func(err error) {
+		if err != nil && !errors.Is(err, errNotGiven) && p.cfg.Warn != nil {
+			p.cfg.Warn(path, err)
+		}
+	}})
 }
 
 func (p *filePool) poke() {
@@ -308,9 +331,14 @@ func (p *filePool) makeAtOnce() (string, error) {
 	if !p.took.Load() {
 		reserve = min(reserve, firstReserve)
 	}
-	if space, err := p.fs.Space(p.dir); err != nil {
+	space, err := p.fs.Space(p.dir)
+	if err == nil && space.Available < p.cfg.FileSize+reserve && p.giver.all() {
+		space, err = p.fs.Space(p.dir)
+	}
+	if err != nil {
 		return "", err
-	} else if space.Available < p.cfg.FileSize+reserve {
+	}
+	if space.Available < p.cfg.FileSize+reserve {
 		p.room.Store(int32(LevelRefuse))
 		return "", fmt.Errorf("%w: %d bytes are free: %w", ErrFull, space.Available, syscall.ENOSPC)
 	}
@@ -346,9 +374,9 @@ func (p *filePool) giveUp(path string, cause error) error {
 	return cause
 }
 
-// recycle takes a retired log file back: it becomes a ready one, or is removed
-// when enough are ready. Nobody may have it open for writing. Durable on return:
-// the name cannot come back.
+// recycle takes a retired file back: it becomes a ready one, or is removed, in the
+// background, when enough are ready. Nobody may have it open for writing. Durable on
+// return: the name cannot come back.
 func (p *filePool) recycle(name string) error {
 	defer p.poke()
 	st, err := p.fs.Stat(name)
@@ -358,24 +386,52 @@ func (p *filePool) recycle(name string) error {
 	// One more than are kept ready: a file that retires between two rolls is
 	// worth more than the space it frees for a moment.
 	keep := st.Size == p.cfg.FileSize && p.available() <= p.cfg.Ready && p.level() < LevelThrottle
-	path := p.newPath(poolReady)
-	if keep {
-		err = p.fs.Rename(name, path)
+	if !keep {
+		err = p.setAside(name)
 	} else {
-		err = p.fs.Remove(name)
-	}
-	if err == nil {
-		err = p.fs.SyncDir(p.dir)
+		path := p.newPath(poolReady)
+		if err = p.fs.Rename(name, path); err == nil {
+			err = p.fs.SyncDir(p.dir)
+		}
+		if err == nil {
+			p.mu.Lock()
+			p.ready = append(p.ready, path)
+			p.mu.Unlock()
+		}
 	}
 	if err != nil {
 		return fmt.Errorf("recycle %s: %w", name, err)
 	}
-	if keep {
-		p.mu.Lock()
-		p.ready = append(p.ready, path)
-		p.mu.Unlock()
+	return errors.Join(p.measure(), p.relieve())
+}
+
+// setAside takes the names of files away, of those that exist, durably, and has the files removed in the background.
+func (p *filePool) setAside(names ...string) error {
+	var aside []string
+	for _, name := range names {
+		path := p.newPath(poolOld)
+		err := p.fs.Rename(name, path)
+		if errors.Is(err, syscall.ENOSPC) { // for the new name
+			path, err = name, p.fs.Remove(name)
+		}
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+		case err != nil:
+			return err
+		default:
+			aside = append(aside, path)
+		}
 	}
-	return p.measure()
+	if len(aside) == 0 {
+		return nil
+	}
+	if err := p.fs.SyncDir(p.dir); err != nil {
+		return err
+	}
+	for _, path := range aside {
+		p.discard(path)
+	}
+	return nil
 }
 
 // run prepares files until ctx ends. A full disk is waited out (the level says

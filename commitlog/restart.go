@@ -22,7 +22,10 @@ func (l *Log) recover(ctx context.Context) error {
 		}
 		return err
 	}
-	l.pool, err = openFilePool(l.fs, l.logDir, filePoolConfig{FileSize: l.cfg.FileSize, Ready: l.cfg.ReadyFiles, Direct: l.direct})
+	warn := func(path string, err error) {
+		l.log.Warn("remove file that is not needed", "log", l.id, "file", path, "error", err)
+	}
+	l.pool, err = openFilePool(l.fs, l.logDir, filePoolConfig{FileSize: l.cfg.FileSize, Ready: l.cfg.ReadyFiles, Direct: l.direct, Warn: warn})
 	if err != nil {
 		return err
 	}

@@ -21,6 +21,7 @@ func (l *Log) run(ctx context.Context) error {
 			l.setPoison(err)
 		}
 	})
+	helpers.Go(func() { l.pool.giver.run(background) })
 	helpers.Go(func() { l.watchWrites(stop) })
 	helpers.Go(func() { l.sealer.run(stop) })
 	helpers.Go(func() { l.sorter.run(background) })

@@ -1,7 +1,7 @@
 package commitlog
 
 import (
-	"fmt"
+	"errors"
 
 	"github.com/skeinmq/skein/internal/vfs"
 )
@@ -10,30 +10,27 @@ import (
 // the file can be recycled.
 const shortenFrom = 16
 
-// shorten gives back the unused end of a sealed file. Each start begins a new file, so without it each restart would
+// shorten has the unused end of a sealed file given back. Each start begins a new file, so without it each restart would
 // take a whole file of disk for the little that the process before had written. Positions do not change, and the cut is
 // repeated after the next start if a crash undoes it: nothing depends on it. A file is cut only where its end is proven:
 // by the process that wrote it, by an index, or by a recovery that found nothing behind it that could have been acked.
-func (l *Log) shorten(f *logFile) error {
+func (s *sealer) shorten(f *logFile) {
 	used := int64(f.end - f.first)
-	if f.size-used < f.size/shortenFrom || f.doubt {
-		return nil
+	if f.size-used < f.size/shortenFrom || f.doubt || !f.tryPin() {
+		f.cut.Store(true)
+		return
 	}
 	used = (used + vfs.PageSize - 1) &^ (vfs.PageSize - 1)
-	w, err := l.fs.Open(f.name, vfs.OpenOptions{Write: true})
-	if err != nil {
-		return fmt.Errorf("shorten log file: %w", err)
-	}
-	defer w.Close() // nothing was written through it
-	size, err := w.Size()
-	if err == nil && size > used {
-		err = w.Truncate(used)
-	}
-	if err != nil {
-		return fmt.Errorf("shorten log file: %w", err)
-	}
-	f.unused.Store(f.size - used)
-	return nil
+	s.l.pool.giver.add(surplus{path: f.name, keep: used, done: func(err error) {
+		if err == nil {
+			f.unused.Store(f.size - used)
+		} else if !errors.Is(err, errNotGiven) {
+			s.l.log.Warn("give unused disk back", "log", s.l.id, "file", f.name, "error", err)
+		}
+		f.cut.Store(true)
+		f.unpin() // until then it is not recycled
+		s.poke()
+	}})
 }
 
 // shortenRecovered does it for the files that earlier processes sealed.
@@ -42,13 +39,6 @@ func (s *sealer) shortenRecovered() {
 		if f.recovered && f.sealed.Load() && f.sorted == nil {
 			s.shorten(f)
 		}
-	}
-}
-
-func (s *sealer) shorten(f *logFile) {
-	defer f.cut.Store(true)
-	if err := s.l.shorten(f); err != nil {
-		s.l.log.Warn("give unused disk back", "log", s.l.id, "file", f.name, "error", err)
 	}
 }
 

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"iter"
 	"path/filepath"
 	"slices"
@@ -73,7 +72,7 @@ func (l *Log) buildSorted(ctx context.Context, sources []*logFile, serial uint32
 	name := filepath.Join(l.logDir, sortedName(stands, serial))
 	f, err := b.write(ctx, name, sources)
 	if err != nil || f == nil {
-		err = errors.Join(err, removeAll(l.fs, name+sortTempSuffix, name+indexSuffix, name+indexSuffix+indexTempSuffix))
+		err = errors.Join(err, l.pool.setAside(name+sortTempSuffix, name+indexSuffix, name+indexSuffix+indexTempSuffix))
 	}
 	if err != nil {
 		return nil, nil, err
@@ -452,15 +451,4 @@ func mergeRows(files []*logFile, index map[*logFile]*indexFile) iter.Seq2[fileRo
 			}
 		}
 	}
-}
-
-// removeAll removes files that need not be there.
-func removeAll(fsys vfs.FS, names ...string) error {
-	var errs []error
-	for _, name := range names {
-		if err := fsys.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			errs = append(errs, err)
-		}
-	}
-	return errors.Join(errs...)
 }

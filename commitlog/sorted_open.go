@@ -116,7 +116,7 @@ func (l *Log) listSorted(logs []*logFile) (out sortedFound, err error) {
 func (l *Log) addSorted(ctx context.Context, found sortedFound) error {
 	l.sorter.serial = found.serial
 	if len(found.garbage) > 0 { // durably: what took its place may go, too, and it must not come back then
-		if err := errors.Join(removeAll(l.fs, found.garbage...), l.fs.SyncDir(l.logDir)); err != nil {
+		if err := l.pool.setAside(found.garbage...); err != nil {
 			return fmt.Errorf("remove what was left of sorting: %w", err)
 		}
 	}
