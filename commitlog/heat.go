@@ -43,8 +43,8 @@ func (h *heat) touch(off int64, now time.Time) (from int64, worth bool) {
 	return 0, false
 }
 
-// warm is called before each small read from a file.
-func (f *logFile) warm(off int64) {
+// warm is called once for each small read from a file, of n bytes. With ahead, it comes later, and has the kernel fetch them by then.
+func (f *logFile) warm(off, n int64, ahead bool) {
 	h := f.heat.Load()
 	if h == nil {
 		f.heat.CompareAndSwap(nil, newHeat(f.size))
@@ -52,6 +52,41 @@ func (f *logFile) warm(off int64) {
 	}
 	if from, worth := h.touch(off, time.Now()); worth {
 		f.r.WillNeed(from, min(heatStretch, f.size-from))
+	} else if ahead {
+		f.r.WillNeed(off, n)
+	}
+}
+
+// askDepth is how many small reads of one plan are under way: the disk has other things to do between one answer and the next
+// question, most of all when it is at the end of a network.
+const askDepth = 16
+
+// asked is how far the kernel was told of the small reads of a plan.
+type asked struct {
+	next  int // the first place that it was not
+	ahead int // reads that it was, and that have not begun
+}
+
+// tell is called before each read of an extent, the one that begins at place i.
+func (a *asked) tell(mem *memory, plan []located, i int) {
+	if a.next > i {
+		a.ahead = max(0, a.ahead-1)
+	} else {
+		a.next, a.ahead = i, -1
+	}
+	for a.ahead < askDepth && a.next < len(plan) {
+		first := &plan[a.next]
+		if a.ahead >= 0 && mem.holds(first.position) {
+			return // and everything after it
+		}
+		n := extent(plan[a.next:])
+		size := int64(plan[a.next+n-1].frameEnd() - first.position)
+		if size < directRead && first.file.tryPin() {
+			first.file.warm(int64(first.position-first.file.first), size, a.ahead >= 0)
+			first.file.unpin()
+		}
+		a.next += n
+		a.ahead++
 	}
 }
 

@@ -164,6 +164,12 @@ func (m *memory) pin(at ident.Position, n int) (*chunk, []byte) {
 	return c, c.buf[off : off+int64(n) : off+int64(n)]
 }
 
+// holds reports whether a position is as new as what is kept.
+func (m *memory) holds(at ident.Position) bool {
+	view := *m.view.Load()
+	return len(view) > 0 && int64(at) >= view[0].first.Load()
+}
+
 // clear gives up the cache's references.
 func (m *memory) clear() {
 	for _, c := range *m.view.Swap(&[]*chunk{}) {

@@ -175,6 +175,7 @@ func (q *Queue) tailFor(off ident.Offset) *tail {
 // fetch fills dst from the places in its plan: from memory where it can, else from disk.
 func (q *Queue) fetch(ctx context.Context, dst *Records) error {
 	plan := dst.plan
+	var told asked
 	for i := 0; i < len(plan); {
 		p := &plan[i]
 		if c, b := q.run.log.mem.pin(p.position+frameHeaderSize, int(p.size)); c != nil {
@@ -183,6 +184,7 @@ func (q *Queue) fetch(ctx context.Context, dst *Records) error {
 			i++
 			continue
 		}
+		told.tell(q.run.log.mem, plan, i)
 		n, err := q.fetchDisk(ctx, plan[i:i+extent(plan[i:])], dst)
 		if err != nil {
 			return err
@@ -271,7 +273,6 @@ const directRead = 128 << 10
 func (l *Log) pread(f *logFile, at ident.Position, size int, dst *Records) ([]byte, *chunk, error) {
 	off := int64(at - f.first)
 	if size < directRead {
-		f.warm(off)
 		b, err := dst.room(l, size)
 		if err == nil {
 			err = l.preadInto(f, f.r, b, size, off)

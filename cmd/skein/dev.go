@@ -18,6 +18,9 @@ import (
 	"github.com/skeinmq/skein/cmd/skein/dev"
 )
 
+// devCache is what several brokers on a machine where people work keep in memory.
+const devCache = "skein.log.cache.bytes=268435456"
+
 func devCommand() *cobra.Command {
 	var cfg dev.Config
 	var sets []string
@@ -28,7 +31,8 @@ func devCommand() *cobra.Command {
 		Long: `Starts brokers as child processes on loopback: broker N keeps its data in DIR/N and its log in DIR/N.log, serves
 Kafka clients at the base port + 10 (N-1), other brokers one port above and HTTP two ports above. It prints one line that
 begins with "ready" for each broker when it serves. The children end with it, also when it is killed (on Linux). They do not see the
-environment's SKEIN_… variables, most of which no two brokers can share: give them settings with --set.
+environment's SKEIN_… variables, most of which no two brokers can share: give them settings with --set. Each keeps 256 MiB
+of recent records in memory unless that sets skein.log.cache.bytes.
 
 It reads commands from standard input, and from "skein dev ctl" in another shell:
 
@@ -45,7 +49,7 @@ which generations changed hands.`,
 			cfg.Out = cmd.OutOrStdout()
 			cfg.Command = func(s dev.Spec, voters []dev.Spec, alone bool) *exec.Cmd {
 				args := dev.ServeArgs(s, voters, alone)
-				for _, kv := range sets {
+				for _, kv := range append([]string{devCache}, sets...) {
 					args = append(args, "--set", kv)
 				}
 				if verbose {

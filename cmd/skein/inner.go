@@ -79,6 +79,7 @@ func (in *inner) logConfig(i int, cluster string) commitlog.Config {
 	conf := kconfig.Layers{Static: in.n.settings.kafka}.BrokerConfig()
 	cfg := commitlog.Config{
 		ProducerExpiry: conf.ProducerIDExpiration, SortRate: conf.SortBytesPerSecond, SortAll: conf.SortAll,
+		CacheBytes: cacheBytes(conf.CacheBytes, processMemory(), len(in.n.settings.data)),
 		Dir: dir, ClusterID: cluster, Logger: in.n.logger,
 		Registerer: prometheus.WrapRegistererWith(prometheus.Labels{"dir": dir}, in.registry),
 	}

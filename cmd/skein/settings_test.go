@@ -142,7 +142,7 @@ func TestWorkingConfigsChangeSomething(t *testing.T) {
 		if d.Effect != kconfig.Works || d.Dynamic() {
 			continue
 		}
-		v := map[kconfig.Type]string{kconfig.Boolean: "true", kconfig.Int: "7777", kconfig.Short: "2", kconfig.Long: "7777", kconfig.List: "PLAINTEXT://h:77"}[d.Type]
+		v := map[kconfig.Type]string{kconfig.Boolean: "true", kconfig.Int: "7777", kconfig.Short: "2", kconfig.Long: "7777777", kconfig.List: "PLAINTEXT://h:77"}[d.Type]
 		if v == "" {
 			v = "gzip"
 		}

@@ -120,6 +120,7 @@ type BrokerConfig struct {
 	ReadRedirect         bool  // skein.read.redirect
 	ReadRedirectMinBytes int64 // skein.read.redirect.min.bytes
 
+	CacheBytes         int64 // skein.log.cache.bytes
 	SortBytesPerSecond int64 // skein.log.sort.bytes.per.second
 	SortAll            bool  // skein.log.sort.all
 }
@@ -159,6 +160,7 @@ func (l Layers) BrokerConfig() BrokerConfig {
 		Balancer:                      r.value("skein.balancer.enabled").Bool(),
 		ReadRedirect:                  r.value("skein.read.redirect").Bool(),
 		ReadRedirectMinBytes:          r.long("skein.read.redirect.min.bytes"),
+		CacheBytes:                    r.long("skein.log.cache.bytes"),
 		SortBytesPerSecond:            r.long("skein.log.sort.bytes.per.second"),
 		SortAll:                       r.value("skein.log.sort.all").Bool(),
 	}

@@ -231,6 +231,20 @@ func between(low, high int64) check {
 	}
 }
 
+// oneOrBetween allows one value that stands for something, and a range.
+func oneOrBetween(one, low, high int64) check {
+	inRange := between(low, high)
+	return func(d *Def, v Value) string {
+		if v.Int == one {
+			return ""
+		}
+		if text := inRange(d, v); text != "" {
+			return fmt.Sprintf("%s, or %d", text, one)
+		}
+		return ""
+	}
+}
+
 func pushInterval(_ *Def, v Value) string {
 	if v.Int < 100 || v.Int > 3600000 {
 		return "interval must be between 100 and 3600000 (1 hour)"

@@ -14,6 +14,8 @@ func inMemoryFS(string) bool { return false }
 
 func adviseRandom(*os.File) {}
 
+func adviseHuge([]byte) {}
+
 // Datasync is a full sync: darwin's fsync does not empty the device's cache,
 // and only F_FULLFSYNC, which os.File.Sync uses, does.
 // WillNeed does nothing here.

@@ -9,6 +9,9 @@ import (
 
 const oDirect = unix.O_DIRECT
 
+// adviseHuge asks for huge pages. Where there are none, small ones do.
+func adviseHuge(b []byte) { _ = unix.Madvise(b, unix.MADV_HUGEPAGE) }
+
 // directAlign asks the kernel for the alignment of an open file. Kernels before
 // 6.1 and some file systems do not know: then the fallback holds.
 func directAlign(f *os.File) DirectIO {
@@ -48,7 +51,31 @@ func adviseRandom(f *os.File) {
 
 // WillNeed has the kernel read the range into the page cache.
 func (o *osFile) WillNeed(off, n int64) {
+	o.prepare(off, n)
 	_ = control(o.f, func(fd int) error { return unix.Fadvise(fd, off, n, unix.FADV_WILLNEED) })
+}
+
+// prepare drops a range from the page cache if that has kept fragments of it only, and says whether it did. Pages that two records
+// share are used twice, and outlive the others; and the kernel would read each hole between them by itself.
+func (o *osFile) prepare(off, n int64) (dropped bool) {
+	_ = control(o.f, func(fd int) error { // a hint
+		cached := cachedPages(fd, off, n)
+		dropped = cached > 0 && cached < n/PageSize*3/4
+		if !dropped {
+			return nil
+		}
+		return unix.Fadvise(fd, off, n, unix.FADV_DONTNEED)
+	})
+	return dropped
+}
+
+// cachedPages is how many pages of the range the page cache has, and 0 where the kernel (before 6.5) cannot say.
+func cachedPages(fd int, off, n int64) int64 {
+	var st unix.Cachestat_t
+	if unix.Cachestat(uint(fd), &unix.CachestatRange{Off: uint64(off), Len: uint64(n)}, &st, 0) != nil {
+		return 0
+	}
+	return int64(st.Cache)
 }
 
 func (o *osFile) Datasync() error {

@@ -19,8 +19,8 @@ import (
 const (
 	// longForm runs every scenario at its full size.
 	longForm = "SKEIN_ABUSE_LONG"
-	// rssLimit is what the broker may ever take: its budget for requests and answers (512 MiB), its pool of recent
-	// blocks (256 MiB), and as much again as the Go heap may grow before it is collected.
+	// rssLimit is what the broker may ever take: its budget for requests and answers (512 MiB), the recent
+	// blocks of its log (256 MiB here), and as much again as the Go heap may grow before it is collected.
 	rssLimit = 1536 << 20
 	// worstService is the longest that an honest client may wait, on a machine with two busy cores.
 	worstService = 4 * time.Second
@@ -46,7 +46,8 @@ func TestAbuse(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p, err := process.Broker{Bin: bin, Data: []string{t.TempDir()}, Listen: ports[0], HTTP: ports[1]}.Start(patience)
+	p, err := process.Broker{Bin: bin, Data: []string{t.TempDir()}, Listen: ports[0], HTTP: ports[1],
+		Args: []string{"--set", "skein.log.cache.bytes=268435456"}}.Start(patience)
 	if err != nil {
 		t.Fatal(err)
 	}
