@@ -80,7 +80,7 @@ func (in *inner) logConfig(i int, cluster string) commitlog.Config {
 	cfg := commitlog.Config{
 		ProducerExpiry: conf.ProducerIDExpiration, SortRate: conf.SortBytesPerSecond, SortAll: conf.SortAll,
 		CacheBytes: cacheBytes(conf.CacheBytes, processMemory(), len(in.n.settings.data)),
-		Dir: dir, ClusterID: cluster, Logger: in.n.logger,
+		Dir:        dir, ClusterID: cluster, Logger: in.n.logger,
 		Registerer: prometheus.WrapRegistererWith(prometheus.Labels{"dir": dir}, in.registry),
 	}
 	if in.wit != nil {
