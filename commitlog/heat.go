@@ -26,21 +26,23 @@ func newHeat(fileSize int64) *heat {
 	return &heat{began: time.Now(), stretches: make([]atomic.Uint32, (fileSize+heatStretch-1)/heatStretch)}
 }
 
-// touch notes a small read at an offset of the file and says which stretch is worth reading whole now, if any.
-func (h *heat) touch(off int64, now time.Time) (from int64, worth bool) {
+// touch notes a small read at an offset of the file and says which stretch is worth reading whole now, if any, and whether
+// that was asked for already.
+func (h *heat) touch(off int64, now time.Time) (from int64, worth, coming bool) {
 	i := off / heatStretch
 	if i < 0 || i >= int64(len(h.stretches)) {
-		return 0, false
+		return 0, false, false
 	}
 	at := uint32(now.Sub(h.began)/time.Second) + 1
 	was := h.stretches[i].Load()
 	switch {
 	case was == 0 || at-was>>1 > heatFor:
 		h.stretches[i].CompareAndSwap(was, at<<1)
+		return 0, false, false
 	case was&1 == 0:
-		return i * heatStretch, h.stretches[i].CompareAndSwap(was, was|1)
+		return i * heatStretch, h.stretches[i].CompareAndSwap(was, was|1), true
 	}
-	return 0, false
+	return 0, false, true
 }
 
 // warm is called once for each small read from a file, of n bytes. With ahead, it comes later, and has the kernel fetch them by then.
@@ -50,9 +52,10 @@ func (f *logFile) warm(off, n int64, ahead bool) {
 		f.heat.CompareAndSwap(nil, newHeat(f.size))
 		h = f.heat.Load()
 	}
-	if from, worth := h.touch(off, time.Now()); worth {
+	from, worth, coming := h.touch(off, time.Now())
+	if worth {
 		f.r.WillNeed(from, min(heatStretch, f.size-from))
-	} else if ahead {
+	} else if ahead && !coming {
 		f.r.WillNeed(off, n)
 	}
 }

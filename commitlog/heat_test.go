@@ -14,27 +14,27 @@ func TestHeat(t *testing.T) {
 	t0 := h.began
 	at := func(s int) time.Time { return t0.Add(time.Duration(s) * time.Second) }
 	steps := []struct {
-		name  string
-		off   int64
-		sec   int
-		from  int64
-		worth bool
+		name          string
+		off           int64
+		sec           int
+		from          int64
+		worth, coming bool
 	}{
-		{"first touch", 100, 0, 0, false},
-		{"second touch of the stretch", 5000, 1, 0, true},
-		{"it was asked for", 9000, 2, 0, false},
-		{"another stretch", 3*heatStretch + 7, 2, 0, false},
-		{"and again", 3 * heatStretch, 3, 3 * heatStretch, true},
-		{"long after: a first touch anew", 200, 30, 0, false},
-		{"which is followed", 300, 31, 0, true},
-		{"touches far apart are of a sparse reader", 5 * heatStretch, 40, 0, false},
-		{"still", 5 * heatStretch, 60, 0, false},
-		{"past the end", 10 * heatStretch, 60, 0, false},
-		{"before the start", -1, 60, 0, false},
+		{"first touch", 100, 0, 0, false, false},
+		{"second touch of the stretch", 5000, 1, 0, true, true},
+		{"it was asked for", 9000, 2, 0, false, true},
+		{"another stretch", 3*heatStretch + 7, 2, 0, false, false},
+		{"and again", 3 * heatStretch, 3, 3 * heatStretch, true, true},
+		{"long after: a first touch anew", 200, 30, 0, false, false},
+		{"which is followed", 300, 31, 0, true, true},
+		{"touches far apart are of a sparse reader", 5 * heatStretch, 40, 0, false, false},
+		{"still", 5 * heatStretch, 60, 0, false, false},
+		{"past the end", 10 * heatStretch, 60, 0, false, false},
+		{"before the start", -1, 60, 0, false, false},
 	}
 	for _, s := range steps {
-		if from, worth := h.touch(s.off, at(s.sec)); worth != s.worth || worth && from != s.from {
-			t.Errorf("%s: touch(%d) at %d s = %d, %v, want %d, %v", s.name, s.off, s.sec, from, worth, s.from, s.worth)
+		if from, worth, coming := h.touch(s.off, at(s.sec)); worth != s.worth || worth && from != s.from || coming != s.coming {
+			t.Errorf("%s: touch(%d) at %d s = %d, %v, %v, want %d, %v, %v", s.name, s.off, s.sec, from, worth, coming, s.from, s.worth, s.coming)
 		}
 	}
 }
@@ -88,6 +88,10 @@ func TestAsked(t *testing.T) {
 	read(none, plan(f, 5*frame, frame), h) // another queue, beside it
 	if len(h.at) != each || h.at[1] != 2*heatStretch || h.n[1] != heatStretch {
 		t.Errorf("the second reader told of %v, %v bytes", h.at, h.n)
+	}
+	*h = hinted{}
+	if read(none, plan(f, 10*frame, frame), h); len(h.at) > 0 {
+		t.Errorf("the third one told of what is coming: %v", h.at)
 	}
 
 	f, h = file()

@@ -55,9 +55,15 @@ func (o *osFile) WillNeed(off, n int64) {
 	_ = control(o.f, func(fd int) error { return unix.Fadvise(fd, off, n, unix.FADV_WILLNEED) })
 }
 
+const prepareFrom = 256 << 10
+
 // prepare drops a range from the page cache if that has kept fragments of it only, and says whether it did. Pages that two records
-// share are used twice, and outlive the others; and the kernel would read each hole between them by itself.
+// share are used twice, and outlive the others; and the kernel would read each hole between them by itself. In a short range there
+// are few holes, and somebody else is about to use the pages at its ends.
 func (o *osFile) prepare(off, n int64) (dropped bool) {
+	if n < prepareFrom {
+		return false
+	}
 	_ = control(o.f, func(fd int) error { // a hint
 		cached := cachedPages(fd, off, n)
 		dropped = cached > 0 && cached < n/PageSize*3/4
