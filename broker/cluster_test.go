@@ -115,7 +115,22 @@ func startBrokersOn(t testing.TB, n, logs int, conf Config, kv clientv3.KV, each
 		})
 		all[i] = c
 	}
+	for _, c := range all {
+		c.await(func(m *queuemapper.Map) bool { return allOpen(m, all) })
+	}
 	return all
+}
+
+// allOpen reports whether a map knows every log of some brokers as open: each broker's comes to know what the others did in its own time.
+func allOpen(m *queuemapper.Map, of []*cluster) bool {
+	for _, c := range of {
+		for _, l := range c.logs {
+			if known := m.Log(l.Recovered().ID); known == nil || known.State != queuemapper.LogOpen {
+				return false
+			}
+		}
+	}
+	return true
 }
 
 // startController starts the replicated state of several brokers; it ends with the test.

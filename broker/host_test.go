@@ -163,9 +163,10 @@ func TestFencedBroker(t *testing.T) {
 	cl.Close()
 	_ = cs[0].stop() // with the fence, once more
 	cs[0].start()
-	if got := store.Map().Log(cs[0].logOf(0)); got.State != queuemapper.LogOpen || got.Epoch != 2 {
-		t.Errorf("its log is %+v", got)
-	}
+	cs[1].await(func(m *queuemapper.Map) bool {
+		l := m.Log(cs[0].logOf(0))
+		return l.State == queuemapper.LogOpen && l.Epoch == 2
+	})
 	h.produce(t, cs[0], 5)
 	h.check(t, cs[1], func(int) int { return 0 })
 }
