@@ -105,6 +105,6 @@ func (l *Log) writeBlocks() {
 		l.metrics.writeSeconds.Observe(time.Since(start).Seconds())
 		l.inFlight.Add(-1)
 		b.written <- err
-		l.inbox.poke()
+		l.inbox.wake.poke()
 	}
 }

@@ -54,7 +54,7 @@ type LowCeiling struct {
 type lowCeilings struct {
 	mu   sync.Mutex
 	list map[ident.Generation]ident.Offset
-	wake chan struct{} // holds one token: the list is not empty
+	wake waker // holds one token: the list is not empty
 }
 
 func (c *lowCeilings) add(low LowCeiling) {
@@ -64,10 +64,7 @@ func (c *lowCeilings) add(low LowCeiling) {
 	}
 	c.list[low.Generation] = max(c.list[low.Generation], low.End)
 	c.mu.Unlock()
-	select {
-	case c.wake <- struct{}{}:
-	default:
-	}
+	c.wake.poke()
 }
 
 // LowCeilings returns a channel that has a token when TakeLowCeilings has something to give.

@@ -92,7 +92,7 @@ func (l *Log) finish(b *block, err error) {
 	b.reset()
 	l.giveBlock(b)
 	if l.piped.Add(-1) == maxPiped-1 {
-		l.inbox.poke()
+		l.inbox.wake.poke()
 	}
 }
 
@@ -179,7 +179,7 @@ func (l *Log) setPoison(err error) {
 	} else {
 		l.log.Error("log poisoned", "log", l.id, "error", err)
 	}
-	l.inbox.poke()
+	l.inbox.wake.poke()
 }
 
 // stuckTicks is in how many parts the time is measured after which a write is stuck.

@@ -52,7 +52,7 @@ func (d *damage) note(e CorruptError) {
 		return
 	}
 	d.l.log.Error("records on the disk are damaged", "component", "commitlog", "log", d.l.id, "file", e.File, "from", int64(e.From), "to", int64(e.To), "reason", e.Reason)
-	d.l.sealer.poke()
+	d.l.sealer.wake.poke()
 }
 
 // add merges a range into those that are known and reports whether it says anything new.

@@ -98,11 +98,11 @@ type filePool struct {
 	dir string
 	cfg filePoolConfig
 
-	room atomic.Int32  // Level
-	free atomic.Int64  // bytes that were free at the last look
-	took atomic.Bool   // a file was handed out: the log can begin, and say what it gives up
-	used atomic.Int64  // bytes that the log has written through files of the pool, and read past the page cache
-	wake chan struct{} // something for run to do
+	room atomic.Int32 // Level
+	free atomic.Int64 // bytes that were free at the last look
+	took atomic.Bool  // a file was handed out: the log can begin, and say what it gives up
+	used atomic.Int64 // bytes that the log has written through files of the pool, and read past the page cache
+	wake waker        // something for run to do
 
 	mu      sync.Mutex
 	ready   []string    // paths, oldest first
@@ -131,8 +131,8 @@ func openFilePool(fsys vfs.FS, dir string, cfg filePoolConfig) (*filePool, error
 	if err != nil {
 		return nil, fmt.Errorf("open file pool: %w", err)
 	}
-	p := &filePool{fs: fsys, dir: dir, cfg: cfg.withDefaults(space.Total), wake: make(chan struct{}, 1)}
-	p.giver = giver{fs: fsys, short: func() bool { return p.level() >= LevelThrottle }, wake: make(chan struct{}, 1)}
+	p := &filePool{fs: fsys, dir: dir, cfg: cfg.withDefaults(space.Total), wake: newWaker()}
+	p.giver = giver{fs: fsys, short: func() bool { return p.level() >= LevelThrottle }, wake: newWaker()}
 	names, err := fsys.List(dir)
 	if err != nil {
 		return nil, fmt.Errorf("open file pool: %w", err)
@@ -179,13 +179,6 @@ func (p *filePool) discard(path string) {
 			p.cfg.Warn(path, err)
 		}
 	}})
-}
-
-func (p *filePool) poke() {
-	select {
-	case p.wake <- struct{}{}:
-	default:
-	}
 }
 
 // level is how much room the disk had when it was last looked at: at each change
@@ -258,7 +251,7 @@ func (p *filePool) popReady() (string, bool) {
 // then. After any other error the log is to be given up. A file that has the
 // name already is replaced: the caller knows that nothing is in it.
 func (p *filePool) take(ctx context.Context, first ident.Position, header []byte) (*poolFile, string, error) {
-	defer p.poke()
+	defer p.wake.poke()
 	if err := context.Cause(ctx); err != nil {
 		return nil, "", err
 	}
@@ -378,7 +371,7 @@ func (p *filePool) giveUp(path string, cause error) error {
 // background, when enough are ready. Nobody may have it open for writing. Durable on
 // return: the name cannot come back.
 func (p *filePool) recycle(name string) error {
-	defer p.poke()
+	defer p.wake.poke()
 	st, err := p.fs.Stat(name)
 	if err != nil {
 		return fmt.Errorf("recycle %s: %w", name, err)

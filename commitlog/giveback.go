@@ -22,7 +22,7 @@ const (
 type giver struct {
 	fs    vfs.FS
 	short func() bool // the disk is short of room: no pauses
-	wake  chan struct{}
+	wake  waker
 
 	mu    sync.Mutex
 	queue []surplus // oldest first
@@ -43,10 +43,7 @@ func (g *giver) add(s surplus) {
 	g.mu.Lock()
 	g.queue = append(g.queue, s)
 	g.mu.Unlock()
-	select {
-	case g.wake <- struct{}{}:
-	default:
-	}
+	g.wake.poke()
 }
 
 // run gives back until ctx ends.

@@ -46,7 +46,7 @@ func TestGiveBack(t *testing.T) {
 				mem := poolTestDisk(t)
 				bigFile(t, mem, "/log/goes", size)
 				bigFile(t, mem, "/log/stays", size)
-				g := giver{fs: mem, short: func() bool { return short }, wake: make(chan struct{}, 1)}
+				g := giver{fs: mem, short: func() bool { return short }, wake: newWaker()}
 				var times []time.Time
 				done := func(err error) {
 					if err != nil {

@@ -22,12 +22,12 @@ type inbox struct {
 	items     []submission
 	since     time.Time // when the first of items came
 	closed    error
-	left      atomic.Int64  // what was taken and is in no block yet
-	leftSince atomic.Int64  // when the oldest of that came, or one that was taken with it; ns since 1970
-	wake      chan struct{} // capacity 1: a token means look again
+	left      atomic.Int64 // what was taken and is in no block yet
+	leftSince atomic.Int64 // when the oldest of that came, or one that was taken with it; ns since 1970
+	wake      waker        // capacity 1: a token means look again
 }
 
-func newInbox() *inbox { return &inbox{wake: make(chan struct{}, 1)} }
+func newInbox() *inbox { return &inbox{wake: newWaker()} }
 
 // put hands one submission over, or returns why the inbox is closed.
 func (in *inbox) put(s submission) error {
@@ -43,17 +43,9 @@ func (in *inbox) put(s submission) error {
 	in.items = append(in.items, s)
 	in.mu.Unlock()
 	if first {
-		in.poke()
+		in.wake.poke()
 	}
 	return nil
-}
-
-// poke wakes the sequencer.
-func (in *inbox) poke() {
-	select {
-	case in.wake <- struct{}{}:
-	default:
-	}
 }
 
 // take swaps the waiting items for an empty slice.

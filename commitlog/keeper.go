@@ -15,7 +15,7 @@ import (
 // sequencer nothing. The pool behind it keeps the space.
 type keeper struct {
 	l    *Log
-	wake chan struct{}
+	wake waker
 
 	full atomic.Bool // the last try found no room
 
@@ -33,10 +33,7 @@ func (k *keeper) take() *logFile {
 	defer k.mu.Unlock()
 	f := k.file
 	k.file = nil
-	select {
-	case k.wake <- struct{}{}:
-	default:
-	}
+	k.wake.poke()
 	return f
 }
 
@@ -64,12 +61,12 @@ func (k *keeper) run(ctx context.Context) {
 			case err == nil:
 				k.full.Store(false)
 				k.put(f)
-				k.l.inbox.poke()
+				k.l.inbox.wake.poke()
 			case ctx.Err() != nil:
 				return
 			case errors.Is(err, ErrFull):
 				k.full.Store(true)
-				k.l.inbox.poke()
+				k.l.inbox.wake.poke()
 				k.l.log.Warn("no room for the next log file", "log", k.l.id, "error", err)
 				retry = time.After(fullRetry)
 			default:

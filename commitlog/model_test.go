@@ -169,7 +169,7 @@ func (s *scenario) sort() error {
 		if time.Now().After(end) {
 			return errNotSealed
 		}
-		s.l.sealer.poke()
+		s.l.sealer.wake.poke()
 	}
 	for {
 		if more, err := s.l.sorter.once(s.ctx); err != nil || !more {

@@ -81,7 +81,7 @@ func open(ctx context.Context, cfg Config) (*Log, error) {
 		cfg: cfg, fs: cfg.FS, log: cfg.Logger,
 		logDir: filepath.Join(cfg.Dir, "log"), metaDir: filepath.Join(cfg.Dir, metaName),
 		inbox: newInbox(), poisoned: make(chan struct{}), stopped: make(chan struct{}),
-		low:       lowCeilings{wake: make(chan struct{}, 1)},
+		low:       lowCeilings{wake: newWaker()},
 		reads:     make(chan struct{}, cfg.ReadsInFlight),
 		order:     make(chan *block, maxPiped+2),
 		writes:    make(chan *block, maxPiped+2),

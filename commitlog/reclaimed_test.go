@@ -38,7 +38,7 @@ func reclaimedBehind(t *testing.T) (*vfs.Mem, *expected) {
 				t.Fatal(err)
 			}
 			await(t, "a file reclaimed", func() bool {
-				r.sealer.poke()
+				r.sealer.wake.poke()
 				_, err := fs.Stat("data/log/" + logFileName(ident.Position(cfg.FileSize)))
 				return err != nil
 			})
@@ -130,7 +130,7 @@ func passes(t *testing.T, cfg Config) {
 				t.Fatal(err)
 			}
 		}
-		await(t, "files reclaimed", func() bool { r.sealer.poke(); return len(r.files.all()) < 3 && len(r.Stats().Unavailable) == 0 })
+		await(t, "files reclaimed", func() bool { r.sealer.wake.poke(); return len(r.files.all()) < 3 && len(r.Stats().Unavailable) == 0 })
 		r.stop()
 	}
 }

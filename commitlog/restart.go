@@ -49,8 +49,8 @@ func (l *Log) recover(ctx context.Context) error {
 	if err := l.publishIndexes(); err != nil {
 		return err
 	}
-	l.keeper = keeper{l: l, wake: make(chan struct{}, 1), next: next}
-	l.sealer.l, l.sealer.wake = l, make(chan struct{}, 1)
+	l.keeper = keeper{l: l, wake: newWaker(), next: next}
+	l.sealer.l, l.sealer.wake = l, newWaker()
 	l.sorter.l, l.sorter.load = l, loadMeter{used: &l.pool.used, at: time.Now()}
 	l.seq = &sequencer{l: l, cur: l.spareBlock(), prevEnd: sc.end, prevCRC: sc.crc}
 	l.durable.Store(int64(sc.end))

@@ -16,7 +16,7 @@ import (
 // its failures cost time after a restart, not data.
 type sealer struct {
 	l    *Log
-	wake chan struct{}
+	wake waker
 
 	mu   sync.Mutex
 	todo chores
@@ -35,19 +35,12 @@ type chores struct {
 	sorted []*replacement
 }
 
-func (s *sealer) poke() {
-	select {
-	case s.wake <- struct{}{}:
-	default:
-	}
-}
-
 // queue hands over a file to which nothing is appended any more.
 func (s *sealer) queue(f *logFile) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.todo.files = append(s.todo.files, f)
-	s.poke()
+	s.wake.poke()
 }
 
 // repair is a new index in the making.
@@ -80,7 +73,7 @@ func (s *sealer) order(f *logFile) *repair {
 	}
 	r := &repair{file: f, done: make(chan struct{})}
 	s.todo.broken = append(s.todo.broken, r)
-	s.poke()
+	s.wake.poke()
 	return r
 }
 
@@ -93,7 +86,7 @@ func (s *sealer) trim(q *Queue) {
 	defer s.mu.Unlock()
 	s.todo.dirty = append(s.todo.dirty, q)
 	if len(s.todo.dirty) == 1 {
-		s.poke()
+		s.wake.poke()
 	}
 }
 

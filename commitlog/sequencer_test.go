@@ -31,7 +31,7 @@ func TestStopWithAnswersBehindWrite(t *testing.T) {
 			r.ended <- err
 		case <-time.After(time.Second):
 			t.Error("the log goes on after it was told to stop and its last write was done")
-			r.inbox.poke()
+			r.inbox.wake.poke()
 		}
 		r.stop()
 		if res := (<-written).Batches[0].Result; res.Err != nil {

@@ -29,7 +29,7 @@ func (s *sealer) shorten(f *logFile) {
 		}
 		f.cut.Store(true)
 		f.unpin() // until then it is not recycled
-		s.poke()
+		s.wake.poke()
 	}})
 }
 

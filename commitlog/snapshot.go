@@ -100,7 +100,7 @@ func (s *sequencer) stepSnapshot() {
 			snap.add(q)
 		}
 	}
-	s.l.inbox.poke()
+	s.l.inbox.wake.poke()
 	if snap.next < snap.limit {
 		return
 	}

@@ -115,10 +115,8 @@ func (l *Log) listSorted(logs []*logFile) (out sortedFound, err error) {
 // addSorted makes the sorted files known, after the log files, with what their indexes say. One that has no sound index gets it here.
 func (l *Log) addSorted(ctx context.Context, found sortedFound) error {
 	l.sorter.serial = found.serial
-	if len(found.garbage) > 0 { // durably: what took its place may go, too, and it must not come back then
-		if err := l.pool.setAside(found.garbage...); err != nil {
-			return fmt.Errorf("remove what was left of sorting: %w", err)
-		}
+	if err := l.pool.setAside(found.garbage...); err != nil { // durably: what took its place may go, too, and it must not come back then
+		return fmt.Errorf("remove what was left of sorting: %w", err)
 	}
 	l.openIndexes(found.files)
 	for _, f := range found.files {

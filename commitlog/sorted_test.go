@@ -27,7 +27,7 @@ func (r *running) sortAll() (n int) {
 	r.t.Helper()
 	r.awaitSealed()
 	s := scenario{l: r.Log}
-	await(r.t, "what is not live to go", func() bool { r.sealer.poke(); return s.settled() })
+	await(r.t, "what is not live to go", func() bool { r.sealer.wake.poke(); return s.settled() })
 	for ; ; n++ {
 		switch more, err := r.sorter.once(context.Background()); {
 		case err != nil:
@@ -104,7 +104,7 @@ func TestSortedFile(t *testing.T) {
 			t.Errorf("first batch by time: %+v, %v, %v", s, ok, err)
 		}
 	}
-	await(t, "the disk back", func() bool { r.sealer.poke(); return r.Stats().DiskBytes <= before.DiskBytes-2*cfg.FileSize })
+	await(t, "the disk back", func() bool { r.sealer.wake.poke(); return r.Stats().DiskBytes <= before.DiskBytes-2*cfg.FileSize })
 	check()
 	for range 2 {
 		r.stop()
@@ -159,7 +159,7 @@ func TestSortAll(t *testing.T) {
 		t.Errorf("rewritten %d times, %d files are full", n, full)
 	}
 	want.check(t, r)
-	await(t, "the others gone", func() bool { r.sealer.poke(); return len(r.sortedFiles()) == len(r.files.all())-1 })
+	await(t, "the others gone", func() bool { r.sealer.wake.poke(); return len(r.sortedFiles()) == len(r.files.all())-1 })
 	want.check(t, r)
 }
 
@@ -175,7 +175,7 @@ func TestSortSmallFiles(t *testing.T) {
 		}
 		sorted += r.sortAll()
 		want.check(t, r)
-		await(t, "few files", func() bool { r.sealer.poke(); return len(r.files.all()) < 2*sortSmall })
+		await(t, "few files", func() bool { r.sealer.wake.poke(); return len(r.files.all()) < 2*sortSmall })
 		r.stop()
 	}
 	if sorted < 3 || sorted > 6 {
@@ -247,7 +247,7 @@ func TestSortedDamage(t *testing.T) {
 	if n := r.sortAll(); n != 1 {
 		t.Fatalf("rewritten %d times", n)
 	}
-	await(t, "files reclaimed", func() bool { r.sealer.poke(); return len(r.files.all()) < 4 })
+	await(t, "files reclaimed", func() bool { r.sealer.wake.poke(); return len(r.files.all()) < 4 })
 	name := r.sortedFiles()[0].name
 	r.stop()
 	whole := fileBytes(t, mem, name)
@@ -323,7 +323,7 @@ func TestSortedIsReadBack(t *testing.T) {
 		r, want := thinned(t, cfg)
 		r.awaitSealed()
 		fault := faulty.Inject(vfs.Rule{Kinds: vfs.KindWrite, Pattern: "*" + sortedSuffix + sortTempSuffix, Effect: vfs.FlipBit, Seed: seed})
-		await(t, "what is not live to go", func() bool { r.sealer.poke(); return (&scenario{l: r.Log}).settled() })
+		await(t, "what is not live to go", func() bool { r.sealer.wake.poke(); return (&scenario{l: r.Log}).settled() })
 		if _, err := r.sorter.once(context.Background()); !errors.Is(err, errBad) || len(fault.Fired()) == 0 {
 			t.Errorf("seed %d: a flipped bit in %v goes unseen: %v", seed, fault.Fired(), err)
 		}
@@ -375,7 +375,7 @@ func TestSortedLeftovers(t *testing.T) {
 					t.Errorf("%d bytes of %d batches", size, len(want.batches[1]))
 				}
 				r.sortAll()
-				await(t, "the log files gone", func() bool { r.sealer.poke(); return r.files.all()[0].first > 0 })
+				await(t, "the log files gone", func() bool { r.sealer.wake.poke(); return r.files.all()[0].first > 0 })
 				r.stop()
 			}
 			names := strings.Join(diskFiles(t, disk), " ")

@@ -216,7 +216,7 @@ func (s *sealer) replace(ctx context.Context, f *logFile, parts []sortedPart) er
 	s.mu.Lock()
 	s.todo.sorted = append(s.todo.sorted, r)
 	s.mu.Unlock()
-	s.poke()
+	s.wake.poke()
 	select {
 	case <-r.done:
 		return nil
