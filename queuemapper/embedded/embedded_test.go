@@ -55,7 +55,7 @@ func TestListen(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer s.Close()
-	c, err := clientv3.New(clientv3.Config{Endpoints: []string{s.Addr()}, DialTimeout: 5 * time.Second})
+	c, err := clientv3.New(clientv3.Config{Endpoints: []string{s.Addr()}})
 	if err != nil {
 		t.Fatal(err)
 	}

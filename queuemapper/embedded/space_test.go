@@ -26,10 +26,14 @@ func (s *lines) Write(p []byte) (int, error) {
 	return s.b.Write(p)
 }
 
-func (s *lines) has(text string) bool {
+func (s *lines) text() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return strings.Contains(s.b.String(), text)
+	return s.b.String()
+}
+
+func (s *lines) has(text string) bool {
+	return strings.Contains(s.text(), text)
 }
 
 // TestSpace writes ten times the quota over the same keys: that only ever costs a wait. Then it fills the quota with keys: it is
@@ -49,13 +53,13 @@ func TestSpace(t *testing.T) {
 	big := strings.Repeat("x", 100<<10)
 	eventually := func(what string, do func() error) {
 		t.Helper()
-		for end := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) { // etcd is polled
+		for end := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) { // etcd is polled
 			err := do()
 			if err == nil {
 				return
 			}
 			if !errors.Is(err, rpctypes.ErrNoSpace) || time.Now().After(end) {
-				t.Fatalf("%s: %v\n%s", what, err, log.b.String())
+				t.Fatalf("%s: %v\n%s", what, err, log.text())
 			}
 		}
 	}
@@ -64,13 +68,13 @@ func TestSpace(t *testing.T) {
 		eventually("write over old values", func() error { return put(fmt.Sprint("k", i%8)) })
 	}
 	if log.has("level=ERROR") {
-		t.Errorf("an error although there was room:\n%s", log.b.String())
+		t.Errorf("an error although there was room:\n%s", log.text())
 	}
 	full := func() {
 		t.Helper()
-		for end := time.Now().Add(60 * time.Second); !log.has("delete topics, or restart"); { // what is old may make room once or twice
+		for end := time.Now().Add(patience); !log.has("delete topics, or restart"); { // what is old may make room once or twice
 			if err := put(fmt.Sprint("fill", time.Now().UnixNano())); err != nil && !errors.Is(err, rpctypes.ErrNoSpace) || time.Now().After(end) {
-				t.Fatalf("fill: %v\n%s", err, log.b.String())
+				t.Fatalf("fill: %v\n%s", err, log.text())
 			}
 		}
 		if err := put("more"); !errors.Is(err, rpctypes.ErrNoSpace) {
