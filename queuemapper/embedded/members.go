@@ -25,6 +25,10 @@ import (
 // clientPings is how often a client may ask at most whether the connection lives. gRPC allows one in five minutes, unless it is told.
 const clientPings = 5 * time.Second
 
+// bootstrapPatience is how long each other member may take to tell a fresh directory that its name has had another one: etcd starts a
+// member anew, with the vote that it has cast already, when nobody says so in time. Its own second is less than a busy machine takes.
+const bootstrapPatience = 10 * time.Second
+
 // Peers describes a member of several.
 type Peers struct {
 	// URL is where other members, and clients, reach this one: http://host:port or https://host:port.
@@ -63,7 +67,7 @@ func (p *Peers) apply(sc *config.ServerConfig) error {
 	}
 	all[sc.Name] = own
 	sc.PeerURLs, sc.ClientURLs, sc.InitialPeerURLsMap = own, own, all
-	sc.NewCluster = !p.Join
+	sc.NewCluster, sc.BootstrapTimeout = !p.Join, bootstrapPatience
 	sc.PeerTLSInfo = transport.TLSInfo{CertFile: p.Cert, KeyFile: p.Key, TrustedCAFile: p.CA, ClientCertAuth: p.Cert != ""}
 	if !p.Alone {
 		sc.TickMs, sc.ElectionTicks = peerTickMs, peerElectionTicks

@@ -29,6 +29,7 @@ import (
 type place struct {
 	name, url, dir string
 	handler        atomic.Pointer[http.Handler]
+	slow           atomic.Int64 // what it waits before it says who the members are
 	http           *http.Server
 	member         *Server
 	client         *clientv3.Client // through a listener, as brokers do
@@ -64,6 +65,9 @@ func newPlace(t *testing.T, i int) *place {
 
 func (p *place) serve(ln net.Listener) {
 	p.http = &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/members" {
+			time.Sleep(time.Duration(p.slow.Load()))
+		}
 		if h := p.handler.Load(); h != nil && *h != nil {
 			(*h).ServeHTTP(w, r)
 			return
@@ -310,7 +314,7 @@ func TestGrow(t *testing.T) {
 	}
 }
 
-// TestWipedMember: a member that lost its directory is not taken for a new one.
+// TestWipedMember: a member that lost its directory is not taken for a new one, also while the others are slow.
 func TestWipedMember(t *testing.T) {
 	places := form(t, 3)
 	members := map[string]string{}
@@ -321,6 +325,9 @@ func TestWipedMember(t *testing.T) {
 	p.kill()
 	p.listenAgain(t)
 	p.dir = t.TempDir()
+	for _, other := range places[:2] {
+		other.slow.Store(int64(2 * time.Second))
+	}
 	if err := p.start(t.Context(), t, members, false); err == nil {
 		t.Error("started")
 	} else {
