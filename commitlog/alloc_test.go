@@ -31,7 +31,7 @@ func TestAppendAllocations(t *testing.T) {
 		round()
 	}
 	runtime.GC()
-	perBatch := leastAllocs(100, round) / float64(len(a.Batches))
+	perBatch := leastAllocs(100, 0.2*float64(len(a.Batches)), round) / float64(len(a.Batches))
 	if perBatch > 0.2 {
 		t.Errorf("%.3f allocations a batch", perBatch)
 	}
@@ -48,7 +48,7 @@ func TestTailReadAllocations(t *testing.T) {
 	}
 	var rec Records
 	opt := ReadOptions{From: ident.Offset(10), MaxBytes: 20_000}
-	if got := leastAllocs(1000, func() {
+	if got := leastAllocs(1000, 0, func() {
 		rec.Release()
 		if err := q.Read(context.Background(), opt, &rec); err != nil || rec.Bytes < 15_000 {
 			t.Fatal(err, rec.Bytes)
@@ -61,10 +61,10 @@ func TestTailReadAllocations(t *testing.T) {
 }
 
 // leastAllocs is testing.AllocsPerRun without what other goroutines allocate meanwhile, which it counts too: logs of earlier
-// tests that are still ending only ever add.
-func leastAllocs(runs int, f func()) float64 {
+// tests that are still ending only ever add. What it looks for is enough for it.
+func leastAllocs(runs int, enough float64, f func()) float64 {
 	least := testing.AllocsPerRun(runs, f)
-	for range 4 {
+	for i := 0; i < 30 && least > enough; i++ {
 		least = min(least, testing.AllocsPerRun(runs, f))
 	}
 	return least

@@ -27,56 +27,58 @@ func (r *running) freezeNow(g ident.Group) []ident.PartitionState {
 	return states[g]
 }
 
-// TestHeldAppends: what comes while a group is frozen waits, in order; other groups go on.
+// TestHeldAppends: what comes while a group is frozen waits, in order; other groups go on. It waits for a second: one of a bubble.
 func TestHeldAppends(t *testing.T) {
-	r := start(t, testConfig(vfs.NewMem(), "data"))
-	defer r.stop()
-	r.begin()
-	r.openGroup(2, 1, nil)
-	held, free := r.queue(1, 0), r.queue(2, 0)
-	r.append(batchOf(held, testBatch(2, 1, 10)))
-	if got := r.freezeNow(1); len(got) != 1 || got[0].End != 2 {
-		t.Fatalf("state of the frozen group: %+v", got)
-	}
-	var waiting []chan *Append
-	for i := range 3 { // with one batch of another group among them
-		bs := []Batch{batchOf(held, testBatch(1, byte(i), 10))}
-		if i == 1 {
-			bs = append(bs, batchOf(free, testBatch(1, 9, 10)))
+	synctest.Test(t, func(t *testing.T) {
+		r := start(t, testConfig(vfs.NewMem(), "data"))
+		defer r.stop()
+		r.begin()
+		r.openGroup(2, 1, nil)
+		held, free := r.queue(1, 0), r.queue(2, 0)
+		r.append(batchOf(held, testBatch(2, 1, 10)))
+		if got := r.freezeNow(1); len(got) != 1 || got[0].End != 2 {
+			t.Fatalf("state of the frozen group: %+v", got)
 		}
-		waiting = append(waiting, r.later(bs...))
-	}
-	if res := r.append(batchOf(free, testBatch(1, 5, 10)))[0]; res.Err != nil || res.Base != 1 {
-		t.Fatalf("append to a group that is not frozen: %+v", res)
-	}
-	for i, w := range waiting {
-		select {
-		case <-w:
-			t.Fatalf("append %d was answered in the freeze", i)
-		default:
+		var waiting []chan *Append
+		for i := range 3 { // with one batch of another group among them
+			bs := []Batch{batchOf(held, testBatch(1, byte(i), 10))}
+			if i == 1 {
+				bs = append(bs, batchOf(free, testBatch(1, 9, 10)))
+			}
+			waiting = append(waiting, r.later(bs...))
 		}
-	}
-	if err := r.Thaw(1); err != nil {
-		t.Fatal(err)
-	}
-	for i, w := range waiting {
-		if a := <-w; a.Batches[0].Result.Err != nil || a.Batches[0].Result.Base != ident.Offset(2+i) {
-			t.Errorf("append %d after the thaw: %+v", i, a.Batches[0].Result)
+		if res := r.append(batchOf(free, testBatch(1, 5, 10)))[0]; res.Err != nil || res.Base != 1 {
+			t.Fatalf("append to a group that is not frozen: %+v", res)
 		}
-	}
-	// The next freeze ends with a move: all are refused, and the generation has what it had.
-	states := r.freezeNow(1)
-	w := r.later(batchOf(held, testBatch(1, 1, 10)))
-	gen := held.Generation()
-	if err := r.Seal(context.Background(), MapGeneration{Generation: gen, Ends: map[ident.Partition]ident.Offset{held.Partition(): states[0].End}}); err != nil {
-		t.Fatal(err)
-	}
-	if a := <-w; !errors.Is(a.Batches[0].Result.Err, ErrNotOpen) {
-		t.Errorf("append after the move: %+v", a.Batches[0].Result)
-	}
-	if held.HighWatermark() != 5 {
-		t.Errorf("high watermark %d, want 5", held.HighWatermark())
-	}
+		for i, w := range waiting {
+			select {
+			case <-w:
+				t.Fatalf("append %d was answered in the freeze", i)
+			default:
+			}
+		}
+		if err := r.Thaw(1); err != nil {
+			t.Fatal(err)
+		}
+		for i, w := range waiting {
+			if a := <-w; a.Batches[0].Result.Err != nil || a.Batches[0].Result.Base != ident.Offset(2+i) {
+				t.Errorf("append %d after the thaw: %+v", i, a.Batches[0].Result)
+			}
+		}
+		// The next freeze ends with a move: all are refused, and the generation has what it had.
+		states := r.freezeNow(1)
+		w := r.later(batchOf(held, testBatch(1, 1, 10)))
+		gen := held.Generation()
+		if err := r.Seal(context.Background(), MapGeneration{Generation: gen, Ends: map[ident.Partition]ident.Offset{held.Partition(): states[0].End}}); err != nil {
+			t.Fatal(err)
+		}
+		if a := <-w; !errors.Is(a.Batches[0].Result.Err, ErrNotOpen) {
+			t.Errorf("append after the move: %+v", a.Batches[0].Result)
+		}
+		if held.HighWatermark() != 5 {
+			t.Errorf("high watermark %d, want 5", held.HighWatermark())
+		}
+	})
 }
 
 // TestHeldAppendsEnd: a wait ends with the log, with the fence, and after a second.

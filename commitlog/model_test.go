@@ -159,7 +159,7 @@ func (s *scenario) setLogStart(p int32, batches int) error {
 // sort rewrites what is worth it, once everything but the newest file is sealed.
 func (s *scenario) sort() error {
 	s.inFlight.Wait()
-	for end := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) { // of a busy machine
 		if err := s.l.poison(); err != nil {
 			return err
 		}

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/skeinmq/skein/internal/ident"
@@ -445,27 +446,31 @@ func TestSortPicks(t *testing.T) {
 
 // TestSortYields: the log's own work comes first, as long as there is room.
 func TestSortYields(t *testing.T) {
-	cfg := sortConfig(vfs.NewMem())
-	r := start(t, cfg)
-	defer r.stop()
-	r.begin()
-	busy, stop := context.WithTimeout(context.Background(), 4*poolYieldPeriod)
-	defer stop()
-	go func() {
-		for busy.Err() == nil {
-			r.pool.used.Add(r.pool.cfg.YieldRate)
-			time.Sleep(poolYieldPeriod / 5)
+	synctest.Test(t, func(t *testing.T) {
+		cfg := sortConfig(vfs.NewMem())
+		r := start(t, cfg)
+		defer r.stop()
+		r.begin()
+		busy, stop := context.WithTimeout(context.Background(), 4*poolYieldPeriod)
+		var user sync.WaitGroup
+		defer user.Wait()
+		defer stop()
+		user.Go(func() {
+			for busy.Err() == nil {
+				r.pool.used.Add(r.pool.cfg.YieldRate)
+				time.Sleep(poolYieldPeriod / 5)
+			}
+		})
+		time.Sleep(2 * poolYieldPeriod)
+		r.sorter.load.rate(time.Now())
+		time.Sleep(poolYieldPeriod)
+		if err := r.sorter.pace(busy, 1); err == nil {
+			t.Error("it copied beside a busy log")
 		}
-	}()
-	time.Sleep(2 * poolYieldPeriod)
-	r.sorter.load.rate(time.Now())
-	time.Sleep(poolYieldPeriod)
-	if err := r.sorter.pace(busy, 1); err == nil {
-		t.Error("it copied beside a busy log")
-	}
-	r.pool.room.Store(int32(LevelAvoid))
-	r.pool.used.Add(r.pool.cfg.YieldRate)
-	if err := r.sorter.pace(context.Background(), 1); err != nil {
-		t.Error(err)
-	}
+		r.pool.room.Store(int32(LevelAvoid))
+		r.pool.used.Add(r.pool.cfg.YieldRate)
+		if err := r.sorter.pace(context.Background(), 1); err != nil {
+			t.Error(err)
+		}
+	})
 }
