@@ -19,11 +19,9 @@ type link struct {
 	broken  error
 }
 
-// dialPatience bounds connecting: a broker that is gone refuses at once, one that is stopped does not answer.
-const dialPatience = 300 * time.Millisecond
-
-func newLink(ctx context.Context, addr string) (*link, error) {
-	ctx, cancel := context.WithTimeout(ctx, dialPatience)
+// newLink connects within a time: a broker that is gone refuses at once, one that is stopped does not answer.
+func newLink(ctx context.Context, addr string, within time.Duration) (*link, error) {
+	ctx, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
 	c, err := dial(ctx, addr)
 	if err != nil {

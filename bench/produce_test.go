@@ -35,7 +35,7 @@ func TestTemplateIsARequest(t *testing.T) {
 }
 
 func TestCeiling(t *testing.T) {
-	load := ProduceLoad{Topics: Topics{Prefix: "t", Count: 2, Partitions: 5}, RecordBytes: 100, Records: 4, Parts: 3, Conns: 2, InFlight: 3, Acks: -1, Time: 200 * time.Millisecond}
+	load := ProduceLoad{Topics: Topics{Prefix: "t", Count: 2, Partitions: 5}, RecordBytes: 100, Records: 4, Parts: 3, Conns: 2, InFlight: 3, Acks: -1, Time: 2 * time.Second}
 	p, err := Ceiling(t.Context(), load)
 	if err != nil {
 		t.Fatal(err)

@@ -17,6 +17,7 @@ import (
 type router struct {
 	topics Topics
 	seeds  []string
+	waits
 
 	mu      sync.Mutex
 	leaders []string // address by running number of the partition; "": none
@@ -28,6 +29,16 @@ type router struct {
 
 	refreshes int
 }
+
+// waits are how long a router waits for others.
+type waits struct {
+	dial     time.Duration // for a connection
+	metadata time.Duration // for the answer to a metadata request, before another broker is asked
+	late     time.Duration // for the answer to a batch, before somebody asks who leads
+}
+
+// usual is that of every router but a test's.
+var usual = waits{dial: 300 * time.Millisecond, metadata: 500 * time.Millisecond, late: 150 * time.Millisecond}
 
 // lane is one of a client's connections to a broker. Brokers that serve the requests of a connection one after the other must
 // not make every partition wait for each other.
@@ -44,7 +55,7 @@ const (
 
 func newRouter(seeds []string, topics Topics) *router {
 	return &router{
-		topics: topics, seeds: seeds, leaders: make([]string, topics.total()), epochs: make([]int32, topics.total()),
+		topics: topics, seeds: seeds, waits: usual, leaders: make([]string, topics.total()), epochs: make([]int32, topics.total()),
 		links: map[lane]*link{}, fresh: make(chan struct{}),
 	}
 }
@@ -57,14 +68,8 @@ func (r *router) close() {
 	}
 }
 
-const (
-	// metadataPatience is how long a broker may take to answer a metadata request before another one is asked.
-	metadataPatience = 500 * time.Millisecond
-	// lateAfter is how long an answer may take before somebody asks who leads.
-	lateAfter = 150 * time.Millisecond
-	// againAfter is the pause between two tries at the same broker; with another leader clients do not wait (KIP-951).
-	againAfter = 5 * time.Millisecond
-)
+// againAfter is the pause between two tries at the same broker; with another leader clients do not wait (KIP-951).
+const againAfter = 5 * time.Millisecond
 
 // refresh asks for metadata once, together with everybody else who asks now.
 func (r *router) refresh(ctx context.Context) {
@@ -170,7 +175,7 @@ func (r *router) metadata(ctx context.Context, addr string) ([]leading, error) {
 			return nil, err
 		}
 		return r.leadersOf(rs), nil
-	case <-time.After(metadataPatience):
+	case <-time.After(r.waits.metadata):
 		return nil, errors.New("metadata: no answer")
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
@@ -216,7 +221,7 @@ func (r *router) link(ctx context.Context, at lane) (*link, error) {
 	if l != nil && !l.dead() {
 		return l, nil
 	}
-	l, err := newLink(ctx, at.addr)
+	l, err := newLink(ctx, at.addr, r.waits.dial)
 	if err != nil {
 		return nil, err
 	}
@@ -342,7 +347,7 @@ func (r *router) try(ctx context.Context, addr string, list []int, batch []byte)
 	if err != nil {
 		return list
 	}
-	late := time.NewTicker(lateAfter)
+	late := time.NewTicker(r.waits.late)
 	defer late.Stop()
 	for {
 		select {

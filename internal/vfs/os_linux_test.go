@@ -59,7 +59,7 @@ func TestWillNeedWholeRange(t *testing.T) {
 			t.Errorf("%s: %d pages cached, dropped: %v", what, before, dropped)
 		}
 		f.WillNeed(0, pages*PageSize)
-		for end := time.Now().Add(10 * time.Second); cachedPages(fd, 0, pages*PageSize) < pages; time.Sleep(time.Millisecond) {
+		for end := time.Now().Add(time.Minute); cachedPages(fd, 0, pages*PageSize) < pages; time.Sleep(time.Millisecond) {
 			if time.Now().After(end) {
 				t.Fatalf("%s: %d of %d pages cached", what, cachedPages(fd, 0, pages*PageSize), pages)
 			}
