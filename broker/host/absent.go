@@ -2,6 +2,7 @@ package host
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -39,11 +40,13 @@ func (h *Host) passAbsent(ctx context.Context, sources []Source, open []*queuema
 	for _, l := range h.Absent(h.store.Map()) {
 		h.log.Warn("log is not in any data directory: what it holds cannot be read", "log", l.ID, "failover.unwitnessed", string(h.cfg.Unwitnessed))
 		if l.State == queuemapper.LogOpen {
-			sealed, err := h.store.SealLog(ctx, l, open[:min(1, len(open))]...) // O9, O19: this broker has another one open
+			sealed, err := h.sealAbsent(ctx, l, open)
 			if err != nil {
 				return fmt.Errorf("seal absent log: %w", err)
 			}
-			l = sealed
+			if l = sealed; l == nil {
+				continue
+			}
 		}
 		if h.cfg.Unwitnessed == UnwitnessedWait || len(l.Witnesses) > 0 {
 			continue
@@ -58,6 +61,27 @@ func (h *Host) passAbsent(ctx context.Context, sources []Source, open []*queuema
 		}
 	}
 	return nil
+}
+
+// sealAbsent seals a log that is in no directory here. The controller may seal it too, and a witness leave it: then it is looked at
+// anew, as a start must not fail by that. Nil: it is not this broker's any more.
+func (h *Host) sealAbsent(ctx context.Context, l *queuemapper.Log, open []*queuemapper.Log) (*queuemapper.Log, error) {
+	for {
+		sealed, err := h.store.SealLog(ctx, l, open[:min(1, len(open))]...) // O9, O19: this broker has another one open
+		if !errors.Is(err, queuemapper.ErrConflict) {
+			return sealed, err
+		}
+		switch now := h.store.Map().Log(l.ID); {
+		case now == nil || now.Host != h.cfg.ID:
+			return nil, nil
+		case now.Revision == l.Revision || now.Epoch != l.Epoch:
+			return nil, err // the other one is not open any more, or somebody else is this broker
+		case now.State == queuemapper.LogSealed:
+			return now, nil
+		default:
+			l = now
+		}
+	}
 }
 
 // passLost opens the groups of a sealed log whose disk is gone for good, and whose ends nobody knows, on the logs here, at their

@@ -171,29 +171,44 @@ func (h *Host) markLost(ctx context.Context, found commitlog.Recovered) error {
 		}
 		ends[g.Generation] = at
 	}
-	m := h.store.Map()
-	for g := range m.Groups() {
-		for i := range g.Generations {
-			gen := g.Generations[i]
-			if gen.Log != found.ID || !gen.Sealed || gen.Gap {
-				continue
-			}
-			lost := missing(m, g, i, ends[generationOf(g.ID, &gen)])
-			if len(lost) == 0 || plants.lossUnmarked {
-				continue
-			}
-			for p, r := range lost {
-				h.log.Error("the disk does not hold what was acknowledged", "log", found.ID, "group", g.ID, "epoch", gen.Epoch,
-					"partition", p, "from", r[0].From, "to", r[0].To)
-			}
-			fresh, err := h.store.MarkLost(ctx, h.store.Map().Group(g.ID), gen.Epoch, lost)
-			if err != nil {
-				return fmt.Errorf("mark what is lost: %w", err)
-			}
-			g = fresh
+	for g := range h.store.Map().Groups() {
+		if err := h.markLostIn(ctx, g.ID, found.ID, ends); err != nil {
+			return fmt.Errorf("mark what is lost: %w", err)
 		}
 	}
 	return nil
+}
+
+// markLostIn is markLost for one group. Who owns the group now may be another broker, which raises its ceiling, moves it or trims its
+// record at any time: then it is looked at anew. A start must not fail by that.
+func (h *Host) markLostIn(ctx context.Context, group ident.Group, log ident.Log, disk map[ident.Generation]map[ident.Partition]ident.Offset) error {
+	for i := 0; ; i++ {
+		m := h.store.Map()
+		g := m.Group(group)
+		if i >= len(g.Generations) {
+			return nil
+		}
+		gen := g.Generations[i]
+		if gen.Log != log || !gen.Sealed || gen.Gap {
+			continue
+		}
+		lost := missing(m, g, i, disk[generationOf(g.ID, &gen)])
+		if len(lost) == 0 || plants.lossUnmarked {
+			continue
+		}
+		_, err := h.store.MarkLost(ctx, g, gen.Epoch, lost)
+		if errors.Is(err, queuemapper.ErrConflict) {
+			i = -1
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		for p, r := range lost {
+			h.log.Error("the disk does not hold what was acknowledged", "log", log, "group", g.ID, "epoch", gen.Epoch,
+				"partition", p, "from", r[0].From, "to", r[0].To)
+		}
+	}
 }
 
 // runIn is a partition's run in a generation; false: it has none there, or its topic is gone.

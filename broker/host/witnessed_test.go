@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	clientv3 "go.etcd.io/etcd/client/v3"
+
 	"github.com/skeinmq/skein/commitlog"
 	"github.com/skeinmq/skein/internal/ident"
 	"github.com/skeinmq/skein/internal/peer"
@@ -55,12 +57,24 @@ func witnessStore(t *testing.T) *queuemapper.Store {
 
 func storeOf(t *testing.T, groups int) *queuemapper.Store {
 	t.Helper()
+	return storeOn(t, startEtcd(t), groups)
+}
+
+// startEtcd starts a server; it ends with the test.
+func startEtcd(t *testing.T) *clientv3.Client {
+	t.Helper()
 	srv, err := embedded.Start(t.Context(), embedded.Config{Dir: filepath.Join(t.TempDir(), "etcd"), NoFsync: true})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { srv.Close() })
-	store, err := queuemapper.Open(t.Context(), queuemapper.Config{Client: srv.Client(), Groups: groups}, "")
+	return srv.Client()
+}
+
+// storeOn is a map that is kept fresh until the test ends.
+func storeOn(t *testing.T, client *clientv3.Client, groups int) *queuemapper.Store {
+	t.Helper()
+	store, err := queuemapper.Open(t.Context(), queuemapper.Config{Client: client, Groups: groups}, "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -73,7 +87,7 @@ func storeOf(t *testing.T, groups int) *queuemapper.Store {
 
 func await(t *testing.T, what string, cond func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !cond(); time.Sleep(time.Millisecond) { // connections and watches are polled
+	for deadline := time.Now().Add(time.Minute); !cond(); time.Sleep(time.Millisecond) { // connections and watches are polled
 		if time.Now().After(deadline) {
 			t.Fatalf("never: %s", what)
 		}
