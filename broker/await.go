@@ -26,7 +26,7 @@ func (b *Broker) awaitPeers(ctx context.Context, revision int64) {
 	if b.cfg.Peers == nil || revision == 0 {
 		return
 	}
-	patient, cancel := context.WithTimeout(ctx, peersPatience)
+	patient, cancel := context.WithTimeout(ctx, max(peersPatience, b.cfg.Patience))
 	defer cancel()
 	peers := host.Peers{Conns: b.cfg.Peers}
 	var calls sync.WaitGroup

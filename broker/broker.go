@@ -80,6 +80,9 @@ type Config struct {
 	DrainTimeout   time.Duration
 	// ThrottleMost is the longest that a producer's connection is not read at a time while the disk runs full; default 1 s.
 	ThrottleMost time.Duration
+	// Patience is how long answers and planned moves wait for other brokers at least, before they go on without them or are given up.
+	// 0 is right for clients. Tests that judge what holds when the answer comes give more: not every machine is quick.
+	Patience time.Duration
 
 	Logger     *slog.Logger
 	Registerer prometheus.Registerer

@@ -33,7 +33,7 @@ func (b *Broker) newHost() *host.Host {
 	}
 	return host.New(b.life, host.Config{
 		ID: b.cfg.ID, Incarnation: b.cfg.Incarnation, Rack: b.cfg.Rack, Store: b.store, Targets: targets, Unwitnessed: b.cfg.Unwitnessed,
-		Founders: b.cfg.Founders, Reserve: ident.Offset(b.cfg.ReserveOffsets), Changed: b.changed, Logger: b.log,
+		Founders: b.cfg.Founders, Reserve: ident.Offset(b.cfg.ReserveOffsets), Changed: b.changed, Patience: b.cfg.Patience, Logger: b.log,
 	})
 }
 

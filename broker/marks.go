@@ -111,7 +111,7 @@ func (j *fetchJob) marksOf(ctx context.Context, m *queuemapper.Map, f *fetchPart
 		}
 		patience := marksPatience
 		if is.asOf.Before(f.hosted) {
-			patience = marksFirst
+			patience = max(marksFirst, j.b.cfg.Patience)
 		}
 		ctx, cancel := context.WithTimeout(ctx, patience)
 		_ = j.b.remote.Marks(ctx, at, ps, func(p ident.Partition, m runs.Marks) { o.learn(p, at, m, now) }) // else they are as they were

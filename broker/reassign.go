@@ -122,7 +122,7 @@ func (b *Broker) reassign(ctx context.Context, begun []*reassignment) map[*reass
 		defer close(all)
 		b.reassignAll(begun)
 	})
-	patience := time.NewTimer(reassignPatience)
+	patience := time.NewTimer(max(reassignPatience, b.cfg.Patience))
 	defer patience.Stop()
 	select {
 	case <-all:

@@ -101,6 +101,9 @@ type Config struct {
 	// broker act on the newest snapshot before it returns.
 	Changed func(groups ...ident.Group)
 
+	// Patience is how long a planned move waits at least for each of its steps, before it is given up: 0 outside of tests.
+	Patience time.Duration
+
 	Now func() time.Time // default time.Now
 	// Pause waits, or returns context.Cause(ctx) when that ends first; default a timer.
 	Pause  func(ctx context.Context, d time.Duration) error

@@ -110,7 +110,7 @@ func (h *Host) MoveAt(ctx context.Context, groups []ident.Group, epochs []ident.
 // greet makes sure, before anything is frozen, that the broker of the target answers and knows the map, and that the map takes writes: when a
 // broker starts, its files and the map's on one disk can hold both up for some tenths of a second.
 func (h *Host) greet(ctx context.Context, m *queuemapper.Map, to ident.Log) error {
-	gctx, cancel := context.WithTimeout(ctx, greetTime)
+	gctx, cancel := context.WithTimeout(ctx, max(greetTime, h.cfg.Patience))
 	defer cancel()
 	if target := m.Log(to); h.elsewhere(target) {
 		if err := h.cfg.Targets.AwaitMap(gctx, target.Host, m.Revision()); err != nil {
@@ -196,7 +196,7 @@ func (h *Host) freeze(ctx context.Context, b *moving, to ident.Log) error {
 	for i, v := range b.list {
 		ids[i] = v.Group
 	}
-	states, err := b.from.freeze(ctx, ids...)
+	states, err := b.from.freeze(ctx, h.cfg.Patience, ids...)
 	if err != nil {
 		return err
 	}
@@ -228,7 +228,7 @@ func (h *Host) open(ctx context.Context, b *moving, states map[ident.Group][]ide
 	for i, p := range b.pubs {
 		openings[i] = commitlog.Opening{Group: p.Group.ID, Epoch: p.Epoch, State: states[p.Group.ID], Ceiling: p.Ceiling}
 	}
-	pctx, cancel := context.WithTimeout(ctx, prepareTime)
+	pctx, cancel := context.WithTimeout(ctx, max(prepareTime, h.cfg.Patience))
 	defer cancel()
 	frames, err := h.prepareAt(pctx, b.target, openings)
 	if err != nil {
@@ -329,7 +329,7 @@ func (h *Host) finish(ctx context.Context, b *moving, errs []error) {
 	if !h.elsewhere(b.target) {
 		h.cfg.Changed() // Follow opens them
 	} else {
-		actx, cancel := context.WithTimeout(ctx, awaitTime)
+		actx, cancel := context.WithTimeout(ctx, max(awaitTime, h.cfg.Patience))
 		defer cancel()
 		if err := h.cfg.Targets.AwaitMap(actx, b.target.Host, h.store.Map().Revision()); err != nil {
 			h.log.Info("the new owner has not said that it knows", "broker", b.target.Host, "err", err)
@@ -343,8 +343,8 @@ func (h *Host) finish(ctx context.Context, b *moving, errs []error) {
 }
 
 // freeze stops groups of a log, and waits for what is under way in them, but not longer than appends can.
-func (from *Hosted) freeze(ctx context.Context, groups ...ident.Group) (map[ident.Group][]ident.PartitionState, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, freezeTime, errFreeze)
+func (from *Hosted) freeze(ctx context.Context, patience time.Duration, groups ...ident.Group) (map[ident.Group][]ident.PartitionState, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, max(freezeTime, patience), errFreeze)
 	defer cancel()
 	return from.Log.Freeze(ctx, groups...)
 }

@@ -99,7 +99,7 @@ func (h *Host) freezeInPlace(ctx context.Context, m *queuemapper.Map, g *queuema
 		return frozenGroup{}, fmt.Errorf("group %d: %w", g.ID, ErrNotHosted)
 	}
 	f := frozenGroup{log: log, old: generationOf(g.ID, g.Current())}
-	states, err := log.freeze(ctx, g.ID)
+	states, err := log.freeze(ctx, h.cfg.Patience, g.ID)
 	if err != nil {
 		return f, errors.Join(err, f.thaw())
 	}
