@@ -72,7 +72,7 @@ func (h *history) check(t *testing.T, c *cluster, from func(p int) int) {
 	}
 	cl := c.client(kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{h.topic: offsets}))
 	defer cl.Close()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), enough)
 	defer cancel()
 	for left > 0 {
 		fs := cl.PollFetches(ctx)
@@ -361,7 +361,7 @@ func TestCeilingsUnderLoad(t *testing.T) {
 		}
 		return end
 	}
-	for deadline := time.Now().Add(20 * time.Second); top() < 2000; {
+	for deadline := time.Now().Add(enough); top() < 2000; {
 		if time.Now().After(deadline) {
 			t.Fatal("the load does not get on")
 		}

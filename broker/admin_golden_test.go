@@ -59,7 +59,7 @@ func (s *adminScript) client(key, version int16) *kgo.Client {
 	if c := s.clients[name]; c != nil {
 		return c
 	}
-	opts := []kgo.Opt{kgo.SeedBrokers(s.addr), kgo.RequestRetries(0), kgo.RetryTimeout(5 * time.Second)}
+	opts := []kgo.Opt{kgo.SeedBrokers(s.addr), kgo.RequestRetries(0), kgo.RetryTimeout(enough)}
 	if version != newest {
 		v := kversion.Stable()
 		v.SetMaxKeyVersion(key, version)

@@ -9,7 +9,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -22,7 +21,7 @@ import (
 func (c *cluster) admin() *kadm.Client { return kadm.NewClient(c.client()) }
 
 func adminContext(t *testing.T) context.Context {
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*enough)
 	t.Cleanup(cancel)
 	return ctx
 }

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -48,6 +49,9 @@ func TestMain(m *testing.M) {
 
 var prefixes atomic.Int64
 
+// enough is longer than anything takes that a test waits for, on whatever machine: only a failure reaches it.
+const enough = time.Minute
+
 // cluster is one real broker on real logs and a real map, for a test. Several of one map are brokers of one cluster.
 type cluster struct {
 	t      testing.TB
@@ -59,6 +63,10 @@ type cluster struct {
 	etcd   *clientv3.Client
 	conf   Config                 // template: Static and limits
 	shared *controller.Controller // of several brokers: one replicated state for all, which outlives them
+	all    []*cluster             // the brokers of the cluster
+	// hasty has answers and moves wait for other brokers for as short as they do for clients: for tests in which some cannot be reached.
+	// Else they wait as long as it takes, so that a test may judge what holds when they come, on whatever machine.
+	hasty  bool
 	b      *Broker
 	addr   string
 	logs   []*commitlog.Log
@@ -116,22 +124,30 @@ func startBrokersOn(t testing.TB, n, logs int, conf Config, kv clientv3.KV, each
 		all[i] = c
 	}
 	for _, c := range all {
+		c.all = all
 		c.await(func(m *queuemapper.Map) bool { return allOpen(m, all) })
 	}
 	return all
 }
 
-// allOpen reports whether a map knows every log of some brokers as open: each broker's comes to know what the others did in its own time.
+// allOpen reports whether a map knows some brokers, and every log of theirs as begun: each broker's comes to know what the others did in
+// its own time.
 func allOpen(m *queuemapper.Map, of []*cluster) bool {
 	for _, c := range of {
-		for _, l := range c.logs {
-			if known := m.Log(l.Recovered().ID); known == nil || known.State != queuemapper.LogOpen {
+		if r := m.Broker(c.id); r == nil || r.Incarnation != c.b.cfg.Incarnation {
+			return false
+		}
+		for _, l := range c.b.hosted {
+			if known := m.Log(l.id); known == nil || known.State != queuemapper.LogOpen || known.Epoch != l.epoch || known.Begun != l.epoch {
 				return false
 			}
 		}
 	}
 	return true
 }
+
+// hasty is for startBrokersOn.
+func hasty(c *cluster) { c.hasty = true }
 
 // startController starts the replicated state of several brokers; it ends with the test.
 func startController(t testing.TB) *controller.Controller {
@@ -151,7 +167,7 @@ func startController(t testing.TB) *controller.Controller {
 	return ctl
 }
 
-// start starts the broker on what its directories hold.
+// start starts the broker on what its directories hold, and returns when those that live know.
 func (c *cluster) start() {
 	c.t.Helper()
 	c.startAt("127.0.0.1:0")
@@ -191,10 +207,17 @@ func (c *cluster) startAt(addr string) {
 		g.Go(func() error { return ignoreCanceled(ctl.Run(back)) })
 	}
 	ln, err := net.Listen("tcp", addr)
+	for end := time.Now().Add(enough); errors.Is(err, syscall.EADDRINUSE) && time.Now().Before(end); { // by a connection that was made meanwhile
+		time.Sleep(10 * time.Millisecond)
+		ln, err = net.Listen("tcp", addr)
+	}
 	if err != nil {
 		c.t.Fatal(err)
 	}
 	conf := c.conf
+	if !c.hasty {
+		conf.Patience = enough
+	}
 	conf.ID, conf.Incarnation, conf.Listener, conf.Peers = c.id, time.Now().UnixNano(), ln, c.peers
 	conf.Host, conf.Port = "127.0.0.1", int32(ln.Addr().(*net.TCPAddr).Port)
 	conf.Controller = ctl
@@ -230,6 +253,17 @@ func (c *cluster) startAt(addr string) {
 		}
 		c.stop = nil
 		return err
+	}
+	c.known()
+}
+
+// known waits until all brokers that live know that this one does.
+func (c *cluster) known() {
+	c.t.Helper()
+	for _, other := range c.all {
+		if other.lives() {
+			other.await(func(m *queuemapper.Map) bool { return allOpen(m, []*cluster{c}) })
+		}
 	}
 }
 

@@ -146,7 +146,7 @@ func TestCoordinatorMoves(t *testing.T) {
 	adm := kadm.NewClient(cs[2].client())
 	committed := map[int32]int64{}
 	look := func() bool {
-		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second) // as long as eventually
+		ctx, cancel := context.WithTimeout(t.Context(), enough) // as long as eventually
 		defer cancel()
 		got, err := adm.FetchOffsets(ctx, name)
 		if err != nil {

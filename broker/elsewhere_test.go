@@ -161,7 +161,9 @@ func TestDeadOwnerIsNamed(t *testing.T) {
 	if got := other.dial().ask(kmsg.NewPtrDescribeClusterRequest()).(*kmsg.DescribeClusterResponse); len(got.Brokers) != 1 {
 		t.Errorf("the cluster has %d brokers, want the live one", len(got.Brokers))
 	}
+	other.b.endpoints.mu.Lock()
 	other.b.endpoints.seen[1] = seenBroker{node: other.b.endpoints.seen[1].node, gone: time.Now().Add(-endpointFor - time.Second)}
+	other.b.endpoints.mu.Unlock()
 	resp = other.dial().ask(metadataRequest("t")).(*kmsg.MetadataResponse)
 	if p := resp.Topics[0].Partitions[0]; p.ErrorCode != kerr.LeaderNotAvailable.Code || p.Leader != -1 || len(resp.Brokers) != 1 {
 		t.Errorf("after minutes: %+v of %d brokers", p, len(resp.Brokers))

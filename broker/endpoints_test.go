@@ -8,7 +8,6 @@ import (
 	"slices"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"github.com/skeinmq/skein/internal/ident"
 	"github.com/skeinmq/skein/queuemapper"
@@ -25,7 +24,7 @@ func TestLeaderless(t *testing.T) {
 		},
 	})
 	c := all[0]
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), enough)
 	defer cancel()
 	if err := c.b.store.ClaimController(ctx, queuemapper.Controller{Term: 1, Broker: 2}); err != nil {
 		t.Fatal(err)

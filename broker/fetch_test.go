@@ -154,21 +154,17 @@ func TestFetchWaitsForData(t *testing.T) {
 	topic := c.topic("t", 2, nil)
 	w, p := c.dial(), c.dial()
 	req := fetchRequest(11, topic, 0, 0)
-	req.MaxWaitMillis = 20_000
-	start := time.Now()
+	req.MaxWaitMillis = 600_000 // nobody waits that long for the answer
 	id := w.send(req)
 	p.produceTo(9, topic, 1, batch(3, time.Now()))
 	resp := w.receive(id, req).(*kmsg.FetchResponse)
 	if got := offsets(t, resp.Topics[0].Partitions[1].RecordBatches); len(got) != 3 {
 		t.Errorf("woken with offsets %v", got)
 	}
-	if took := time.Since(start); took > 10*time.Second {
-		t.Errorf("woken after %v", took)
-	}
 	// min_bytes: one batch is not enough, two are
 	one := batch(3, time.Now())
 	req = fetchRequest(11, topic, 0, 3)
-	req.MaxWaitMillis, req.MinBytes = 20_000, int32(2*len(one))
+	req.MaxWaitMillis, req.MinBytes = 600_000, int32(2*len(one))
 	id = w.send(req)
 	p.produceTo(9, topic, 0, slices.Clone(one))
 	p.produceTo(9, topic, 1, slices.Clone(one))
@@ -179,7 +175,7 @@ func TestFetchWaitsForData(t *testing.T) {
 	// nothing comes: the answer does, in time
 	req = fetchRequest(11, topic, 3, 6)
 	req.MaxWaitMillis = 50
-	start = time.Now()
+	start := time.Now()
 	resp = w.ask(req).(*kmsg.FetchResponse)
 	if took := time.Since(start); took < 50*time.Millisecond || len(resp.Topics[0].Partitions) != 2 {
 		t.Errorf("answered after %v with %d partitions", took, len(resp.Topics[0].Partitions))

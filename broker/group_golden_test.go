@@ -53,7 +53,7 @@ func (c *rawClient) send(req kmsg.Request) {
 }
 
 func (c *rawClient) receive(req kmsg.Request) kmsg.Response {
-	c.nc.SetReadDeadline(time.Now().Add(20 * time.Second))
+	c.nc.SetReadDeadline(time.Now().Add(enough))
 	var size [4]byte
 	if _, err := io.ReadFull(c.nc, size[:]); err != nil {
 		c.t.Fatalf("answer to %s v%d: %v", kmsg.NameForKey(req.Key()), req.GetVersion(), err)
@@ -169,7 +169,7 @@ func (s *groupScript) park(what string, version int16, req kmsg.Request) func() 
 // request leaves no other trace.
 func (s *groupScript) settle(group string, members int) {
 	s.t.Helper()
-	for end := time.Now().Add(10 * time.Second); ; {
+	for end := time.Now().Add(enough); ; {
 		req := kmsg.NewPtrDescribeGroupsRequest()
 		req.Groups = []string{group}
 		req.SetVersion(4)

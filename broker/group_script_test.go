@@ -131,7 +131,7 @@ func (s *groupScript) simple() {
 
 func joinOf(group, member, instance string, protocols ...string) *kmsg.JoinGroupRequest {
 	req := kmsg.NewPtrJoinGroupRequest()
-	req.Group, req.MemberID, req.SessionTimeoutMillis, req.RebalanceTimeoutMillis, req.ProtocolType = group, member, 10000, 20000, "consumer"
+	req.Group, req.MemberID, req.SessionTimeoutMillis, req.RebalanceTimeoutMillis, req.ProtocolType = group, member, 300_000, 300_000, "consumer" // no answer comes from a timeout
 	if instance != "" {
 		req.InstanceID = &instance
 	}

@@ -132,7 +132,7 @@ func (r *groupReader) count() int {
 // eventually polls for what another goroutine does, with a limit that only a failure reaches.
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	for end := time.Now().Add(20 * time.Second); !ok(); {
+	for end := time.Now().Add(enough); !ok(); {
 		if time.Now().After(end) {
 			t.Fatalf("never: %s", what)
 		}
@@ -220,7 +220,7 @@ func TestGroupStatic(t *testing.T) {
 	c := startCluster(t, 1, Config{Static: map[string]string{"num.partitions": "4", "group.initial.rebalance.delay.ms": "0"}})
 	produceN(t, c.client(), "orders", "a", 100)
 	start := func(id string) *groupReader {
-		return c.reader("g", "orders", kgo.InstanceID(id), kgo.SessionTimeout(20*time.Second))
+		return c.reader("g", "orders", kgo.InstanceID(id), kgo.SessionTimeout(enough))
 	}
 	one, two := start("i1"), start("i2")
 	eventually(t, "two share", func() bool { return settled(2, one, two) })

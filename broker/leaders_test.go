@@ -104,7 +104,7 @@ func TestClientFollowsAnswers(t *testing.T) {
 	opts := []kgo.Opt{kgo.MetadataMinAge(time.Hour), kgo.MetadataMaxAge(time.Hour), kgo.WithHooks(&asked)}
 	producer := a.client(append(opts, kgo.RecordPartitioner(kgo.ManualPartitioner()))...)
 	consumer := a.client(append(opts, kgo.ConsumeTopics("t"), kgo.FetchMaxWait(100*time.Millisecond))...)
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), enough)
 	defer cancel()
 	round := func(n int) {
 		t.Helper()

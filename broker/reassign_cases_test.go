@@ -6,7 +6,7 @@ import "github.com/twmb/franz-go/pkg/kmsg"
 func reassign(ps ...reassigned) func(*adminScript) kmsg.Request {
 	return func(*adminScript) kmsg.Request {
 		r := kmsg.NewPtrAlterPartitionAssignmentsRequest()
-		r.TimeoutMillis = 10000
+		r.TimeoutMillis = 60000
 		for _, p := range ps {
 			t := kmsg.NewAlterPartitionAssignmentsRequestTopic()
 			t.Topic = p.topic
@@ -27,7 +27,7 @@ type reassigned struct {
 func elect(kind int8, topics map[string][]int32) func(*adminScript) kmsg.Request {
 	return func(*adminScript) kmsg.Request {
 		r := kmsg.NewPtrElectLeadersRequest()
-		r.ElectionType, r.TimeoutMillis = kind, 10000
+		r.ElectionType, r.TimeoutMillis = kind, 60000
 		for name, ps := range topics {
 			t := kmsg.NewElectLeadersRequestTopic()
 			t.Topic, t.Partitions = name, ps

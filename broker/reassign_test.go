@@ -230,7 +230,7 @@ func TestElectPreferred(t *testing.T) {
 
 // TestReassignCancel: a move to a broker that takes nothing goes on, is listed, and can be ended.
 func TestReassignCancel(t *testing.T) {
-	cs := startBrokers(t, 2, 1, Config{})
+	cs := startBrokersOn(t, 2, 1, Config{}, nil, hasty)
 	a, b := cs[0], cs[1]
 	a.topic("t", 1, nil)
 	b.peers.refuse(2)
@@ -238,7 +238,7 @@ func TestReassignCancel(t *testing.T) {
 	if p := askReassign(a, reassigned{"t", 0, []int32{2}})[0]; p.ErrorCode != 0 {
 		t.Fatalf("reassign: code %d", p.ErrorCode)
 	}
-	if took := time.Since(began); took < reassignPatience || took > 4*reassignPatience {
+	if took := time.Since(began); took < reassignPatience || took > 30*time.Second {
 		t.Errorf("answered after %v, want %v", took, reassignPatience)
 	}
 	if n := askOngoing(a); n != 1 {
@@ -291,7 +291,7 @@ func slowReassign(t *testing.T, cs []*cluster, by *cluster) {
 
 // TestReassignOutlives: a reassignment that goes on is finished by another broker when the one that was asked is gone.
 func TestReassignOutlives(t *testing.T) {
-	cs := startBrokers(t, 3, 1, Config{})
+	cs := startBrokersOn(t, 3, 1, Config{}, nil, hasty)
 	a, b, c := cs[0], cs[1], cs[2]
 	slowReassign(t, cs, c)
 	c.crash()
@@ -319,7 +319,7 @@ func TestReassignOutlives(t *testing.T) {
 
 // TestReassignElsewhere: what goes on at one broker is ended, and changed, by way of another one.
 func TestReassignElsewhere(t *testing.T) {
-	cs := startBrokers(t, 3, 1, Config{})
+	cs := startBrokersOn(t, 3, 1, Config{}, nil, hasty)
 	a, b, c := cs[0], cs[1], cs[2]
 	slowReassign(t, cs, c)
 	if p := askReassign(b, reassigned{"t", 0, nil})[0]; p.ErrorCode != 0 {
@@ -341,11 +341,10 @@ func TestReassignElsewhere(t *testing.T) {
 		return true
 	})
 	a.peers.allow(2)
-	for end := time.Now().Add(20 * time.Second); c.b.reassigns.has(ident.Partition{Topic: c.b.topic("t").id, Index: 0}) || c.b.reassigns.has(ident.Partition{Topic: c.b.topic("t").id, Index: 1}); time.Sleep(time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatal("the first broker goes on")
-		}
-	}
+	until(t, "the first broker gives both up", func() bool {
+		topic := c.b.topic("t").id
+		return !c.b.reassigns.has(ident.Partition{Topic: topic, Index: 0}) && !c.b.reassigns.has(ident.Partition{Topic: topic, Index: 1})
+	})
 	c.b.reassigns.step.Lock() // whatever it was at
 	got := c.owners("t")
 	c.b.reassigns.step.Unlock()

@@ -84,7 +84,7 @@ func TestRetryStorm(t *testing.T) {
 					t.Fatalf("request %d: code %d", i, code)
 				}
 			}
-			if took := time.Since(began); took < 270*time.Millisecond || took > 5*time.Second {
+			if took := time.Since(began); took < 270*time.Millisecond || took > 30*time.Second {
 				t.Errorf("8 answers in %v, want more than 270 ms", took)
 			}
 		})

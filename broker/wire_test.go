@@ -50,7 +50,7 @@ func (w *wire) write(b []byte) {
 // frame reads one frame; nil after the broker has closed the connection.
 func (w *wire) frame() []byte {
 	w.t.Helper()
-	w.nc.SetReadDeadline(time.Now().Add(20 * time.Second))
+	w.nc.SetReadDeadline(time.Now().Add(enough))
 	var size [4]byte
 	if _, err := io.ReadFull(w.nc, size[:]); err != nil {
 		if errors.Is(err, os.ErrDeadlineExceeded) {
@@ -123,7 +123,7 @@ func batch(n int, at time.Time) []byte {
 func produceRequest(version int16, t *topic, partition int32, records []byte) *kmsg.ProduceRequest {
 	req := kmsg.NewPtrProduceRequest()
 	req.SetVersion(version)
-	req.Acks, req.TimeoutMillis = -1, 5000
+	req.Acks, req.TimeoutMillis = -1, int32(enough.Milliseconds())
 	rt := kmsg.NewProduceRequestTopic()
 	rt.Topic, rt.TopicID = t.name, t.id
 	rp := kmsg.NewProduceRequestTopicPartition()
@@ -174,7 +174,7 @@ func until(t testing.TB, what string, ok func() bool) {
 	t.Helper()
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
-	for end := time.Now().Add(20 * time.Second); !ok(); <-tick.C {
+	for end := time.Now().Add(enough); !ok(); <-tick.C {
 		if time.Now().After(end) {
 			t.Fatalf("never happened: %s", what)
 		}

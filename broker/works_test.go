@@ -156,7 +156,7 @@ func seeLogStart(n, size int, limit string) func(*testing.T, *cluster) string {
 		put(t, c.client(kgo.ProducerBatchCompression(kgo.NoCompression())), "t", n, size)
 		admin, wait := c.admin(), time.Second
 		if c.conf.Static[limit] != "" && c.conf.Static["log.retention.check.interval.ms"] != "" {
-			wait = 20 * time.Second // which only a failure reaches
+			wait = enough // which only a failure reaches
 		}
 		for end := time.Now().Add(wait); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
 			starts, err := admin.ListStartOffsets(t.Context(), "t")
