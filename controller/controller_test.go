@@ -27,8 +27,8 @@ func running(t testing.TB, cfg Config) (*Controller, func() error) {
 	case <-c.Ready():
 	case err := <-ended:
 		t.Fatalf("run: %v", err)
-	case <-time.After(30 * time.Second):
-		t.Fatal("not ready in 30 s")
+	case <-time.After(patience):
+		t.Fatalf("not ready in %v", patience)
 	}
 	return c, sync.OnceValue(func() error { cancel(); return <-ended })
 }

@@ -88,7 +88,7 @@ func TestKill(t *testing.T) {
 			t.Fatal(err)
 		}
 		lines, kill := 0, 100+rand.IntN(1500)
-		timer := time.AfterFunc(20*time.Second, func() { cmd.Process.Kill() })
+		timer := time.AfterFunc(2*patience, func() { cmd.Process.Kill() })
 		for s := bufio.NewScanner(out); s.Scan(); {
 			var what string
 			var a, b int64

@@ -134,8 +134,8 @@ func (c *Controller) abdicate(r *raft.Raft) {
 	}
 }
 
-// takeoverTurn is how long a voter waits for each one before it that may take over from a dead leader.
-const takeoverTurn = 75 * time.Millisecond
+// turn is how long a voter waits for each one before it that may take over from a dead leader: 80 ms of the default timeout.
+func (c *Controller) turn() time.Duration { return c.cfg.Timeout / 10 }
 
 // Former is the last other broker that led as far as this one knows, and when this one heard from it last.
 func (c *Controller) Former() (leader ident.Broker, heard time.Time, ok bool) {
@@ -173,7 +173,7 @@ func (c *Controller) attend(ctx context.Context, r *raft.Raft) {
 			continue
 		}
 		rank, votes := c.rank(r, leader)
-		if votes && time.Since(heard) >= c.cfg.Timeout+time.Duration(rank)*takeoverTurn {
+		if votes && time.Since(heard) >= c.cfg.Timeout+time.Duration(rank)*c.turn() {
 			looked = heard
 			c.metrics.takeovers.Inc()
 			c.look(r)
@@ -235,7 +235,7 @@ func (c *Controller) LeaderGone(leader ident.Broker) {
 	}
 	c.spawn(func() {
 		select {
-		case <-time.After(time.Duration(rank) * takeoverTurn):
+		case <-time.After(time.Duration(rank) * c.turn()):
 		case <-c.over:
 			return
 		}

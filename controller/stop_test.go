@@ -34,8 +34,8 @@ func TestStopUnderLoad(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-		case <-time.After(20 * time.Second):
-			t.Fatal("still running 20 s after the end of its context")
+		case <-time.After(patience):
+			t.Fatalf("still running %v after the end of its context", patience)
 		}
 		work.Wait()
 	}
