@@ -39,7 +39,7 @@ func TestBenchWithClient(t *testing.T) {
 			t.Errorf("serve ended with %d", code)
 		}
 	}()
-	load := []string{"-b", addr, "--partitions", "3", "--client", "--time", "300ms", "--json"}
+	load := []string{"-b", addr, "--partitions", "3", "--client", "--time", "2s", "--json"}
 	code, stdout, stderr := skein(t, append([]string{"bench", "produce", "--create", "--warm", "10ms", "--records", "4"}, load...)...)
 	var p versus[bench.Produced]
 	if err := json.Unmarshal([]byte(stdout), &p); err != nil || code != exitOK {

@@ -142,7 +142,7 @@ func (o *owners) Move(ctx context.Context, owner ident.Broker, groups []ident.Gr
 func (c *cluster) until(what string, ok func(counts map[ident.Broker]int) bool) time.Duration {
 	c.t.Helper()
 	begun := time.Now()
-	timeout := time.After(20 * time.Second)
+	timeout := time.After(time.Minute)
 	for {
 		m := c.store.Map()
 		if ok(c.counts()) {
@@ -177,7 +177,7 @@ func TestLoop(t *testing.T) {
 	s.set(4, failover.Live)
 	took := c.until("scale-out", func(n map[ident.Broker]int) bool { return n[4] == 64 && n[1] == 64 })
 	t.Logf("a fourth broker has its share after %v", took)
-	if took > 3*time.Second {
+	if took > 20*time.Second { // one group after the other would take a minute
 		t.Errorf("scale-out took %v", took)
 	}
 	s.set(2, failover.Draining)
@@ -273,7 +273,7 @@ func TestLoopSplits(t *testing.T) {
 		if len(homes) == 3 {
 			break
 		}
-		if time.Since(begun) > 20*time.Second {
+		if time.Since(begun) > time.Minute {
 			st, err := l.Status(t.Context())
 			t.Fatalf("hot partitions are on brokers %v; %+v %v", homes, st, err)
 		}
@@ -339,7 +339,7 @@ func TestFollow(t *testing.T) {
 			}
 			break
 		}
-		if time.Since(begun) > 20*time.Second {
+		if time.Since(begun) > time.Minute {
 			t.Fatal("it sees nothing")
 		}
 		runtime.Gosched()

@@ -58,7 +58,7 @@ func reign(t *testing.T, w *world, s *sessions, self ident.Broker, term int64) (
 // until waits for a controller's map to be so.
 func until(t *testing.T, s *queuemapper.Store, what string, ok func(*queuemapper.Map) bool) {
 	t.Helper()
-	timeout := time.After(10 * time.Second)
+	timeout := time.After(time.Minute)
 	for {
 		m := s.Map()
 		if ok(m) {
@@ -67,7 +67,7 @@ func until(t *testing.T, s *queuemapper.Store, what string, ok func(*queuemapper
 		select {
 		case <-s.Watch(m):
 		case <-timeout:
-			t.Fatalf("%s: not in 10 s", what)
+			t.Fatalf("%s: not in a minute", what)
 		}
 	}
 }
@@ -124,6 +124,7 @@ func TestLoop(t *testing.T) {
 	if err := <-first; !errors.Is(err, errDeposed) { // O14
 		t.Errorf("the first controller ended with %v", err)
 	}
+	w.seen(f)
 	if l := w.store.Map().Log(w.brokers[5].log); l.State != queuemapper.LogOpen {
 		t.Errorf("the log of a broker that is back was sealed: %+v", l)
 	}
