@@ -12,7 +12,7 @@ import (
 )
 
 // patience is how long an answer may take before a test calls it missing.
-const patience = 20 * time.Second
+const patience = time.Minute
 
 // raw is a connection on which requests are made by hand.
 type raw struct {

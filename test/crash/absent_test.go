@@ -79,7 +79,7 @@ func loadUntilKilled(t *testing.T, p *process.Process, addr, round string, acked
 	})
 	select {
 	case <-enough:
-	case <-time.After(30 * time.Second):
+	case <-time.After(patience):
 		t.Error("the load does not get on")
 	}
 	if err := p.Kill(); err != nil {
@@ -101,7 +101,7 @@ func readBack(t *testing.T, addr string, acked []map[int64]string) {
 		t.Fatal(err)
 	}
 	defer cl.Close()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	left := 0
 	last := make([]int64, len(acked))

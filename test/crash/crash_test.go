@@ -31,13 +31,13 @@ const (
 )
 
 // startPatience is how long a broker may take to be ready. On a quiet machine it takes 0.1 s.
-const startPatience = 30 * time.Second
+const startPatience = 90 * time.Second
 
 // patience is how long clients may take to get on once the broker stays up.
-const patience = 30 * time.Second
+const patience = 90 * time.Second
 
 // stopPatience is how long a broker may take to exit after SIGTERM.
-const stopPatience = 15 * time.Second
+const stopPatience = 60 * time.Second
 
 var built struct {
 	once sync.Once
@@ -120,7 +120,7 @@ func TestKill(t *testing.T) {
 	if number(t, envLogs, 1) > 1 {
 		r.broker.Data = append(r.broker.Data, filepath.Join(dir, "b"))
 	}
-	r.load = &load.Load{Seeds: []string{ports[0]}, Seed: seed, H: history.New()}
+	r.load = &load.Load{Seeds: []string{ports[0]}, Seed: seed, H: history.New(), Patience: patience}
 
 	p := r.start()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)

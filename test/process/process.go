@@ -41,8 +41,9 @@ func Build(dir string) (string, error) {
 	return bin, nil
 }
 
-// Ports returns n addresses on loopback that are free now and below the range from which the kernel gives ports to
-// clients, so that a broker that is down for a moment does not lose its port. SKEIN_TEST_PORTS=LOW-HIGH sets the range.
+// Ports returns n addresses on loopback that are free now, of a block that is this process's own and below the range from which
+// the kernel gives ports to clients, so that a broker that is down for a moment does not lose its port. SKEIN_TEST_PORTS=LOW-HIGH
+// sets the range of all blocks.
 func Ports(n int) ([]string, error) {
 	low, high := 18000, 31000
 	if s := os.Getenv("SKEIN_TEST_PORTS"); s != "" {
@@ -50,21 +51,57 @@ func Ports(n int) ([]string, error) {
 			return nil, fmt.Errorf("SKEIN_TEST_PORTS=%s: want LOW-HIGH", s)
 		}
 	}
+	ours.Lock()
+	defer ours.Unlock()
+	if ours.guard == nil {
+		if err := ours.claim(low, high); err != nil {
+			return nil, err
+		}
+	}
 	var out []string
-	for i, at := 0, os.Getpid()*7919; i < high-low && len(out) < n; i++ {
-		addr := net.JoinHostPort("127.0.0.1", strconv.Itoa(low+(at+i)%(high-low)))
-		l, err := net.Listen("tcp", addr)
+	for port := ours.first + 1; port < ours.end && len(out) < n; port++ {
+		l, err := net.Listen("tcp", loopback(port))
 		if err != nil {
 			continue
 		}
 		l.Close()
-		out = append(out, addr)
+		out = append(out, loopback(port))
 	}
 	if len(out) < n {
-		return nil, fmt.Errorf("find %d free ports in %d-%d", n, low, high)
+		return nil, fmt.Errorf("find %d free ports in %d-%d", n, ours.first+1, ours.end-1)
 	}
 	return out, nil
 }
+
+// block is the ports from which one process of tests takes its own. It listens at the first of them as long as it lives, so that
+// no other process of tests takes any of the block, not even those of a broker that is down for a moment.
+type block struct {
+	sync.Mutex
+	guard      net.Listener
+	first, end int
+}
+
+// blockPorts is far more than one test needs at a time.
+const blockPorts = 200
+
+var ours block
+
+func (b *block) claim(low, high int) error {
+	size := min(blockPorts, high-low)
+	blocks := (high - low) / size
+	for i := range blocks {
+		first := low + (os.Getpid()+i)%blocks*size
+		ln, err := net.Listen("tcp", loopback(first))
+		if err != nil {
+			continue
+		}
+		b.guard, b.first, b.end = ln, first, first+size
+		return nil
+	}
+	return fmt.Errorf("find a free block of %d ports in %d-%d", size, low, high)
+}
+
+func loopback(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
 
 // Broker describes how to start one.
 type Broker struct {
@@ -149,6 +186,9 @@ func (b Broker) Spawn() (*Process, error) {
 	return p, nil
 }
 
+// dumpPatience is how long a process may take to print its goroutines.
+const dumpPatience = 20 * time.Second
+
 // Served is closed when the broker has said that it serves.
 func (p *Process) Served() <-chan struct{} { return p.served }
 
@@ -163,7 +203,7 @@ func (p *Process) Await(patience time.Duration) error {
 		p.cmd.Process.Signal(syscall.SIGQUIT) // Go prints every goroutine
 		select {
 		case <-p.done:
-		case <-time.After(5 * time.Second):
+		case <-time.After(dumpPatience):
 			p.Kill()
 		}
 		return fmt.Errorf("broker not ready after %v\n%s", patience, p.Log())
@@ -247,7 +287,7 @@ func (p *Process) Stop(patience time.Duration) (time.Duration, error) {
 		p.cmd.Process.Signal(syscall.SIGQUIT)
 		select {
 		case <-p.done:
-		case <-time.After(5 * time.Second):
+		case <-time.After(dumpPatience):
 			p.cmd.Process.Kill()
 			<-p.done
 		}
