@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
@@ -127,15 +128,42 @@ func (c *Skein) awaitView(t *testing.T, id int, what string, ok func(view) bool)
 func (c *Skein) ops(t *testing.T, by int, args ...string) (string, error) {
 	t.Helper()
 	begun := time.Now()
-	out, err := exec.Command(c.Bin, append(args, "--http", c.HTTP(by))...).CombinedOutput()
+	out, err := exec.Command(c.Bin, append(args, "--http", c.HTTP(by), "--timeout", settlePatience.String())...).CombinedOutput()
 	t.Logf("%v skein %s: %v\n%s", time.Since(begun).Round(time.Millisecond), strings.Join(args, " "), err, out)
 	return string(out), err
 }
 
 // quietly is ops for what is asked again and again.
 func (c *Skein) quietly(by int, args ...string) (string, error) {
-	out, err := exec.Command(c.Bin, append(args, "--http", c.HTTP(by))...).CombinedOutput()
+	out, err := exec.Command(c.Bin, append(args, "--http", c.HTTP(by), "--timeout", settlePatience.String())...).CombinedOutput()
 	return string(out), err
+}
+
+// awaitSaid runs an operator's command until it works and what it prints is as wanted.
+func (c *Skein) awaitSaid(t *testing.T, by int, what string, ok func(out string) bool, args ...string) string {
+	t.Helper()
+	var out string
+	var err error
+	for end := time.Now().Add(settlePatience); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
+		if out, err = c.quietly(by, args...); err == nil && ok(out) {
+			return out
+		}
+	}
+	t.Fatalf("skein %s at broker %d never says that %s: %v\n%s\n%s", strings.Join(args, " "), by, what, err, out, c.Logs())
+	return ""
+}
+
+// has is for awaitSaid: some text is, or is not, in what is said.
+func has(text string, want bool) func(string) bool {
+	return func(out string) bool { return strings.Contains(out, text) == want }
+}
+
+// awaitRegistered waits until some brokers know that another one is registered, or is not.
+func (c *Skein) awaitRegistered(t *testing.T, id int, want bool, by ...int) {
+	t.Helper()
+	for _, at := range by {
+		c.awaitView(t, at, fmt.Sprintf("broker %d is registered: %v", id, want), func(v view) bool { return v.broker(id).Registered == want })
+	}
 }
 
 // must runs an operator's command that has to work.
@@ -201,17 +229,30 @@ func newLedger(t *testing.T, c *Skein) *ledger {
 	var err error
 	l.client, err = kgo.NewClient(kgo.SeedBrokers(c.Seeds()...), kgo.DefaultProduceTopic(ledgerTopic), kgo.RecordPartitioner(kgo.ManualPartitioner()),
 		kgo.RecordDeliveryTimeout(settlePatience), kgo.RetryBackoffFn(func(int) time.Duration { return 30 * time.Millisecond }),
-		kgo.MetadataMinAge(50*time.Millisecond), kgo.UnknownTopicRetries(50))
+		kgo.MetadataMinAge(50*time.Millisecond), kgo.UnknownTopicRetries(-1), kgo.AlwaysRetryEOF())
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(l.client.Close)
 	ctx, cancel := context.WithTimeout(t.Context(), settlePatience)
 	defer cancel()
-	if _, err := kadm.NewClient(l.client).CreateTopic(ctx, l.partitions, 3, nil, ledgerTopic); err != nil {
+	if err := createTopic(ctx, l.client, l.partitions, 3, ledgerTopic); err != nil {
 		t.Fatalf("create topic: %v\n%s", err, c.Logs())
 	}
 	return l
+}
+
+// createTopic tries until it is known how it ended: the cluster may be slow, or have no controller for a moment.
+func createTopic(ctx context.Context, cl *kgo.Client, partitions int32, replicas int16, name string) error {
+	_, err := kadm.NewClient(cl).CreateTopic(ctx, partitions, replicas, nil, name)
+	for kerr.IsRetriable(err) && ctx.Err() == nil {
+		pauseFor(ctx, 50*time.Millisecond)
+		_, err = kadm.NewClient(cl).CreateTopic(ctx, partitions, replicas, nil, name)
+		if errors.Is(err, kerr.TopicAlreadyExists) { // by a try before
+			return nil
+		}
+	}
+	return err
 }
 
 // write writes one record to every partition and waits until all are acknowledged.
@@ -245,12 +286,15 @@ func (l *ledger) fatalf(format string, args ...any) {
 	l.t.Fatal(l.c.Logs())
 }
 
+// rest is longer than a group is on its way, on a machine that is slow at times.
+const rest = 3 * time.Second
+
 // still has the balancer off, and waits until no group is on its way any more: one that is waits for the map (O18).
 func (l *ledger) still() {
 	l.t.Helper()
 	l.c.must(l.t, 1, "balance", "off")
 	was, since := l.leaders(), time.Now()
-	for end := time.Now().Add(settlePatience); time.Since(since) < time.Second; time.Sleep(100 * time.Millisecond) {
+	for end := time.Now().Add(settlePatience); time.Since(since) < rest; time.Sleep(100 * time.Millisecond) {
 		if now := l.leaders(); !maps.Equal(was, now) {
 			was, since = now, time.Now()
 		}
@@ -264,7 +308,8 @@ func (l *ledger) still() {
 func (l *ledger) try(patience time.Duration) map[int32]bool {
 	l.t.Helper()
 	client, err := kgo.NewClient(kgo.SeedBrokers(l.c.Seeds()...), kgo.DefaultProduceTopic(ledgerTopic), kgo.RecordPartitioner(kgo.ManualPartitioner()),
-		kgo.DisableIdempotentWrite(), kgo.RecordDeliveryTimeout(patience), kgo.ProduceRequestTimeout(patience/2), kgo.MetadataMinAge(50*time.Millisecond))
+		kgo.DisableIdempotentWrite(), kgo.RecordDeliveryTimeout(patience), kgo.ProduceRequestTimeout(patience/2), kgo.MetadataMinAge(50*time.Millisecond),
+		kgo.UnknownTopicRetries(-1), kgo.AlwaysRetryEOF())
 	if err != nil {
 		l.t.Fatal(err)
 	}
@@ -285,20 +330,25 @@ func (l *ledger) try(patience time.Duration) map[int32]bool {
 	return ok
 }
 
-// leaders tells who leads each partition, as the map has it.
+// leaders tells who leads each partition, as the map has it of the broker that is asked, once it knows the topic.
 func (l *ledger) leaders() map[int32]int {
 	l.t.Helper()
 	ctx, cancel := context.WithTimeout(l.t.Context(), settlePatience)
 	defer cancel()
-	m, err := kadm.NewClient(l.client).Metadata(ctx, ledgerTopic)
-	if err != nil {
-		l.t.Fatal(err)
+	for {
+		m, err := kadm.NewClient(l.client).Metadata(ctx, ledgerTopic)
+		if err != nil {
+			l.t.Fatal(err)
+		}
+		out := make(map[int32]int)
+		for _, p := range m.Topics[ledgerTopic].Partitions {
+			out[p.Partition] = int(p.Leader)
+		}
+		if len(out) == int(l.partitions) {
+			return out
+		}
+		pauseFor(ctx, 20*time.Millisecond)
 	}
-	out := make(map[int32]int)
-	for _, p := range m.Topics[ledgerTopic].Partitions {
-		out[p.Partition] = int(p.Leader)
-	}
-	return out
 }
 
 func (l *ledger) records() []*kgo.Record {
@@ -317,6 +367,10 @@ func (l *ledger) readAll() (read map[int32][]placed, unread []int32) {
 	ctx, cancel := context.WithTimeout(l.t.Context(), settlePatience)
 	defer cancel()
 	offsets, err := kadm.NewClient(l.client).ListEndOffsets(ctx, ledgerTopic)
+	for errors.Join(err, offsets.Error()) != nil && ctx.Err() == nil { // a partition changes hands, or a connection is from before a kill
+		pauseFor(ctx, 20*time.Millisecond)
+		offsets, err = kadm.NewClient(l.client).ListEndOffsets(ctx, ledgerTopic)
+	}
 	if err := errors.Join(err, offsets.Error()); err != nil {
 		l.t.Fatalf("ends of the partitions: %v\n%s", err, l.c.Logs())
 	}
@@ -326,7 +380,7 @@ func (l *ledger) readAll() (read map[int32][]placed, unread []int32) {
 			from[o.Partition], end[o.Partition] = kgo.NewOffset().AtStart(), o.Offset
 		}
 	})
-	client, err := kgo.NewClient(kgo.SeedBrokers(l.c.Seeds()...), kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{ledgerTopic: from}))
+	client, err := kgo.NewClient(kgo.SeedBrokers(l.c.Seeds()...), kgo.AlwaysRetryEOF(), kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{ledgerTopic: from}))
 	if err != nil {
 		l.t.Fatal(err)
 	}

@@ -33,10 +33,10 @@ type Cluster interface {
 }
 
 // startPatience is how long brokers may take to serve, on a machine that also runs everything else.
-const startPatience = 60 * time.Second
+const startPatience = 2 * time.Minute
 
 // stopPatience is how long a broker may take to give everything away and exit.
-const stopPatience = 30 * time.Second
+const stopPatience = time.Minute
 
 // Skein is a cluster of the project's own binary.
 type Skein struct {

@@ -94,10 +94,6 @@ func TestFreshDisk(t *testing.T) {
 	l.owning(four)
 	t.Logf("it owns partitions again after %v", time.Since(begun).Round(time.Millisecond))
 	l.write()
-	if out := c.must(t, 1, "broker", "list"); !strings.Contains(out, "1 of 2 logs absent") {
-		t.Errorf("the old log is not shown as absent")
-	}
-	if out, err := c.quietly(1, "map", "show", ledgerTopic); err != nil || !strings.Contains(out, "unavailable") {
-		t.Errorf("what lay there is not shown as away: %v\n%s", err, out)
-	}
+	c.awaitSaid(t, 1, "the old log is absent", has("1 of 2 logs absent", true), "broker", "list")
+	c.awaitSaid(t, 1, "what lay there is away", has("unavailable", true), "map", "show", ledgerTopic)
 }

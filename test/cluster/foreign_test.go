@@ -88,9 +88,9 @@ func TestForeignClients(t *testing.T) {
 }
 
 // followPatience is far below what the clients of TestForeignFollow wait after an error that does not name the new leader.
-const followPatience = 15 * time.Second
+const followPatience = 30 * time.Second
 
-// TestForeignFollow drains a broker under a Java producer and a Java consumer that wait half a minute before they try again
+// TestForeignFollow drains a broker under a Java producer and a Java consumer that wait a minute before they try again
 // or ask for metadata: they must go on by the leaders that the answers name (KIP-951).
 func TestForeignFollow(t *testing.T) {
 	list := foreignClients(t)
@@ -102,8 +102,8 @@ func TestForeignFollow(t *testing.T) {
 	for i := range list {
 		list[i].Roles = []string{load.RoleProduce, load.RoleReader}
 		// With several requests in flight one can reach the new leader before the one ahead of it is back from the old one: out of
-		// sequence, and tried again half a minute later.
-		list[i].Settings = map[string]string{"retry.backoff.ms": "30000", "retry.backoff.max.ms": "30000", "max.in.flight.requests.per.connection": "1"}
+		// sequence, and tried again a minute later.
+		list[i].Settings = map[string]string{"retry.backoff.ms": "60000", "retry.backoff.max.ms": "60000", "max.in.flight.requests.per.connection": "1"}
 	}
 	r := begin(t, c, withForeign(list))
 	r.settleForeign("foreign: start", time.Now())

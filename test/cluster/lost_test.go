@@ -37,9 +37,7 @@ func TestOldLog(t *testing.T) {
 	c.started(t, c.Start(three))
 	kept := func(p int32, offset int64) bool { return led[p] != three || offset < 1 || offset > 3 }
 	l.readKept(true, kept)
-	if out, err := c.quietly(1, "map", "show", ledgerTopic); err != nil || !strings.Contains(out, "LOST 1..4") {
-		t.Errorf("nothing is marked as lost: %v\n%s", err, out)
-	}
+	c.awaitSaid(t, 1, "something is lost", has("LOST 1..4", true), "map", "show", ledgerTopic)
 	c.must(t, 1, "balance", "on")
 	l.owning(1, 2, 3)
 	l.write()
@@ -62,34 +60,23 @@ func TestLostDisk(t *testing.T) {
 	c.started(t, os.RemoveAll(c.member(four).place.Data))
 	c.started(t, c.Start(four))
 	c.awaitView(t, 1, "broker 4 is back", func(v view) bool { return v.broker(four).Registered })
-	runs, err := c.quietly(1, "map", "show", ledgerTopic)
-	if err != nil || !strings.Contains(runs, "unavailable") {
-		t.Errorf("what lay on the old disk is not shown as away: %v\n%s", err, runs)
-	}
-	if out := c.must(t, 1, "broker", "list"); !strings.Contains(out, "1 of 2 logs absent") {
-		t.Errorf("the old log is not shown as absent")
-	}
-	if n := c.awayRuns(t); n != len(l.lost) {
-		t.Errorf("%d runs are counted as away, want %d", n, len(l.lost))
-	}
+	c.awaitSaid(t, 1, "what lay on the old disk is away", has("unavailable", true), "map", "show", ledgerTopic)
+	c.awaitSaid(t, 1, "the old log is absent", has("1 of 2 logs absent", true), "broker", "list")
+	c.awaitAwayRuns(t, len(l.lost))
 	c.must(t, 1, "map", "lost", old)
 	if again, err := c.quietly(1, "map", "show", ledgerTopic); err != nil || strings.Contains(again, "LOST") {
 		t.Errorf("without --yes, something was given up: %v\n%s", err, again)
 	}
 	c.must(t, 1, "map", "lost", old, "--yes")
 	l.readKept(true, l.kept)
-	if n := c.awayRuns(t); n != 0 {
-		t.Errorf("%d runs are counted as away", n)
-	}
+	c.awaitAwayRuns(t, 0)
 
 	l.again(four)
 	c.started(t, c.Kill(four))
 	c.started(t, os.RemoveAll(c.member(four).place.Data))
 	c.awaitView(t, 1, "broker 4 is given up", func(v view) bool { return !v.broker(four).Registered })
 	c.must(t, 1, "broker", "remove", "4", "--lost", "--yes")
-	if out := c.must(t, 1, "broker", "list"); strings.Contains(out, "away") {
-		t.Errorf("broker 4 was not removed")
-	}
+	c.awaitSaid(t, 1, "broker 4 was removed", has("away", false), "broker", "list")
 	l.ledger.write()
 	l.readKept(true, l.kept)
 }
@@ -173,6 +160,18 @@ func (c *Skein) awayRuns(t *testing.T) (sum int) {
 		sum += int(n[0])
 	}
 	return sum
+}
+
+// awaitAwayRuns waits until they count so many.
+func (c *Skein) awaitAwayRuns(t *testing.T, want int) {
+	t.Helper()
+	n := c.awayRuns(t)
+	for end := time.Now().Add(settlePatience); n != want; n = c.awayRuns(t) {
+		if time.Now().After(end) {
+			t.Fatalf("%d runs are counted as away, want %d\n%s", n, want, c.Logs())
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
 }
 
 // logOf is the log of a broker.

@@ -11,15 +11,17 @@ import (
 
 // mapView is what the tests need of the operators' view of the map.
 type mapView struct {
-	Logs []struct {
-		ID     string
-		Broker int
-		State  string
-	}
+	Logs   []logView
 	Groups []struct {
 		Epoch int64
 		Log   string
 	}
+}
+
+type logView struct {
+	ID     string
+	Broker int
+	State  string
 }
 
 func readMap(ctx context.Context, addr string) (view mapView, err error) {

@@ -1,12 +1,12 @@
 package cluster
 
 import (
+	"bufio"
 	"errors"
 	"net"
 	"os"
 	"os/exec"
 	"slices"
-	"strings"
 	"testing"
 	"time"
 
@@ -33,7 +33,7 @@ func (w *Network) command(id int, args ...string) *exec.Cmd {
 // TestNetworkCuts proves that the harness cuts one direction and not the other.
 func TestNetworkCuts(t *testing.T) {
 	w := newNetwork(t, 2)
-	reach := func() bool { // from 1 to 2 and back
+	reach := func(within time.Duration) bool { // from 1 to 2 and back
 		c := w.command(2, "-test.run=^TestListenOnce$")
 		c.Env = append(os.Environ(), "SKEIN_CLUSTER_LISTEN="+w.Addr(2)+":7000")
 		out, err := c.StdoutPipe()
@@ -45,28 +45,28 @@ func TestNetworkCuts(t *testing.T) {
 		}
 		defer c.Wait()
 		defer c.Process.Kill()
-		buf := make([]byte, 100)
-		if n, err := out.Read(buf); err != nil || !strings.HasPrefix(string(buf[:n]), "listening") {
-			t.Fatalf("%q, %v", buf[:n], err)
+		if line, err := bufio.NewReader(out).ReadString('\n'); err != nil || line != "listening\n" {
+			t.Fatalf("%q, %v", line, err)
 		}
 		d := w.command(1, "-test.run=^TestDialOnce$")
-		d.Env = append(os.Environ(), "SKEIN_CLUSTER_DIAL="+w.Addr(2)+":7000")
+		d.Env = append(os.Environ(), "SKEIN_CLUSTER_DIAL="+w.Addr(2)+":7000", "SKEIN_CLUSTER_WITHIN="+within.String())
 		return d.Run() == nil
 	}
-	if !reach() {
+	const soon, late = 3 * time.Second, time.Minute // none is made over a cut, and one is made soon but on a slow machine
+	if !reach(late) {
 		t.Fatal("whole, but broker 1 does not reach broker 2")
 	}
 	for _, way := range [][2]int{{1, 2}, {2, 1}} {
 		if err := w.Cut(way[0], way[1]); err != nil {
 			t.Fatal(err)
 		}
-		if reach() {
+		if reach(soon) {
 			t.Errorf("%d → %d is cut, but a connection was made", way[0], way[1])
 		}
 		if err := w.Heal(way[0], way[1]); err != nil {
 			t.Fatal(err)
 		}
-		if !reach() {
+		if !reach(late) {
 			t.Errorf("%d → %d was healed, but no connection was made", way[0], way[1])
 		}
 	}
@@ -97,7 +97,11 @@ func TestDialOnce(t *testing.T) {
 	if addr == "" {
 		t.Skip("a part of TestNetworkCuts")
 	}
-	c, err := net.DialTimeout("tcp", addr, time.Second)
+	within, err := time.ParseDuration(os.Getenv("SKEIN_CLUSTER_WITHIN"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := net.DialTimeout("tcp", addr, within)
 	if err != nil {
 		t.Fatal(err)
 	}

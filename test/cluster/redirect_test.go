@@ -19,7 +19,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kversion"
 
@@ -53,11 +52,11 @@ func startRedirecting(t *testing.T) *redirecting {
 	var err error
 	// Small batches, and readers that ask for one at a time: a run takes them a while.
 	r.cl, err = kgo.NewClient(kgo.SeedBrokers(c.Seeds()...), kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.ProducerBatchCompression(kgo.NoCompression()),
-		kgo.ProducerBatchMaxBytes(2200), kgo.ProducerLinger(0), kgo.MetadataMinAge(50*time.Millisecond), kgo.UnknownTopicRetries(50))
+		kgo.ProducerBatchMaxBytes(2200), kgo.ProducerLinger(0), kgo.MetadataMinAge(50*time.Millisecond),
+		kgo.UnknownTopicRetries(-1), kgo.AlwaysRetryEOF(), kgo.RecordDeliveryTimeout(settlePatience))
 	c.started(t, err)
 	t.Cleanup(r.cl.Close)
-	_, err = kadm.NewClient(r.cl).CreateTopic(t.Context(), redirectPartitions, 1, nil, redirectTopic)
-	c.started(t, err)
+	c.started(t, createTopic(t.Context(), r.cl, redirectPartitions, 1, redirectTopic))
 	begun := time.Now()
 	r.move(1)
 	r.produce(redirectOlder)
@@ -67,25 +66,33 @@ func startRedirecting(t *testing.T) *redirecting {
 	return r
 }
 
-// move gives all groups to one broker.
+// move gives all groups to one broker, and waits until every broker knows: a host that does not sends consumers back.
 func (r *redirecting) move(to int) {
 	r.t.Helper()
-	m, err := readMap(r.t.Context(), r.c.HTTP(2))
-	r.c.started(r.t, err)
-	var target string
-	for _, l := range m.Logs {
-		if l.Broker == to {
-			target = l.ID
+	var said string
+	for end := time.Now().Add(settlePatience); !r.knowMove(2, to); time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(end) {
+			r.t.Fatalf("groups are not moved to broker %d: %s\n%s", to, said, r.c.Logs())
 		}
-	}
-	for _, l := range m.Logs {
-		if l.ID != target && m.owned()[l.Broker] > 0 {
-			if out, err := r.c.quietly(2, "map", "move", "--all", "--from", l.ID, "--to", target); err != nil {
-				r.t.Fatalf("move to broker %d: %v\n%s", to, err, out)
+		m, err := readMap(r.t.Context(), r.c.HTTP(2))
+		r.c.started(r.t, err)
+		at := slices.IndexFunc(m.Logs, func(l logView) bool { return l.Broker == to })
+		for _, l := range m.Logs {
+			if at >= 0 && l.Broker != to && m.owned()[l.Broker] > 0 {
+				said, _ = r.c.quietly(2, "map", "move", "--all", "--from", l.ID, "--to", m.Logs[at].ID)
 			}
 		}
 	}
+	for _, id := range []int{1, 3} {
+		r.await(fmt.Sprintf("broker %d knows of the move", id), func() bool { return r.knowMove(id, to) })
+	}
 	r.owner = to
+}
+
+// knowMove says whether a broker knows that all groups are another one's.
+func (r *redirecting) knowMove(by, to int) bool {
+	m, err := readMap(r.t.Context(), r.c.HTTP(by))
+	return err == nil && len(m.Groups) > 0 && m.owned()[to] == len(m.Groups)
 }
 
 // produce writes so many records to each partition; a record's number is its offset. What they are made of is described in

@@ -33,7 +33,7 @@ func (c *Skein) refused(t *testing.T, what, data, want string, args ...string) {
 	}
 	select {
 	case <-p.Done():
-	case <-time.After(20 * time.Second):
+	case <-time.After(settlePatience):
 		_ = p.Kill()
 		t.Errorf("%s: it was not refused\n%s", what, p.Log())
 		return
@@ -101,13 +101,16 @@ func TestRefusals(t *testing.T) {
 		if stop {
 			_, err := c.Stop(2)
 			c.started(t, err)
+			c.awaitRegistered(t, 2, false, 1, 3)
 		}
 		c.refused(t, "a voter's id, with a fresh directory", dir(), says, "--node-id", "2", "--internal", free(), "--join", in(1))
 		c.refused(t, "a founder's id, with a fresh directory", dir(), says, "--node-id", "2", "--peers", fmt.Sprintf("1@%s,2@%s,3@%s", in(1), at, in(3)))
 		if stop {
 			c.started(t, c.Start(2))
+			c.awaitRegistered(t, 2, true, 1, 3)
 		}
 	}
+	c.awaitRegistered(t, four, true, 1)
 	c.refused(t, "a broker's id that runs", dir(), "another process is broker 4", "--node-id", fmt.Sprint(four), "--internal", free(), "--join", in(1))
 	c.refused(t, "a list that has another broker there", dir(), "is broker 3, not 2", "--node-id", "9", "--peers", fmt.Sprintf("9@%s,2@%s", free(), in(3)))
 	c.refused(t, "a founder that the cluster does not have", dir(), "has no voter 9", "--node-id", "9", "--peers", fmt.Sprintf("9@%s,1@%s,2@%s", free(), in(1), in(2)))

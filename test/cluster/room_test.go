@@ -78,7 +78,7 @@ func newBulk(t *testing.T, c *Skein, on int) *bulk {
 	ctx, cancel := context.WithTimeout(t.Context(), settlePatience)
 	defer cancel()
 	adm := kadm.NewClient(b.client)
-	if _, err := adm.CreateTopic(ctx, bulkPartitions, -1, nil, bulkTopic); err != nil {
+	if err := createTopic(ctx, b.client, bulkPartitions, -1, bulkTopic); err != nil {
 		t.Fatalf("create topic: %v\n%s", err, c.Logs())
 	}
 	var there kadm.AlterPartitionAssignmentsReq

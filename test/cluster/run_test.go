@@ -171,7 +171,7 @@ func begin(t *testing.T, c Cluster, set ...func(*load.Load)) *run {
 }
 
 // settlePatience is how long a cluster may take until it serves everything again.
-const settlePatience = 60 * time.Second
+const settlePatience = 2 * time.Minute
 
 // settle waits until every partition has taken a write that was sent at the moment or later.
 func (r *run) settle(fault string, since time.Time) {

@@ -23,7 +23,7 @@ func TestStopTogether(t *testing.T) {
 		c.started(t, forEach(c, func(id int) error {
 			time.Sleep(time.Duration(id) * apart)
 			took, err := c.Stop(id)
-			if t.Logf("broker %d, %v apart: %v", id, apart, took.Round(time.Millisecond)); took > 10*time.Second {
+			if t.Logf("broker %d, %v apart: %v", id, apart, took.Round(time.Millisecond)); took > 10*time.Second { // which is how long one that is stuck drains
 				t.Errorf("broker %d took %v to stop", id, took)
 			}
 			return err

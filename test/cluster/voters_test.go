@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 )
 
 // TestReplaceVoter loses a voter for good and replaces it, by a broker that joined through one that does not vote itself;
@@ -135,10 +134,10 @@ func TestWaits(t *testing.T) {
 			t.Errorf("%q does not name %s", v.Waiting, want)
 		}
 	}
-	if !strings.Contains(c.member(2).proc.Log(), v.Waiting) {
-		t.Errorf("the log does not say %q:\n%s", v.Waiting, c.member(2).proc.Log())
-	}
-	if took, err := c.Stop(2); err != nil || took > 5*time.Second {
+	c.awaitView(t, 2, "it waits for what its log says", func(v view) bool {
+		return v.Waiting != "" && strings.Contains(c.member(2).proc.Log(), v.Waiting)
+	})
+	if took, err := c.Stop(2); err != nil || took > stopPatience/2 {
 		t.Errorf("stopped after %v: %v", took, err)
 	}
 	c.started(t, c.StartAll())

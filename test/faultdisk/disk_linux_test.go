@@ -43,7 +43,7 @@ func TestDisk(t *testing.T) {
 	select {
 	case err := <-wrote:
 		t.Errorf("a disk that hangs was written: %v", err)
-	case <-time.After(50 * time.Millisecond):
+	case <-time.After(time.Second): // long enough for a write to begin on a slow machine
 	}
 	if err := d.Resume(); err != nil {
 		t.Fatal(err)

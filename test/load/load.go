@@ -110,6 +110,9 @@ func (l *Load) Create(ctx context.Context) error {
 	defer cl.Close()
 	for _, t := range l.Topics {
 		rs, err := kadm.NewClient(cl).CreateTopic(ctx, t.Partitions, l.Replication, nil, t.Name)
+		for kerr.IsRetriable(errors.Join(err, rs.Err)) && ctx.Err() == nil { // the cluster is slow, or has no controller for a moment
+			rs, err = kadm.NewClient(cl).CreateTopic(ctx, t.Partitions, l.Replication, nil, t.Name)
+		}
 		if err = errors.Join(err, rs.Err); err != nil && !errors.Is(err, kerr.TopicAlreadyExists) { // by a try whose answer was lost
 			return fmt.Errorf("create %s: %w", t.Name, err)
 		}
