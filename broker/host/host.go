@@ -94,7 +94,7 @@ type Config struct {
 	// Founders are the brokers that form the cluster together, this one among them, ordered; none: whoever
 	// comes first opens every group.
 	Founders []ident.Broker
-	// FoundTime is how long a founder waits for the others to open their part of the groups, default 1 s. Who comes later
+	// FoundTime is how long a founder waits for the others to open their part of the groups, default 5 s. Who comes later
 	// gets a share by planned moves.
 	FoundTime time.Duration
 	// Changed is told which groups are other than the map alone says: frozen, opened, sealed or thawed. It makes this
@@ -121,7 +121,7 @@ func (c Config) withDefaults() Config {
 		c.Queue = func(l Log, gen ident.Generation, p ident.Partition) (Queue, bool) { return l.Sealed(gen, p) }
 	}
 	if c.FoundTime == 0 {
-		c.FoundTime = time.Second
+		c.FoundTime = 5 * time.Second
 	}
 	if c.Unwitnessed == "" {
 		c.Unwitnessed = UnwitnessedWait
