@@ -54,11 +54,14 @@ func ip(args ...string) error {
 
 func (w *Network) space(id int) string { return fmt.Sprintf("%s-%d", w.name, id) }
 
+// outside is the name of a broker's end on the bridge.
+func (w *Network) outside(id int) string { return fmt.Sprintf("%s.%d", w.name, id) }
+
 // Addr is a broker's address.
 func (w *Network) Addr(id int) string { return fmt.Sprintf("%s.%d", w.net, id) }
 
 func (w *Network) join(id int) error {
-	ns, outside, inside := w.space(id), fmt.Sprintf("%s.%d", w.name, id), "eth0"
+	ns, outside, inside := w.space(id), w.outside(id), "eth0"
 	if err := ip("netns", "add", ns); err != nil {
 		return err
 	}
@@ -105,6 +108,7 @@ func (w *Network) Heal(from, to int) error {
 // Close removes the namespaces and the bridge. Brokers in them must have ended.
 func (w *Network) Close() {
 	for id := 1; id <= w.n; id++ {
+		_ = ip("link", "del", w.outside(id)) // at once; the kernel takes a namespace down later, with what is in it
 		_ = ip("netns", "del", w.space(id))
 	}
 	_ = ip("link", "del", w.name)
