@@ -26,7 +26,7 @@ cluster-long: build ## clusters broken for 15 minutes each, under franz-go, Java
 	SKEIN_CLUSTER_LONG=1 SKEIN_CLUSTER_CLIENTS=$(CURDIR)/bin/workers.json go test -count=1 -v -timeout 3h ./test/cluster
 
 test: ## every Go test, with the race detector
-	CGO_ENABLED=$(if $(RACE),1,0) go test $(RACE) -shuffle=on -timeout 20m ./...
+	CGO_ENABLED=$(if $(RACE),1,0) go test $(RACE) -shuffle=on -timeout 45m ./...
 	go test -tags skeinplant -run TestPlanted ./queuemapper ./commitlog ./controller/failover ./internal/witness ./broker # planted mistakes that the tests must catch
 
 SEEDS ?= 20000
@@ -58,7 +58,7 @@ conformance: build ## foreign clients against bin/skein; installs what it needs 
 	bin/conformance $(ARGS)
 	$(if $(ARGS),,bin/conformance --brokers 3 --only cluster,java-4.3.0,kcat,franz-go --cases tool,admin,none,group,idempotent)
 	$(if $(ARGS),,bin/conformance --workers bin/workers.json && \
-	  SKEIN_BIN=$(CURDIR)/bin/skein SKEIN_CLUSTER_CLIENTS=$(CURDIR)/bin/workers.json go test -count=1 -run '^TestForeign' ./test/cluster)
+	  SKEIN_BIN=$(CURDIR)/bin/skein SKEIN_CLUSTER_CLIENTS=$(CURDIR)/bin/workers.json go test -count=1 -timeout 30m -run '^TestForeign' ./test/cluster)
 
 targets: ## builds for every supported platform
 	GOOS=linux GOARCH=amd64 go build -o /dev/null ./cmd/skein
