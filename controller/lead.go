@@ -115,8 +115,8 @@ func (c *Controller) depose(l *reign) {
 	if l == nil {
 		return
 	}
+	c.reign.CompareAndSwap(l, nil) // before its context ends: Lead, which looks for the next one then, would run it again
 	l.end(errDeposed)
-	c.reign.CompareAndSwap(l, nil)
 	c.metrics.isLeader.Set(0)
 	c.leaders.fire()
 }
