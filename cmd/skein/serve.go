@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -188,17 +189,23 @@ func takePlace(s settings, dry bool) (*claim, error) {
 	if c.identities, err = readIdentities(s.data); err != nil {
 		problems = append(problems, err)
 	}
-	// With a problem at hand nothing may be made: only what is there is tried.
-	dirs := s.data
-	if dry || len(problems) > 0 {
-		dirs = slices.DeleteFunc(slices.Clone(dirs), func(d string) bool { _, err := os.Stat(filepath.Join(d, pidName)); return err != nil })
-	}
-	for _, d := range dirs {
+	var signed []string // have a lock file
+	for _, d := range s.data {
 		if _, err := os.Stat(d); errors.Is(err, os.ErrNotExist) {
 			c.made = append(c.made, d)
 		}
+		if _, err := os.Stat(filepath.Join(d, pidName)); err == nil {
+			signed = append(signed, d)
+		} else if err := mayMake(d); err != nil && !errors.Is(err, syscall.ENOTDIR) { // that is told already
+			problems = append(problems, err)
+		}
 	}
-	if c.unlock, err = lockDirs(dirs); err != nil {
+	if dry || len(problems) > 0 { // nothing may be made: only what is there is tried
+		err = tryLockDirs(signed)
+	} else {
+		c.unlock, err = lockDirs(s.data)
+	}
+	if err != nil {
 		problems = append(problems, err)
 	}
 	if len(problems) > 0 {

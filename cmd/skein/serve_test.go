@@ -110,6 +110,73 @@ func TestEtcdThatDoesNotAnswer(t *testing.T) {
 	}
 }
 
+// TestRefusedLeavesLocks: a start that is refused leaves lock files as they were, and none where there was none.
+func TestRefusedLeavesLocks(t *testing.T) {
+	t.Chdir(t.TempDir())
+	for _, d := range []string{"served", "stopped", "empty"} {
+		if err := os.Mkdir(d, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile("stopped/pid", []byte("4711\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	unlock, err := lockDirs([]string{"served"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unlock()
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	for name, args := range map[string][]string{
+		"in use":      {"--data", "empty,stopped,served,new/deep"},
+		"cannot make": {"--data", "empty,stopped,new/deep,/proc/nowhere/deep"},
+		"bad value":   {"--data", "empty,stopped,new/deep", "--set", "num.partitions=x"},
+		"port":        {"--data", "empty,stopped,new/deep", "--listen", taken.Addr().String()},
+	} {
+		if code, _, stderr := skein(t, append([]string{"serve", "--http", "127.0.0.1:0", "--listen", "127.0.0.1:0"}, args...)...); code != exitUsage {
+			t.Errorf("%s: exit %d: %s", name, code, stderr)
+		}
+		if text, err := os.ReadFile("stopped/pid"); err != nil || string(text) != "4711\n" {
+			t.Errorf("%s: the lock file of a stopped broker: %q, %v", name, text, err)
+		}
+		if made, _ := filepath.Glob("new*"); len(made) > 0 {
+			t.Errorf("%s: a directory was made", name)
+		}
+		if entries, _ := os.ReadDir("empty"); len(entries) > 0 {
+			t.Errorf("%s: %s was made", name, entries[0].Name())
+		}
+	}
+}
+
+// TestLockFileThatIsGone: the lock file that a refused process took away locks nothing.
+func TestLockFileThatIsGone(t *testing.T) {
+	path := filepath.Join(t.TempDir(), pidName)
+	f, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if !isAt(f, path) {
+		t.Error("the file that was made is not there")
+	}
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	if isAt(f, path) {
+		t.Error("a file that was removed is there")
+	}
+	if err := os.WriteFile(path, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if isAt(f, path) {
+		t.Error("another file is taken for it")
+	}
+}
+
 func TestLockKeepsOthersOut(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "d")
 	unlock, err := lockDirs([]string{dir})
