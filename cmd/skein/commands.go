@@ -1,10 +1,13 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 )
 
 func noArgs(cmd *cobra.Command, args []string) error {
@@ -60,4 +63,47 @@ func refuseUnknown(cmd *cobra.Command) {
 	for _, c := range cmd.Commands() {
 		refuseUnknown(c)
 	}
+}
+
+// commandLine is the key under which a command's context holds the words that the process was started with.
+type commandLine struct{}
+
+// allFlagProblems is everything that is wrong with the flags of a command: pflag stops at the first. What is wrong
+// is left out and the rest read again, so that afterwards the flags hold what could be read.
+func allFlagProblems(cmd *cobra.Command, first error) error {
+	args, _ := cmd.Context().Value(commandLine{}).([]string)
+	_, args, err := cmd.Root().Find(args)
+	problems := []error{first}
+	for err == nil {
+		i := slices.IndexFunc(args, func(arg string) bool { return isAbout(arg, problems[len(problems)-1]) })
+		if i < 0 {
+			break
+		}
+		args = slices.Delete(slices.Clone(args), i, i+1)
+		next := cmd.ParseFlags(args)
+		if next == nil {
+			break
+		}
+		problems = append(problems, next)
+	}
+	return errors.Join(problems...)
+}
+
+// isAbout reports whether a word of the command line is the one that pflag complained of.
+func isAbout(arg string, problem error) bool {
+	word, _, _ := strings.Cut(arg, "=")
+	switch e := problem.(type) {
+	case *pflag.NotExistError:
+		if short := e.GetSpecifiedShortnames(); short != "" {
+			return strings.HasPrefix(arg, "-"+short)
+		}
+		return word == "--"+e.GetSpecifiedName()
+	case *pflag.InvalidValueError:
+		return word == "--"+e.GetFlag().Name
+	case *pflag.ValueRequiredError:
+		return word == "--"+e.GetSpecifiedName()
+	case *pflag.InvalidSyntaxError:
+		return arg == e.GetSpecifiedFlag()
+	}
+	return false
 }

@@ -38,7 +38,7 @@ func main() {
 
 func run(ctx context.Context, root *cobra.Command, args []string) int {
 	root.SetArgs(args)
-	err := root.ExecuteContext(ctx)
+	err := root.ExecuteContext(context.WithValue(ctx, commandLine{}, args))
 	if err == nil {
 		return exitOK
 	}

@@ -37,7 +37,6 @@ What Kubernetes sets for a Service named skein (SKEIN_SERVICE_HOST, SKEIN_PORT, 
 SIGTERM and SIGINT stop it in order: no new work, what is in flight is committed, exit 0. A second
 signal ends it at once, which is safe, as is kill -9.`,
 		Example: "  skein serve\n  skein serve --data /disk1,/disk2 --listen 127.0.0.1:9092 --set num.partitions=6\n  skein serve --config skein.yaml",
-		Args:    noArgs,
 	}
 	for _, o := range options {
 		cmd.Flags().String(o.name, o.value, o.usage)
@@ -45,10 +44,29 @@ signal ends it at once, which is safe, as is kill -9.`,
 	cmd.Flags().StringVar(&file, "config", os.Getenv("SKEIN_CONFIG"), "file of settings: YAML, or a .properties file of Kafka's")
 	cmd.Flags().StringArrayVar(&sets, "set", nil, "a setting or Kafka broker config NAME=VALUE, repeatable")
 	cmd.Flags().BoolVar(&verbose, "verbose", false, "log what is not a problem, too")
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+	// check reads the settings; first is what is wrong with the command line itself.
+	check := func(cmd *cobra.Command, first error) (settings, error) {
 		s, err := loadSettings(cmd.Flags(), os.Environ(), file, sets, kconfig.Validate)
+		if err = errors.Join(first, err); err != nil {
+			return s, usageError{errors.Join(err, tryPlace(s))}
+		}
+		return s, nil
+	}
+	cmd.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		_, err = check(cmd, allFlagProblems(cmd, err))
+		return err
+	})
+	cmd.Args = func(cmd *cobra.Command, args []string) error {
+		err := noArgs(cmd, args)
 		if err != nil {
-			return usageError{errors.Join(err, tryPlace(s))}
+			_, err = check(cmd, err)
+		}
+		return err
+	}
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		s, err := check(cmd, nil)
+		if err != nil {
+			return err
 		}
 		level := slog.LevelWarn
 		if verbose {

@@ -46,9 +46,11 @@ func TestRefusals(t *testing.T) {
 		"unknown key": {[]string{"--data", "new", "--set", "no.such.key=1", "--set", "num.partitions=x"}, []string{"no.such.key", "num.partitions"}},
 		"all at once": {[]string{"--data", "foreign,foreign", "--listen", taken.Addr().String(), "--http", free, "--set", "no.such.key=1", "--node-id", "x", "--internal", taken.Addr().String()},
 			[]string{"no.such.key", "letter.txt", "listen: listen tcp", "internal: listen tcp", `"x" is not a node id`}},
-		"unreadable":    {[]string{"--data", ",", "--listen", taken.Addr().String(), "--http", "nowhere"}, []string{"empty entry", "in use", "nowhere"}},
-		"unknown flag":  {[]string{"--nonsense"}, []string{"nonsense"}},
-		"stray word":    {[]string{"word"}, []string{"word"}},
+		"unreadable":   {[]string{"--data", ",", "--listen", taken.Addr().String(), "--http", "nowhere"}, []string{"empty entry", "in use", "nowhere"}},
+		"unknown flag": {[]string{"--nonsense"}, []string{"nonsense"}},
+		"stray word":   {[]string{"word", "--data", "new", "--listen", taken.Addr().String(), "--node-id", "x"}, []string{`"word"`, "in use", `"x" is not`}},
+		"flags": {[]string{"--nonsense", "5", "-z", "--data", "new", "--set", "no.such.key=1", "--verbose=maybe", "--other=1", "---", "--node-id", "x", "--listen", taken.Addr().String(), "--http"},
+			[]string{"unknown flag: --nonsense", "unknown shorthand flag: 'z'", "no.such.key", `"maybe"`, "unknown flag: --other", "---", `"x" is not`, "in use", "needs an argument: --http"}},
 		"config absent": {[]string{"--config", "none.yaml"}, []string{"none.yaml"}},
 	} {
 		code, _, stderr := skein(t, append([]string{"serve"}, c.args...)...)
