@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -277,7 +278,7 @@ func planReset(ctx context.Context, adm *kadm.Client, group string, topics []str
 	if err != nil {
 		return nil, err
 	}
-	if err := errors.Join(starts.Error(), ends.Error()); err != nil {
+	if err := listedError(starts, ends); err != nil {
 		return nil, err
 	}
 	var byTime kadm.ListedOffsets
@@ -309,6 +310,27 @@ func planReset(ctx context.Context, adm *kadm.Client, group string, topics []str
 		return int(a.Partition - b.Partition)
 	})
 	return moves, nil
+}
+
+// listedError names every partition of which an offset could not be listed, once.
+func listedError(lists ...kadm.ListedOffsets) error {
+	said := map[string]error{}
+	for _, l := range lists {
+		l.Each(func(o kadm.ListedOffset) {
+			name := o.Topic
+			if o.Partition >= 0 { // else of a topic that is not known
+				name = fmt.Sprintf("%s-%d", o.Topic, o.Partition)
+			}
+			if o.Err != nil {
+				said[name] = fmt.Errorf("%s: %w", name, o.Err)
+			}
+		})
+	}
+	var problems []error
+	for _, name := range slices.Sorted(maps.Keys(said)) {
+		problems = append(problems, said[name])
+	}
+	return errors.Join(problems...)
 }
 
 func commitReset(ctx context.Context, adm *kadm.Client, group string, moves []resetMove) error {

@@ -3,6 +3,8 @@ package main
 import (
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 )
@@ -15,8 +17,9 @@ type outcome struct {
 	err error
 }
 
-// outcomes prints what was tried, one line each, and returns the failures joined.
+// outcomes prints what was tried, one line each by name, and returns the failures joined.
 func (f *kafkaFlags) outcomes(cmd *cobra.Command, list []outcome) error {
+	slices.SortFunc(list, func(a, b outcome) int { return strings.Compare(a.Name, b.Name) }) // kadm's order is that of random ids
 	var failed []error
 	touched := false
 	for _, o := range list {

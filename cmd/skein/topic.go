@@ -155,8 +155,14 @@ func describeTopics(ctx context.Context, adm *kadm.Client, topics []string) ([]t
 	if err != nil {
 		return nil, err
 	}
-	if err := details.Error(); err != nil {
-		return nil, err
+	var unknown []error
+	for _, t := range details.Sorted() {
+		if t.Err != nil {
+			unknown = append(unknown, fmt.Errorf("%s: %w", t.Topic, t.Err))
+		}
+	}
+	if len(unknown) > 0 {
+		return nil, errors.Join(unknown...)
 	}
 	starts, err := adm.ListStartOffsets(ctx, topics...)
 	if err != nil {
