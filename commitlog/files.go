@@ -18,7 +18,8 @@ import (
 // logFile is one file of the log: a window on positions. Or a sorted file, which has what is live of some windows.
 type logFile struct {
 	fileHeader
-	name string
+	badHeader error // why the header could not be read; what stands above is then from the name
+	name      string
 
 	sorted  *span // of a sorted file; nil: a log file
 	covered bool  // a sorted file, later in the set, has all that is live of it

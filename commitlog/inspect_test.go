@@ -1,6 +1,7 @@
 package commitlog
 
 import (
+	"bytes"
 	"context"
 	"io"
 	"path/filepath"
@@ -93,5 +94,44 @@ func verifyFlips(t *testing.T, mem *vfs.Mem, file *InspectedFile) {
 	}
 	if v, err := Verify(context.Background(), disk, "data", nil); err != nil || len(v.Problems) != 1 {
 		t.Fatalf("an index entry that points elsewhere goes unseen: %+v, %v", v, err)
+	}
+}
+
+// TestVerifyHeadersAndLastBlock: a flipped bit in a file's header is told, and one in the last block, of which only the
+// checkpoint knows that it was durable, is told by range.
+func TestVerifyHeadersAndLastBlock(t *testing.T) {
+	mem := vfs.NewMem()
+	cfg, want := testConfig(mem, "data"), newExpected()
+	r := start(t, cfg)
+	r.begin()
+	for i := range 3 {
+		want.append(t, r, 0, testBatch(2, byte(i), 3000))
+	}
+	r.stop()
+	var file string
+	var at int
+	for _, n := range diskFiles(t, mem) {
+		if i := bytes.Index(fileBytes(t, mem, n), want.batches[0][2]); i >= 0 {
+			file, at = n, i
+		}
+	}
+	block := at - frameHeaderSize - blockHeaderSize
+	for name, c := range map[string]struct {
+		bit      int
+		from, to ident.Position
+	}{
+		"header":       {2000 * 8, 0, fileHeaderSize},
+		"header magic": {0, 0, fileHeaderSize},
+		"last block":   {(block + 20) * 8, ident.Position(block), ident.Position(block) + 3584},
+	} {
+		disk := mem.Crash(1)
+		flip(t, disk, file, int64(c.bit))
+		v, err := Verify(context.Background(), disk, "data", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !slices.ContainsFunc(v.Problems, func(p CorruptError) bool { return p.From == c.from && p.To == c.to }) {
+			t.Errorf("%s: no problem from %d to %d of %s: %+v", name, c.from, c.to, file, v.Problems)
+		}
 	}
 }

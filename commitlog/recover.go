@@ -393,10 +393,12 @@ func (l *Log) listFiles() ([]*logFile, error) {
 			err = nil
 		}
 		var h fileHeader
+		var badHeader error
 		if err == nil {
 			h, err = decodeFileHeader(head[:])
 		}
 		if errors.Is(err, errBad) {
+			badHeader = err
 			// Its identity is lost, its blocks are not: they carry their positions.
 			l.log.Error("header of log file is not readable", "log", l.id, "file", path, "error", err)
 			h = fileHeader{cluster: l.cluster, log: l.id, first: first, align: l.align}
@@ -408,7 +410,7 @@ func (l *Log) listFiles() ([]*logFile, error) {
 		if err != nil {
 			return files, errors.Join(fmt.Errorf("log file %s: %w", path, err), r.Close())
 		}
-		f := &logFile{fileHeader: h, name: path, r: r}
+		f := &logFile{fileHeader: h, badHeader: badHeader, name: path, r: r}
 		f.refs.Store(1)
 		files = append(files, f)
 	}

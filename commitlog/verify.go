@@ -51,7 +51,7 @@ func (c *coverage) add(f *logFile, p place) {
 
 // Verify reads every byte of a log: the CRCs of blocks, frames and record batches, the
 // chain of blocks, the index files and that each of their entries points at its batch, and
-// the checkpoints. progress (nil: none) is told the bytes read so far. What is wrong with
+// the checkpoints; the headers of the files, too. progress (nil: none) is told the bytes read so far. What is wrong with
 // the data is in Problems; the error is for what could not be read at all. Nothing is
 // changed.
 func Verify(ctx context.Context, fsys vfs.FS, dir string, progress func(done, total int64)) (*Verification, error) {
@@ -67,6 +67,11 @@ func Verify(ctx context.Context, fsys vfs.FS, dir string, progress func(done, to
 	}
 	for _, f := range all {
 		v.total += f.size
+	}
+	for _, f := range files {
+		if f.badHeader != nil {
+			v.problem(f, f.first, f.first+fileHeaderSize, f.badHeader)
+		}
 	}
 	sc := &scan{files: files, sure: -1, salvage: func(f *logFile, fr *frame) { v.frame(f, fr) }}
 	sc.block = func(f *logFile, h *blockHeader, payload []byte) error {
@@ -180,12 +185,18 @@ func (r offsetRange) less(ranges []offsetRange) (out []offsetRange) {
 	return out
 }
 
-// queues checks that of each open queue every offset that the log's state promises lies in a batch. Of what is sealed the
+// queues checks that the log goes as far as its checkpoint says, and of each open queue that every offset that the log's state promises lies in a batch. Of what is sealed the
 // map's word (Queue.Floor), which is not on this disk, may have given up more.
 func (v *verifier) queues(ctx context.Context, files []*logFile) error {
-	rp, _, err := v.l.replayFiles(ctx, files)
+	rp, state, err := v.l.replayFiles(ctx, files)
 	if err != nil {
 		return err
+	}
+	for _, d := range state.damage { // what only a checkpoint proves
+		told := func(p CorruptError) bool { return p.From < d.To && d.From < p.To }
+		if !slices.ContainsFunc(v.out.Problems, told) {
+			v.out.Problems = append(v.out.Problems, d)
+		}
 	}
 	for _, r := range rp.t.all() {
 		if r.is(runSealed) {
