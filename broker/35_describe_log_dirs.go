@@ -2,6 +2,7 @@ package broker
 
 import (
 	"context"
+	"path/filepath"
 	"strings"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -42,10 +43,13 @@ func (b *Broker) handleDescribeLogDirs(_ context.Context, rq *request) kmsg.Resp
 	return resp
 }
 
-// directory is where the i-th log of this broker lies, as tools are shown it: its id if that is not known.
+// directory is where the i-th log of this broker lies, as tools are shown it and name it, absolute as in Kafka: its id
+// if that is not known.
 func (b *Broker) directory(i int, id ident.Log) string {
 	if dirs := splitTrimmed(b.cfg.Static["log.dirs"]); len(dirs) == len(b.cfg.Logs) {
-		return dirs[i]
+		if dir, err := filepath.Abs(dirs[i]); err == nil {
+			return dir
+		}
 	}
 	return id.String()
 }
