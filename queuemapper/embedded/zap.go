@@ -3,6 +3,7 @@ package embedded
 import (
 	"context"
 	"log/slog"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -30,6 +31,10 @@ var harmless = map[string]bool{
 	"rejecting member add request; local member has not been connected to majority peers, reconfigure breaks active quorum": true,
 	"rejecting member remove request; local member has not been connected to all peers, reconfigure breaks active quorum":   true,
 }
+
+// notYet ends what raft says at a start before it has applied the changes of members in its log; it asks for votes again at once. (What
+// comes before names the member and the term.)
+const notYet = " since there are still pending configuration changes to apply"
 
 // ofPeers are what a member says, on and on, while another one is away and as it comes back. Who that is and what is done about
 // it the controller's sessions say, in one line; these are for whoever looks closer.
@@ -82,7 +87,8 @@ func (c slogCore) With(fields []zapcore.Field) zapcore.Core {
 }
 
 func (c slogCore) Check(e zapcore.Entry, ce *zapcore.CheckedEntry) *zapcore.CheckedEntry {
-	if c.Enabled(e.Level) && !harmless[e.Message] && !c.closing.Load() && (e.Level >= zapcore.DPanicLevel || c.said.due(e.Message, e.Time)) {
+	quiet := harmless[e.Message] || strings.HasSuffix(e.Message, notYet)
+	if c.Enabled(e.Level) && !quiet && !c.closing.Load() && (e.Level >= zapcore.DPanicLevel || c.said.due(e.Message, e.Time)) {
 		return ce.AddCore(e, c)
 	}
 	return ce
