@@ -9,6 +9,8 @@ import (
 	"sync/atomic"
 	"testing"
 
+	clientv3 "go.etcd.io/etcd/client/v3"
+
 	"github.com/skeinmq/skein/internal/ident"
 	"github.com/skeinmq/skein/queuemapper"
 )
@@ -47,5 +49,58 @@ func TestLeaderless(t *testing.T) {
 		if views[0].State != "live" || views[1].State != want.state {
 			t.Errorf("leaderless %v: brokers %+v, want 2 as %q", lost, views, want.state)
 		}
+	}
+}
+
+// meanwhileKV is an etcd in which something happens just before a write.
+type meanwhileKV struct {
+	clientv3.KV
+	happens atomic.Pointer[func()]
+}
+
+func (kv *meanwhileKV) Txn(ctx context.Context) clientv3.Txn {
+	return &meanwhileTxn{kv.KV.Txn(ctx), kv}
+}
+
+type meanwhileTxn struct {
+	clientv3.Txn
+	kv *meanwhileKV
+}
+
+func (t *meanwhileTxn) If(cs ...clientv3.Cmp) clientv3.Txn   { t.Txn = t.Txn.If(cs...); return t }
+func (t *meanwhileTxn) Then(ops ...clientv3.Op) clientv3.Txn { t.Txn = t.Txn.Then(ops...); return t }
+func (t *meanwhileTxn) Else(ops ...clientv3.Op) clientv3.Txn { t.Txn = t.Txn.Else(ops...); return t }
+
+func (t *meanwhileTxn) Commit() (*clientv3.TxnResponse, error) {
+	if f := t.kv.happens.Swap(nil); f != nil {
+		(*f)()
+	}
+	return t.Txn.Commit()
+}
+
+// TestRemoveBrokerJustEnded: the active controller seals the log of a broker that has ended while an operator's request to
+// remove it is under way. That is no reason to refuse.
+func TestRemoveBrokerJustEnded(t *testing.T) {
+	kv := &meanwhileKV{KV: etcd.Client().KV}
+	all := startBrokersOn(t, 2, 1, Config{}, kv)
+	c, gone := all[0], all[1].logOf(0)
+	if err := all[1].stop(); err != nil {
+		t.Fatal(err)
+	}
+	c.await(func(m *queuemapper.Map) bool { return m.Broker(2) == nil })
+	seals := func() {
+		m := c.b.store.Map()
+		if _, err := c.b.store.SealLog(t.Context(), m.Log(gone), m.Log(c.logOf(0))); err != nil {
+			t.Error(err)
+		}
+	}
+	kv.happens.Store(&seals)
+	w := httptest.NewRecorder()
+	c.b.OpsHandler().ServeHTTP(w, httptest.NewRequest(http.MethodDelete, "/v1/brokers/2", nil))
+	if w.Code != http.StatusOK || c.b.store.Map().Log(gone) != nil {
+		t.Errorf("removed: %d %s, its log %+v", w.Code, w.Body, c.b.store.Map().Log(gone))
+	}
+	if kv.happens.Load() != nil {
+		t.Error("nothing happened meanwhile")
 	}
 }

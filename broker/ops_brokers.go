@@ -152,36 +152,45 @@ func (b *Broker) othersTake(id ident.Broker) bool {
 
 // serveRemoveBroker removes the logs of a broker that has been drained and stopped, once nothing lives in them.
 func (b *Broker) serveRemoveBroker(w http.ResponseWriter, rq *http.Request) {
-	v, ok := b.brokerOf(w, rq)
-	if !ok {
-		return
-	}
-	switch {
-	case v.State != "away":
-		http.Error(w, fmt.Sprintf("remove broker %d: it runs: drain it, then stop it", v.ID), http.StatusConflict)
-		return
-	case v.Groups > 0 || v.Runs > 0:
-		http.Error(w, fmt.Sprintf("remove broker %d: %d groups and %d older generations live in its logs; if its disk is gone for good: skein broker remove %d --lost", v.ID, v.Groups, v.Runs, v.ID), http.StatusConflict)
-		return
-	}
 	var removed []string
-	var errs []error
+	for {
+		v, ok := b.brokerOf(w, rq)
+		if !ok {
+			return
+		}
+		switch {
+		case v.State != "away":
+			http.Error(w, fmt.Sprintf("remove broker %d: it runs: drain it, then stop it", v.ID), http.StatusConflict)
+			return
+		case v.Groups > 0 || v.Runs > 0:
+			http.Error(w, fmt.Sprintf("remove broker %d: %d groups and %d older generations live in its logs; if its disk is gone for good: skein broker remove %d --lost", v.ID, v.Groups, v.Runs, v.ID), http.StatusConflict)
+			return
+		}
+		some, err := b.removeLogs(rq.Context(), v.ID)
+		removed = append(removed, some...)
+		switch {
+		case errors.Is(err, queuemapper.ErrConflict) && rq.Context().Err() == nil: // the map has what won
+		case err != nil:
+			http.Error(w, err.Error(), http.StatusConflict)
+			return
+		default:
+			writeJSON(w, BrokerResult{Broker: BrokerView{ID: v.ID, State: "removed"}, Removed: removed})
+			return
+		}
+	}
+}
+
+// removeLogs removes the logs of a broker, then its mark, and names the logs that it removed. ErrConflict: somebody changed the
+// record of one meanwhile. The active controller seals them at that time if the broker has only just ended.
+func (b *Broker) removeLogs(ctx context.Context, id ident.Broker) (removed []string, err error) {
 	for l := range b.store.Map().Logs() {
-		if l.Host != v.ID {
+		if l.Host != id {
 			continue
 		}
-		if err := b.store.RemoveLog(rq.Context(), l); err != nil {
-			errs = append(errs, err)
-			continue
+		if err := b.store.RemoveLog(ctx, l); err != nil {
+			return removed, err
 		}
 		removed = append(removed, l.ID.String())
 	}
-	if len(errs) == 0 {
-		errs = append(errs, b.store.DrainBroker(rq.Context(), v.ID, false)) // the mark goes with it
-	}
-	if err := errors.Join(errs...); err != nil {
-		http.Error(w, err.Error(), http.StatusConflict)
-		return
-	}
-	writeJSON(w, BrokerResult{Broker: BrokerView{ID: v.ID, State: "removed"}, Removed: removed})
+	return removed, b.store.DrainBroker(ctx, id, false)
 }
