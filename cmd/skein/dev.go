@@ -93,12 +93,16 @@ func devChild(self string, args []string) *exec.Cmd {
 
 // runDev runs the supervisor and what is around it; all of it ends with the supervisor.
 func runDev(ctx context.Context, s *dev.Supervisor, tui bool, in io.Reader, out io.Writer) error {
+	ln, err := s.ListenControl()
+	if err != nil {
+		return err
+	}
 	around, stop := context.WithCancel(context.WithoutCancel(ctx))
 	var g errgroup.Group
 	failed, fail := context.WithCancelCause(ctx)
 	defer fail(nil)
 	g.Go(func() error {
-		err := s.ServeControl(around)
+		err := s.ServeControl(around, ln)
 		if err != nil {
 			fail(err)
 		}
@@ -109,7 +113,7 @@ func runDev(ctx context.Context, s *dev.Supervisor, tui bool, in io.Reader, out 
 		g.Go(func() error { table.Run(around); return nil })
 	}
 	go s.ReadCommands(around, in) // a read of a terminal cannot be interrupted: it ends with the process
-	err := s.Run(failed)
+	err = s.Run(failed)
 	stop()
 	return errors.Join(err, g.Wait())
 }

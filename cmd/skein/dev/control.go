@@ -23,22 +23,28 @@ func SocketPath(dir string) string { return filepath.Join(dir, socketName) }
 // maxCommand bounds a command line.
 const maxCommand = 4096
 
-// ServeControl answers commands on the socket of the directory until ctx ends: one line in, "ok" or "error: …" and
-// the command's text out, then the end of the stream.
-func (s *Supervisor) ServeControl(ctx context.Context) error {
+// ListenControl opens the socket of the directory. It refuses where another supervisor answers there: ask before any child is
+// started on that one's directories.
+func (s *Supervisor) ListenControl() (net.Listener, error) {
 	path := SocketPath(s.cfg.Dir)
 	if err := os.MkdirAll(s.cfg.Dir, 0o755); err != nil {
-		return fmt.Errorf("control socket: %w", err)
+		return nil, fmt.Errorf("control socket: %w", err)
 	}
 	if c, err := net.DialTimeout("unix", path, time.Second); err == nil {
 		c.Close()
-		return fmt.Errorf("control socket: another skein dev runs on %s", s.cfg.Dir)
+		return nil, fmt.Errorf("control socket: another skein dev runs on %s", s.cfg.Dir)
 	}
 	_ = os.Remove(path) // left behind by one that was killed
 	ln, err := net.Listen("unix", path)
 	if err != nil {
-		return fmt.Errorf("control socket: %w", err)
+		return nil, fmt.Errorf("control socket: %w", err)
 	}
+	return ln, nil
+}
+
+// ServeControl answers commands on the socket until ctx ends: one line in, "ok" or "error: …" and the command's text out, then
+// the end of the stream. It closes the socket.
+func (s *Supervisor) ServeControl(ctx context.Context, ln net.Listener) error {
 	ctx, cancel := context.WithCancel(ctx)
 	var wg sync.WaitGroup
 	defer wg.Wait()

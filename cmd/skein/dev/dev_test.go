@@ -285,22 +285,20 @@ func lives(pid int) bool {
 func TestControl(t *testing.T) {
 	s, _ := running(t, 1)
 	ctx, cancel := context.WithCancel(t.Context())
-	served := make(chan error, 1)
-	go func() { served <- s.ServeControl(ctx) }()
-	var text string
-	var err error
-	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(time.Millisecond) { // until it is served
-		if text, err = Control(t.Context(), s.cfg.Dir, "kill 1"); err == nil {
-			break
-		}
+	ln, err := s.ListenControl()
+	if err != nil {
+		t.Fatal(err)
 	}
+	served := make(chan error, 1)
+	go func() { served <- s.ServeControl(ctx, ln) }()
+	text, err := Control(t.Context(), s.cfg.Dir, "kill 1")
 	if err != nil || !strings.Contains(text, "broker 1 ended") {
 		t.Errorf("kill 1: %q, %v", text, err)
 	}
 	if _, err := Control(t.Context(), s.cfg.Dir, "kill 1"); err == nil || !strings.Contains(err.Error(), "does not run") {
 		t.Errorf("kill of a dead broker: %v", err)
 	}
-	if err := s.ServeControl(ctx); err == nil {
+	if _, err := s.ListenControl(); err == nil {
 		t.Error("two supervisors on one directory")
 	}
 	cancel()
