@@ -3,9 +3,11 @@ package broker
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"testing"
 
@@ -102,5 +104,37 @@ func TestRemoveBrokerJustEnded(t *testing.T) {
 	}
 	if kv.happens.Load() != nil {
 		t.Error("nothing happened meanwhile")
+	}
+}
+
+// TestMovePinned: a pinned group that an operator moves is pinned to where it came, or the balancer would take it back. One that
+// was not pinned is the balancer's still.
+func TestMovePinned(t *testing.T) {
+	all := startBrokers(t, 2, 1, Config{})
+	c, there := all[0], all[1].logOf(0)
+	var groups []ident.Group
+	for g := range c.b.store.Map().Groups() {
+		if g.Current().Log == c.logOf(0) {
+			groups = append(groups, g.ID)
+		}
+	}
+	pinned, free := groups[0], groups[1]
+	if err := c.b.store.PinGroup(t.Context(), pinned, queuemapper.Pin{Broker: 1}); err != nil {
+		t.Fatal(err)
+	}
+	body := strings.NewReader(fmt.Sprintf(`{"groups":[%d,%d],"to":%q}`, pinned, free, there))
+	w := httptest.NewRecorder()
+	c.b.OpsHandler().ServeHTTP(w, httptest.NewRequest(http.MethodPost, "/v1/map/move", body))
+	m := c.b.store.Map()
+	for _, id := range []ident.Group{pinned, free} {
+		if got := m.Group(id).Current().Log; w.Code != http.StatusOK || got != there {
+			t.Errorf("group %d is at %v: %d %s", id, got, w.Code, w.Body)
+		}
+	}
+	if pin, _ := m.Pin(pinned); pin.Broker != 2 {
+		t.Errorf("group %d is pinned to broker %d", pinned, pin.Broker)
+	}
+	if pin, ok := m.Pin(free); ok {
+		t.Errorf("group %d is pinned to broker %d", free, pin.Broker)
 	}
 }

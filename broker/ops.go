@@ -3,6 +3,7 @@ package broker
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -267,10 +268,29 @@ func (b *Broker) serveMove(w http.ResponseWriter, rq *http.Request) {
 				groups = append(groups, p.group)
 			}
 		}
-		out.Moves = append(out.Moves, b.moveAnywhere(rq.Context(), groups, plan[0].to)...)
-		plan = plan[len(groups):]
+		moves := b.moveAnywhere(rq.Context(), groups, plan[0].to)
+		if !in.Spread {
+			b.takePins(rq.Context(), moves, plan[0].to)
+		}
+		out.Moves, plan = append(out.Moves, moves...), plan[len(groups):]
 	}
 	writeJSON(w, out)
+}
+
+// takePins pins groups that were pinned and that an operator has moved to where they are now: the last word counts, or the balancer
+// takes them back within a second. Groups that were not pinned are not.
+func (b *Broker) takePins(ctx context.Context, moves []MoveView, to ident.Log) {
+	m := b.store.Map()
+	l := m.Log(to)
+	for i := range moves {
+		v := &moves[i]
+		if pin, ok := m.Pin(v.Group); v.Error != "" || !ok || l == nil || pin.Broker == l.Host {
+			continue
+		}
+		if err := b.store.PinGroup(ctx, v.Group, queuemapper.Pin{Broker: l.Host}); err != nil {
+			v.Error = fmt.Sprintf("it is there, but pinned elsewhere: the balancer takes it back: %v", err)
+		}
+	}
 }
 
 // plannedMove is one step of a plan.

@@ -118,7 +118,10 @@ func mapMove(f *opsFlags) *cobra.Command {
 		Short: "Move placement groups to another log; no data is copied",
 		Long: `Ends each group's generation at its exact offset and opens the next one in the other log,
 while clients go on. Prints how long writes of each group paused. With --spread, groups are
-moved until every open log has its even share.`,
+moved until every open log has its even share.
+
+The balancer may move a group on, as any other. One that is pinned (kafka-reassign-partitions) is pinned to where it came,
+except with --spread.`,
 		Example: "  skein map move --group 7 --to 7f1c0e52-…\n  skein map move --all --from 02e4… --to 7f1c…\n  skein map move --spread",
 		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
