@@ -237,8 +237,8 @@ func (nw *network) greet(ctx context.Context) error {
 		case g.id == self && string(g.reply.Instance) != string(nw.instance):
 			problems = append(problems, fmt.Errorf("node-id: another process is broker %d, at %s", self, g.addr))
 		case g.id != self && contains(n.bootstrap(), self) && !n.hasMember():
-			if err := nw.mayBootstrap(ctx, g); err != nil {
-				problems = append(problems, err)
+			if err := nw.mayBootstrap(ctx, g); err != nil && !slices.ContainsFunc(problems, func(e error) bool { return e.Error() == err.Error() }) {
+				problems = append(problems, err) // once, though every other member says it
 			}
 		}
 	}

@@ -42,6 +42,13 @@ func (c *Skein) refused(t *testing.T, what, data, want string, args ...string) {
 	if p.Err() == nil || p.Err().Error() != "exit status 2" || !strings.Contains(p.Log(), want) {
 		t.Errorf("%s: it ended with %v and did not say %q", what, p.Err(), want)
 	}
+	said := make(map[string]bool)
+	for line := range strings.Lines(p.Log()) {
+		if line = strings.TrimPrefix(line, "skein: "); said[line] {
+			t.Errorf("%s: it says twice: %s", what, line)
+		}
+		said[line] = true
+	}
 	if served { // and written to by another one
 		return
 	}
