@@ -105,10 +105,11 @@ func (w *Network) Heal(from, to int) error {
 	return ip("-n", w.space(from), "neigh", "del", w.Addr(to), "dev", "eth0")
 }
 
-// Close removes the namespaces and the bridge. Brokers in them must have ended.
+// Close removes the namespaces and the bridge. Brokers in them must have ended. What is in a namespace goes some time after it: the
+// pairs of interfaces are removed first, or the next network of this process meets their names.
 func (w *Network) Close() {
 	for id := 1; id <= w.n; id++ {
-		_ = ip("link", "del", w.outside(id)) // at once; the kernel takes a namespace down later, with what is in it
+		_ = ip("link", "del", w.outside(id))
 		_ = ip("netns", "del", w.space(id))
 	}
 	_ = ip("link", "del", w.name)

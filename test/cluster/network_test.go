@@ -14,13 +14,19 @@ import (
 	"github.com/skeinmq/skein/test/history"
 )
 
-// newNetwork makes a network or skips the test and says why.
+// networkMade says that this machine and user can make networks.
+var networkMade bool
+
+// newNetwork makes a network or skips the test and says why. Where one could be made, the next one must be.
 func newNetwork(t *testing.T, n int) *Network {
 	t.Helper()
 	w, err := NewNetwork(n)
-	if err != nil {
+	if err != nil && networkMade {
+		t.Fatal(err)
+	} else if err != nil {
 		t.Skipf("no partitions of the network here: %v", err)
 	}
+	networkMade = true
 	t.Cleanup(w.Close)
 	return w
 }
@@ -29,6 +35,13 @@ func newNetwork(t *testing.T, n int) *Network {
 func (w *Network) command(id int, args ...string) *exec.Cmd {
 	all := slices.Concat(w.inside(id), []string{os.Args[0]}, args)
 	return exec.Command(all[0], all[1:]...)
+}
+
+// TestNetworkAgain: a network can be made as soon as the one before it is closed. Otherwise the tests after the first one are skipped.
+func TestNetworkAgain(t *testing.T) {
+	for range 5 {
+		newNetwork(t, 3).Close()
+	}
 }
 
 // TestNetworkCuts proves that the harness cuts one direction and not the other.
