@@ -274,18 +274,26 @@ func (f *Failover) report(r *Report) {
 	}
 	var logs []string
 	var err error
-	level := slog.LevelInfo
 	for _, res := range r.Results {
 		logs = append(logs, res.Log.String()+"="+string(res.Outcome))
 		err = errors.Join(err, res.Err)
 	}
+	ms := func(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
+	f.log.Log(context.Background(), r.level(), "failover", "logs", logs, "groups", r.Groups, "partitions", r.Partitions, "rounds", r.Rounds,
+		"seal_ms", ms(r.Seal), "table_ms", ms(r.Table), "prepare_ms", ms(r.Prepare), "publish_ms", ms(r.Publish), "total_ms", ms(r.Total), "error", err)
+}
+
+// level is how loud a report is. Groups that changed hands as their broker was dead are worth a line beside the one that says why it
+// is; a log in which nothing was left is not.
+func (r *Report) level() slog.Level {
 	switch r.Outcome() {
 	case Waits, Failed:
-		level = slog.LevelError
+		return slog.LevelError
 	case Last:
-		level = slog.LevelWarn
+		return slog.LevelWarn
 	}
-	ms := func(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
-	f.log.Log(context.Background(), level, "failover", "logs", logs, "groups", r.Groups, "partitions", r.Partitions, "rounds", r.Rounds,
-		"seal_ms", ms(r.Seal), "table_ms", ms(r.Table), "prepare_ms", ms(r.Prepare), "publish_ms", ms(r.Publish), "total_ms", ms(r.Total), "error", err)
+	if r.Groups > 0 {
+		return slog.LevelWarn
+	}
+	return slog.LevelInfo
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"testing"
 	"time"
@@ -134,6 +135,20 @@ func TestNews(t *testing.T) {
 	at(15*time.Second, true, 0, Last, Waits)
 	at(44*time.Second, false, 0, Last, Waits)
 	at(45*time.Second, true, 0, Last, Waits)
+}
+
+// TestReportLevel: brokers log warnings unless told otherwise, and what a failover did is one.
+func TestReportLevel(t *testing.T) {
+	for _, c := range []struct {
+		groups  int
+		outcome Outcome
+		want    slog.Level
+	}{{5, Done, slog.LevelWarn}, {0, Done, slog.LevelInfo}, {0, Last, slog.LevelWarn}, {5, Waits, slog.LevelError}, {0, Failed, slog.LevelError}} {
+		r := Report{Groups: c.groups, Results: []Result{{Outcome: c.outcome}}}
+		if got := r.level(); got != c.want {
+			t.Errorf("%d groups, %v: %v, want %v", c.groups, c.outcome, got, c.want)
+		}
+	}
 }
 
 // TestFullTargets: groups go to brokers whose disks have room; when no disk has any, to all of them.
