@@ -174,7 +174,10 @@ func logVerify() *cobra.Command {
 		Use:   "verify DIR",
 		Short: "Check every checksum of a log; nothing is written",
 		Long: `Reads every byte: checksums of blocks, frames and record batches, the chain of blocks, index files and that
-each of their entries points at its batch, and checkpoints. Exit code 1 when something is damaged.`,
+each of their entries points at its batch, and checkpoints. Exit code 1 when something is damaged.
+
+Which sealed generations are needed still the map knows, not the log: files that are gone whole, with nothing in them but such
+generations, are no damage here. A broker that starts on the directory compares it with the map and tells what is lost.`,
 		Example: "  skein log verify ./skein-data",
 		Args:    wantArgs(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {

@@ -31,7 +31,9 @@
 //   - I14: after the trouble every broker is in service, every group is open where its log is served, and every partition takes a write
 //     (story, probe); so it is while two brokers do not reach each other, if all others reach both (world.setApart).
 //
-// I9, I11 and I12 are about what is not here: transactions, the log's index, reclaim.
+// I9, I11 and I12 are about what is not here: transactions, the log's index, reclaim. commitlog holds the latter two on a simulated
+// disk with every fault in turn: Verify follows each entry of the index (TestFaultSweep), and what is live is read whole after files
+// have gone (TestFloorReclaimsFiles, TestReadersMoveAlong).
 //
 // What a failing seed prints is the command that replays it, with everything that happens, line by line.
 package sim
