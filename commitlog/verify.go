@@ -49,9 +49,9 @@ func (c *coverage) add(f *logFile, p place) {
 	c.next = max(c.next, p.end())
 }
 
-// Verify reads every byte of a log: the CRCs of blocks, frames and record batches, the
-// chain of blocks, the index files and that each of their entries points at its batch, and
-// the checkpoints; the headers of the files, too. progress (nil: none) is told the bytes read so far. What is wrong with
+// Verify reads every byte of a log: the headers of its files, the CRCs of blocks, frames and record
+// batches, the chain of blocks, the index files and that each of their entries points at its batch, and
+// the checkpoints. progress (nil: none) is told the bytes read so far. What is wrong with
 // the data is in Problems; the error is for what could not be read at all. Nothing is
 // changed.
 func Verify(ctx context.Context, fsys vfs.FS, dir string, progress func(done, total int64)) (*Verification, error) {
@@ -185,8 +185,8 @@ func (r offsetRange) less(ranges []offsetRange) (out []offsetRange) {
 	return out
 }
 
-// queues checks that the log goes as far as its checkpoint says, and of each open queue that every offset that the log's state promises lies in a batch. Of what is sealed the
-// map's word (Queue.Floor), which is not on this disk, may have given up more.
+// queues checks that the log goes as far as its checkpoint says, and of each open queue that every offset that the log's state
+// promises lies in a batch. Of what is sealed the map's word (Queue.Floor), which is not on this disk, may have given up more.
 func (v *verifier) queues(ctx context.Context, files []*logFile) error {
 	rp, state, err := v.l.replayFiles(ctx, files)
 	if err != nil {

@@ -130,30 +130,31 @@ func isAt(f *os.File, path string) bool {
 
 // makeDirs makes a directory and those that it lies in, and notes them.
 func (l *locks) makeDirs(dir string) error {
-	var made []string
-	for d := filepath.Clean(dir); ; d = filepath.Dir(d) {
-		if _, err := os.Stat(d); !errors.Is(err, os.ErrNotExist) || d == filepath.Dir(d) {
+	absent, _ := absentDirs(dir)
+	slices.Reverse(absent)
+	l.made = append(l.made, absent...)
+	return os.MkdirAll(dir, 0o755)
+}
+
+// absentDirs lists a directory and those that it lies in, as far as they are not there, inner ones first, and names the one that
+// they would be made in.
+func absentDirs(dir string) (absent []string, in string) {
+	in = filepath.Clean(dir)
+	for in != filepath.Dir(in) {
+		if _, err := os.Stat(in); !errors.Is(err, os.ErrNotExist) {
 			break
 		}
-		made = append(made, d)
+		absent, in = append(absent, in), filepath.Dir(in)
 	}
-	slices.Reverse(made)
-	l.made = append(l.made, made...)
-	return os.MkdirAll(dir, 0o755)
+	return absent, in
 }
 
 // mayMake tells of a directory without a lock file whether one could be made, as far as that shows without trying.
 func mayMake(dir string) error {
-	d := filepath.Clean(dir)
-	for {
-		if _, err := os.Stat(d); !errors.Is(err, os.ErrNotExist) || d == filepath.Dir(d) {
-			break
-		}
-		d = filepath.Dir(d)
-	}
+	_, in := absentDirs(dir)
 	const write = 2 // W_OK
-	if err := syscall.Access(d, write); err != nil {
-		return fmt.Errorf("data %s: cannot write to %s: %w", dir, d, err)
+	if err := syscall.Access(in, write); err != nil {
+		return fmt.Errorf("data %s: cannot write to %s: %w", dir, in, err)
 	}
 	return nil
 }

@@ -161,8 +161,8 @@ func describeTopics(ctx context.Context, adm *kadm.Client, topics []string) ([]t
 			unknown = append(unknown, fmt.Errorf("%s: %w", t.Topic, t.Err))
 		}
 	}
-	if len(unknown) > 0 {
-		return nil, errors.Join(unknown...)
+	if err := errors.Join(unknown...); err != nil {
+		return nil, err
 	}
 	starts, err := adm.ListStartOffsets(ctx, topics...)
 	if err != nil {
