@@ -16,6 +16,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/skeinmq/skein/broker/coordinator"
+	"github.com/skeinmq/skein/internal/etcdtest"
 	"github.com/skeinmq/skein/internal/ident"
 	"github.com/skeinmq/skein/queuemapper"
 )
@@ -241,23 +242,13 @@ func (kv *darkKV) Put(ctx context.Context, key, val string, opts ...clientv3.OpO
 	return kv.KV.Put(ctx, key, val, opts...)
 }
 
-func (kv *darkKV) Txn(ctx context.Context) clientv3.Txn { return &darkTxn{kv.KV.Txn(ctx), kv, ctx} }
-
-type darkTxn struct {
-	clientv3.Txn
-	kv  *darkKV
-	ctx context.Context
-}
-
-func (t *darkTxn) If(cs ...clientv3.Cmp) clientv3.Txn   { t.Txn = t.Txn.If(cs...); return t }
-func (t *darkTxn) Then(ops ...clientv3.Op) clientv3.Txn { t.Txn = t.Txn.Then(ops...); return t }
-func (t *darkTxn) Else(ops ...clientv3.Op) clientv3.Txn { t.Txn = t.Txn.Else(ops...); return t }
-
-func (t *darkTxn) Commit() (*clientv3.TxnResponse, error) {
-	if err := t.kv.wait(t.ctx); err != nil {
-		return nil, err
-	}
-	return t.Txn.Commit()
+func (kv *darkKV) Txn(ctx context.Context) clientv3.Txn {
+	return etcdtest.Txn(kv.KV.Txn(ctx), func(_ []clientv3.Op, do func() (*clientv3.TxnResponse, error)) (*clientv3.TxnResponse, error) {
+		if err := kv.wait(ctx); err != nil {
+			return nil, err
+		}
+		return do()
+	})
 }
 
 // TestEtcdAway: while etcd answers nothing, records, heartbeats, joins and commits of groups go on, and new producers get

@@ -13,6 +13,7 @@ import (
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 
+	"github.com/skeinmq/skein/internal/etcdtest"
 	"github.com/skeinmq/skein/internal/ident"
 	"github.com/skeinmq/skein/queuemapper"
 )
@@ -61,23 +62,12 @@ type meanwhileKV struct {
 }
 
 func (kv *meanwhileKV) Txn(ctx context.Context) clientv3.Txn {
-	return &meanwhileTxn{kv.KV.Txn(ctx), kv}
-}
-
-type meanwhileTxn struct {
-	clientv3.Txn
-	kv *meanwhileKV
-}
-
-func (t *meanwhileTxn) If(cs ...clientv3.Cmp) clientv3.Txn   { t.Txn = t.Txn.If(cs...); return t }
-func (t *meanwhileTxn) Then(ops ...clientv3.Op) clientv3.Txn { t.Txn = t.Txn.Then(ops...); return t }
-func (t *meanwhileTxn) Else(ops ...clientv3.Op) clientv3.Txn { t.Txn = t.Txn.Else(ops...); return t }
-
-func (t *meanwhileTxn) Commit() (*clientv3.TxnResponse, error) {
-	if f := t.kv.happens.Swap(nil); f != nil {
-		(*f)()
-	}
-	return t.Txn.Commit()
+	return etcdtest.Txn(kv.KV.Txn(ctx), func(_ []clientv3.Op, do func() (*clientv3.TxnResponse, error)) (*clientv3.TxnResponse, error) {
+		if f := kv.happens.Swap(nil); f != nil {
+			(*f)()
+		}
+		return do()
+	})
 }
 
 // TestRemoveBrokerJustEnded: the active controller seals the log of a broker that has ended while an operator's request to

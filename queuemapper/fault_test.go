@@ -16,6 +16,7 @@ import (
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
+	"github.com/skeinmq/skein/internal/etcdtest"
 	"github.com/skeinmq/skein/internal/ident"
 	"github.com/skeinmq/skein/queuemapper/embedded"
 )
@@ -31,42 +32,33 @@ type faultKV struct {
 	landed chan bool     // whether the held one succeeded
 }
 
-type faultTxn struct {
-	clientv3.Txn
-	kv *faultKV
-}
-
 func (kv *faultKV) Txn(ctx context.Context) clientv3.Txn {
 	kv.mu.Lock()
 	defer kv.mu.Unlock()
 	if kv.hold != nil {
 		ctx = context.WithoutCancel(ctx)
 	}
-	return &faultTxn{kv.KV.Txn(ctx), kv}
+	return etcdtest.Txn(kv.KV.Txn(ctx), kv.commit)
 }
 
-func (t *faultTxn) If(cs ...clientv3.Cmp) clientv3.Txn   { t.Txn = t.Txn.If(cs...); return t }
-func (t *faultTxn) Then(ops ...clientv3.Op) clientv3.Txn { t.Txn = t.Txn.Then(ops...); return t }
-func (t *faultTxn) Else(ops ...clientv3.Op) clientv3.Txn { t.Txn = t.Txn.Else(ops...); return t }
-
-func (t *faultTxn) Commit() (*clientv3.TxnResponse, error) {
-	t.kv.mu.Lock()
-	hold := t.kv.hold
-	t.kv.hold = nil
-	lose := t.kv.lose > 0 && hold == nil
+func (kv *faultKV) commit(_ []clientv3.Op, do func() (*clientv3.TxnResponse, error)) (*clientv3.TxnResponse, error) {
+	kv.mu.Lock()
+	hold := kv.hold
+	kv.hold = nil
+	lose := kv.lose > 0 && hold == nil
 	if lose {
-		t.kv.lose--
+		kv.lose--
 	}
-	t.kv.mu.Unlock()
+	kv.mu.Unlock()
 	if hold != nil {
 		go func() {
 			<-hold
-			resp, err := t.Txn.Commit()
-			t.kv.landed <- err == nil && resp.Succeeded
+			resp, err := do()
+			kv.landed <- err == nil && resp.Succeeded
 		}()
 		return nil, errLost
 	}
-	resp, err := t.Txn.Commit()
+	resp, err := do()
 	if lose {
 		return nil, errLost
 	}

@@ -8,6 +8,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/skeinmq/skein/commitlog"
+	"github.com/skeinmq/skein/internal/etcdtest"
 	"github.com/skeinmq/skein/internal/ident"
 	"github.com/skeinmq/skein/queuemapper"
 )
@@ -20,25 +21,16 @@ type besideKV struct {
 	write func()
 }
 
-func (kv *besideKV) Txn(ctx context.Context) clientv3.Txn { return &besideTxn{kv.KV.Txn(ctx), kv} }
-
-type besideTxn struct {
-	clientv3.Txn
-	kv *besideKV
-}
-
-func (t *besideTxn) If(cs ...clientv3.Cmp) clientv3.Txn   { t.Txn = t.Txn.If(cs...); return t }
-func (t *besideTxn) Else(ops ...clientv3.Op) clientv3.Txn { t.Txn = t.Txn.Else(ops...); return t }
-
-func (t *besideTxn) Then(ops ...clientv3.Op) clientv3.Txn {
-	t.Txn = t.Txn.Then(ops...)
-	for _, op := range ops {
-		if op.IsPut() && strings.HasSuffix(string(op.KeyBytes()), t.kv.key) && t.kv.times > 0 {
-			t.kv.times--
-			t.kv.write()
+func (kv *besideKV) Txn(ctx context.Context) clientv3.Txn {
+	return etcdtest.Txn(kv.KV.Txn(ctx), func(then []clientv3.Op, do func() (*clientv3.TxnResponse, error)) (*clientv3.TxnResponse, error) {
+		for _, op := range then {
+			if op.IsPut() && strings.HasSuffix(string(op.KeyBytes()), kv.key) && kv.times > 0 {
+				kv.times--
+				kv.write()
+			}
 		}
-	}
-	return t
+		return do()
+	})
 }
 
 // storeBeside is a second map of the same cluster, whose writes meet those of another broker.

@@ -14,6 +14,7 @@ import (
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 
+	"github.com/skeinmq/skein/internal/etcdtest"
 	"github.com/skeinmq/skein/internal/ident"
 	"github.com/skeinmq/skein/queuemapper"
 	"github.com/skeinmq/skein/queuemapper/embedded"
@@ -523,26 +524,19 @@ type faultKV struct {
 	after  func() error // an error: it was applied, and its answer is lost
 }
 
-type faultTxn struct {
-	clientv3.Txn
-	kv *faultKV
-}
-
-func (kv *faultKV) Txn(ctx context.Context) clientv3.Txn { return &faultTxn{kv.KV.Txn(ctx), kv} }
-func (t *faultTxn) If(cs ...clientv3.Cmp) clientv3.Txn   { t.Txn = t.Txn.If(cs...); return t }
-func (t *faultTxn) Then(ops ...clientv3.Op) clientv3.Txn { t.Txn = t.Txn.Then(ops...); return t }
-func (t *faultTxn) Else(ops ...clientv3.Op) clientv3.Txn { t.Txn = t.Txn.Else(ops...); return t }
-func (t *faultTxn) Commit() (*clientv3.TxnResponse, error) {
-	if t.kv.before != nil {
-		if err := t.kv.before(); err != nil {
-			return nil, err
+func (kv *faultKV) Txn(ctx context.Context) clientv3.Txn {
+	return etcdtest.Txn(kv.KV.Txn(ctx), func(_ []clientv3.Op, do func() (*clientv3.TxnResponse, error)) (*clientv3.TxnResponse, error) {
+		if kv.before != nil {
+			if err := kv.before(); err != nil {
+				return nil, err
+			}
 		}
-	}
-	resp, err := t.Txn.Commit()
-	if t.kv.after != nil {
-		if err := t.kv.after(); err != nil {
-			return nil, err
+		resp, err := do()
+		if kv.after != nil {
+			if err := kv.after(); err != nil {
+				return nil, err
+			}
 		}
-	}
-	return resp, err
+		return resp, err
+	})
 }
