@@ -58,7 +58,7 @@ type Config struct {
 	FileSize       int64         // bytes of one log file; default 512 MiB
 	MaxBlock       int           // bytes of one group commit; default 1 MiB, a larger batch gets a block of its own
 	WritesInFlight int           // default 2: measured
-	CacheBytes     int64         // recent blocks kept in memory; default 256 MiB, bounded by Validate
+	CacheBytes     int64         // recent blocks kept in memory until SetCacheBytes says otherwise; slow readers hold as much beyond. Default 256 MiB, bounded by Validate
 	ReadsInFlight  int           // concurrent preads of cold data; default 64
 	StuckWrite     time.Duration // a write older than this poisons the log; default 5 s
 	ReadyFiles     int           // files prepared ahead; default 2
@@ -278,12 +278,20 @@ type Stats struct {
 	FreeBytes   int64
 	Queues      int
 	Level       Level
+	CacheLimit  int64          // bytes of recent blocks that memory may keep
 	Unavailable []CorruptError // what is known to be damaged, found now or by earlier processes
 }
 
 // Pressure is how much producers should be slowed down, so that the disk does not run full at once: 0 above LevelThrottle,
 // then in proportion to the room that is gone, and 1 when everything is refused. It costs next to nothing.
 func (l *Log) Pressure() float64 { return l.pressure() }
+
+// SetCacheBytes changes how many bytes of recent blocks are kept in memory; what is too much is given up at once. What slow readers may
+// hold beyond it stays what Config.CacheBytes says.
+func (l *Log) SetCacheBytes(n int64) { l.mem.setLimit(n) }
+
+// CacheAllocated is the bytes of memory that recent blocks take, with those that only slow readers hold.
+func (l *Log) CacheAllocated() int64 { return l.mem.bytes.Load() }
 
 // Stats reports the state of the log.
 func (l *Log) Stats() Stats { return l.stats() }

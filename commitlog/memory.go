@@ -43,24 +43,31 @@ func (c *chunk) unpin() {
 
 // memory is the bounded cache of recent blocks: chunks in log order, the oldest of
 // which is given up when a new one is needed. The sequencer never waits for a reader,
-// so a chunk that was given up but is still pinned comes on top of the limit. When
-// that adds up to another limit, pin refuses and readers go to the disk: what can be
-// allocated stays below three limits, however slow they are.
+// so a chunk that was given up but is still pinned comes on top of the limit. Beyond a
+// second limit, slack, that is taken off the first one; and while more than both is
+// allocated, pin refuses and readers go to the disk. So what is allocated stays below
+// the sum of the two and keptChunks, however slow readers are.
 type memory struct {
 	chunkSize int
-	limit     int64
+	slack     int64
 	spares    int // free chunks that are kept
 
-	view atomic.Pointer[[]*chunk] // ordered by position; readers load it and never lock
+	limit atomic.Int64
+	view  atomic.Pointer[[]*chunk] // ordered by position; readers load it and never lock
 
 	bytes atomic.Int64 // allocated, free ones included
 
-	mu   sync.Mutex
-	free []*chunk // of chunkSize, refs 0
+	mu     sync.Mutex
+	cached int64    // bytes of view
+	free   []*chunk // of chunkSize, refs 0
 }
 
+// keptChunks are cached whatever the limits say: the newest block is among them.
+const keptChunks = 4
+
 func newMemory(chunkSize int, limit int64) *memory {
-	m := &memory{chunkSize: chunkSize, limit: max(limit, int64(4*chunkSize)), spares: 4}
+	m := &memory{chunkSize: chunkSize, slack: max(limit, keptChunks*int64(chunkSize)), spares: 4}
+	m.limit.Store(m.slack)
 	m.view.Store(&[]*chunk{})
 	return m
 }
@@ -68,19 +75,7 @@ func newMemory(chunkSize int, limit int64) *memory {
 // open returns a chunk for the log from position on, at least n bytes long, with a
 // reference for the cache and one for the caller. Only the sequencer calls it.
 func (m *memory) open(at ident.Position, n int) (*chunk, error) {
-	old := *m.view.Load()
-	keep := old
-	var sum int64
-	for i := len(old) - 1; i >= 0; i-- {
-		sum += int64(len(old[i].buf))
-		if sum+int64(max(n, m.chunkSize)) > m.limit {
-			keep = old[i+1:]
-			for _, c := range old[:i+1] {
-				c.unpin()
-			}
-			break
-		}
-	}
+	m.shrink(int64(max(n, m.chunkSize)))
 	c, err := m.get(n)
 	if err != nil {
 		return nil, err
@@ -88,10 +83,46 @@ func (m *memory) open(at ident.Position, n int) (*chunk, error) {
 	c.first.Store(int64(at))
 	c.used = 0
 	c.refs.Store(2)
-	next := make([]*chunk, 0, len(keep)+1)
-	next = append(append(next, keep...), c)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	next := append(*m.view.Load(), c) // behind the end of what readers see of the same array
 	m.view.Store(&next)
+	m.cached += int64(len(c.buf))
 	return c, nil
+}
+
+// setLimit changes how much is cached, at once if it is less than before.
+func (m *memory) setLimit(limit int64) {
+	m.limit.Store(max(limit, keptChunks*int64(m.chunkSize)))
+	m.shrink(0)
+}
+
+// shrink gives up the oldest chunks until there is room for that many bytes.
+func (m *memory) shrink(room int64) {
+	for _, c := range m.oldest(room) {
+		c.unpin() // unmaps it, perhaps, which takes a while: readers do not wait for mu meanwhile
+	}
+}
+
+// oldest takes the chunks out of the view that have to go for room.
+func (m *memory) oldest(room int64) []*chunk {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	view := *m.view.Load()
+	limit, allocated := m.limit.Load()-room, m.bytes.Load()-int64(len(m.free)*m.chunkSize)
+	n := 0
+	for ; n < len(view)-keptChunks; n++ {
+		if gone := allocated - m.cached; m.cached <= limit-max(0, gone-m.slack) {
+			break
+		}
+		m.cached -= int64(len(view[n].buf))
+		if view[n].refs.Load() == 1 { // the cache's own: it is free after that
+			allocated -= int64(len(view[n].buf))
+		}
+	}
+	keep := view[n:]
+	m.view.Store(&keep)
+	return view[:n:n]
 }
 
 func (m *memory) get(n int) (*chunk, error) {
@@ -136,7 +167,7 @@ func (m *memory) put(c *chunk) {
 
 // pin finds the n bytes at a position and pins their chunk, or returns nil.
 func (m *memory) pin(at ident.Position, n int) (*chunk, []byte) {
-	if m.bytes.Load() > 2*m.limit {
+	if m.bytes.Load() > m.limit.Load()+m.slack {
 		return nil, nil
 	}
 	view := *m.view.Load()
@@ -172,7 +203,11 @@ func (m *memory) holds(at ident.Position) bool {
 
 // clear gives up the cache's references.
 func (m *memory) clear() {
-	for _, c := range *m.view.Swap(&[]*chunk{}) {
+	m.mu.Lock()
+	view := *m.view.Swap(&[]*chunk{})
+	m.cached = 0
+	m.mu.Unlock()
+	for _, c := range view {
 		c.unpin()
 	}
 	m.mu.Lock()

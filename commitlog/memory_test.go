@@ -85,7 +85,7 @@ func TestMemoryIsBoundedUnderSlowReaders(t *testing.T) {
 		} else {
 			refused++
 		}
-		if n := m.bytes.Load(); n > 3*limit {
+		if n := m.bytes.Load(); n > 2*limit+(keptChunks+1)*memoryTestChunk {
 			t.Fatalf("%d bytes allocated, limit %d", n, limit)
 		}
 	}
@@ -106,6 +106,58 @@ func TestMemoryIsBoundedUnderSlowReaders(t *testing.T) {
 	}
 }
 
+// TestMemoryLimitChanges: what is too much goes at once, what a reader holds when that reader lets go, and what is there later stays.
+func TestMemoryLimitChanges(t *testing.T) {
+	m := newMemory(memoryTestChunk, 8*memoryTestChunk)
+	next := ident.Position(0)
+	open := func(n int) {
+		t.Helper()
+		for range n {
+			c, err := m.open(next*memoryTestChunk, 100)
+			if err != nil {
+				t.Fatal(err)
+			}
+			c.unpin()
+			next++
+		}
+	}
+	there := func(want int) {
+		t.Helper()
+		n := 0
+		for i := range next {
+			if c, _ := m.pin(i*memoryTestChunk, 8); c != nil {
+				c.unpin()
+				n++
+			}
+		}
+		if n != want {
+			t.Fatalf("%d chunks in memory, want %d", n, want)
+		}
+	}
+	open(20)
+	there(8)
+	m.setLimit(16 * memoryTestChunk)
+	there(8)
+	open(20)
+	there(16)
+	held, _ := m.pin((next-16)*memoryTestChunk, 8)
+	m.setLimit(6 * memoryTestChunk)
+	there(6)
+	if n, most := m.bytes.Load(), int64(6+1+m.spares)*memoryTestChunk; n > most {
+		t.Errorf("%d bytes allocated, want %d at most", n, most)
+	}
+	open(2)
+	there(6)
+	held.unpin()
+	m.setLimit(0)
+	there(keptChunks)
+	m.clear()
+	if n := m.bytes.Load(); n != 0 {
+		t.Errorf("%d bytes left after clear", n)
+	}
+	m.setLimit(8 * memoryTestChunk) // after the end: nothing to give up
+}
+
 // TestMemoryReadersNeverSeeOtherBytes runs readers against a sequencer that
 // reuses chunks as fast as it can; with -race it also proves the reference counts.
 func TestMemoryReadersNeverSeeOtherBytes(t *testing.T) {
@@ -113,6 +165,12 @@ func TestMemoryReadersNeverSeeOtherBytes(t *testing.T) {
 	var end atomic.Int64
 	var readers sync.WaitGroup
 	var hits, tries atomic.Int64
+	limits := make(chan int64)
+	readers.Go(func() {
+		for n := range limits {
+			m.setLimit(n * memoryTestChunk)
+		}
+	})
 	for seed := range uint64(4) {
 		readers.Go(func() {
 			rng := rand.New(rand.NewPCG(seed, 1))
@@ -145,6 +203,7 @@ func TestMemoryReadersNeverSeeOtherBytes(t *testing.T) {
 			break
 		}
 		fillChunk(c)
+		limits <- 4 + i%5                    // what is given up meanwhile is given up beside the sequencer
 		end.Store((i + 1) * memoryTestChunk) // published: as a commit does
 		c.unpin()
 		// A writer that the readers cannot keep up with would prove nothing.
@@ -153,6 +212,7 @@ func TestMemoryReadersNeverSeeOtherBytes(t *testing.T) {
 		}
 	}
 	end.Store(-1)
+	close(limits)
 	readers.Wait()
 	if hits.Load() == 0 {
 		t.Error("no reader met a chunk")

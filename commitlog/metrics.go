@@ -63,6 +63,8 @@ func newMetrics(reg prometheus.Registerer, l *Log) *metrics {
 		return oldest
 	})
 	gauge("blocks_in_flight", "Group commits that are being written or wait for witnesses.", func() float64 { return float64(l.piped.Load()) })
+	gauge("cache_bytes", "Memory that recent blocks take.", func() float64 { return float64(l.mem.bytes.Load()) })
+	gauge("cache_limit_bytes", "Memory that they may take at the moment, without what only slow readers hold.", func() float64 { return float64(l.mem.limit.Load()) })
 	gauge("poisoned", "1 once a write has failed, or hung, or the log was fenced.", func() float64 {
 		if l.poison() != nil {
 			return 1

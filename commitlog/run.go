@@ -102,7 +102,7 @@ func (l *Log) currentEpoch() ident.LogEpoch { return ident.LogEpoch(l.epoch.Load
 func (l *Log) stats() Stats {
 	s := Stats{
 		ID: l.id, Epoch: ident.LogEpoch(l.epoch.Load()), End: ident.Position(l.durable.Load()),
-		Committed: l.end(), Level: l.level(), Unavailable: l.damage.all(),
+		Committed: l.end(), Level: l.level(), CacheLimit: l.mem.limit.Load(), Unavailable: l.damage.all(),
 	}
 	for i, f := range l.files.all() {
 		if i == 0 {

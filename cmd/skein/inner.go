@@ -74,12 +74,17 @@ func (n *node) newInner(ctx context.Context, listener net.Listener) (*inner, err
 	return in, nil
 }
 
+// config is what the command line and the file say of brokers' configs.
+func (in *inner) config() kconfig.BrokerConfig {
+	return kconfig.Layers{Static: in.n.settings.kafka}.BrokerConfig()
+}
+
 func (in *inner) logConfig(i int, cluster string) commitlog.Config {
 	dir := in.n.settings.data[i]
-	conf := kconfig.Layers{Static: in.n.settings.kafka}.BrokerConfig()
+	conf := in.config()
 	cfg := commitlog.Config{
 		ProducerExpiry: conf.ProducerIDExpiration, SortRate: conf.SortBytesPerSecond, SortAll: conf.SortAll,
-		CacheBytes: cacheBytes(conf.CacheBytes, processMemory(), len(in.n.settings.data)),
+		CacheBytes: leastCache(conf.CacheBytes, processMemory(), len(in.n.settings.data)),
 		Dir:        dir, ClusterID: cluster, Logger: in.n.logger,
 		Registerer: prometheus.WrapRegistererWith(prometheus.Labels{"dir": dir}, in.registry),
 	}
@@ -156,6 +161,9 @@ func (in *inner) run(ctx context.Context) error {
 			}
 			return fmt.Errorf("log %s: %w", in.n.settings.data[i], err) // the broker ends by it, too: it gives its groups up
 		})
+	}
+	if in.config().CacheBytes < 0 {
+		under.Go(func() error { followMemory(below, in.logs, readMemory); return nil })
 	}
 	// Witnesses outlive the logs: what a log still has to commit waits for them.
 	witnessed, stopWitnesses := context.WithCancel(context.WithoutCancel(ctx))

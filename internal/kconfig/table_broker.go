@@ -44,7 +44,7 @@ var brokerDefs = []Def{
 	{Name: "skein.read.redirect.min.bytes", Type: Long, Default: "268435456", Update: ClusterWide, check: atLeast(0),
 		Doc: "Bytes that a consumer must have left to read at one other broker to be sent there."},
 	{Name: "skein.log.cache.bytes", Type: Long, Default: "-1", check: oneOrBetween(-1, 1<<20, 1<<40),
-		Doc: "Bytes of the newest records of all partitions that each data directory's log keeps in memory; consumers that are no further behind need no disk. Those that read slowly can hold up to twice as much beyond it. -1 is an eighth of the memory that the process may use (the machine's, or its control group's limit), shared by the directories, and at least 256 MiB for each."},
+		Doc: "Bytes of the newest records of all partitions that each data directory's log keeps in memory; consumers that are no further behind need no disk. Those that read slowly can hold as much beyond it. -1 follows the memory that the process may use (the machine's, or its control group's limit): an eighth of it, shared by the directories, and at least 256 MiB for each; up to half while a quarter, or 768 MiB, is left that nobody wants, and back within a second when somebody does."},
 	{Name: "skein.log.sort.bytes.per.second", Type: Long, Default: "33554432", check: atLeast(1),
 		Doc: "Bytes per second at which files of the log are rewritten: those of which little is still wanted, so that the rest of their disk comes back, and many small ones (ADR 23). Not while the log itself keeps the disk busy, unless the disk is nearly full."},
 	{Name: "skein.log.sort.all", Type: Boolean, Default: "false",
