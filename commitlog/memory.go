@@ -1,8 +1,10 @@
 package commitlog
 
 import (
+	"context"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/skeinmq/skein/internal/ident"
 	"github.com/skeinmq/skein/internal/invariant"
@@ -56,17 +58,21 @@ type memory struct {
 	view  atomic.Pointer[[]*chunk] // ordered by position; readers load it and never lock
 
 	bytes atomic.Int64 // allocated, free ones included
+	taken waker        // a chunk was: run looks whether there are enough
 
 	mu     sync.Mutex
 	cached int64    // bytes of view
 	free   []*chunk // of chunkSize, refs 0
 }
 
-// keptChunks are cached whatever the limits say: the newest block is among them.
-const keptChunks = 4
+const (
+	keptChunks  = 4 // are cached whatever the limits say: the newest block is among them
+	readyChunks = 2 // are got ready ahead
+	readyRest   = 2 // how many times as long as that took the next one waits: it is done beside what clients wait for
+)
 
 func newMemory(chunkSize int, limit int64) *memory {
-	m := &memory{chunkSize: chunkSize, slack: max(limit, keptChunks*int64(chunkSize)), spares: 4}
+	m := &memory{chunkSize: chunkSize, slack: max(limit, keptChunks*int64(chunkSize)), spares: 4, taken: newWaker()}
 	m.limit.Store(m.slack)
 	m.view.Store(&[]*chunk{})
 	return m
@@ -76,6 +82,7 @@ func newMemory(chunkSize int, limit int64) *memory {
 // reference for the cache and one for the caller. Only the sequencer calls it.
 func (m *memory) open(at ident.Position, n int) (*chunk, error) {
 	m.shrink(int64(max(n, m.chunkSize)))
+	m.recycle()
 	c, err := m.get(n)
 	if err != nil {
 		return nil, err
@@ -88,7 +95,48 @@ func (m *memory) open(at ident.Position, n int) (*chunk, error) {
 	next := append(*m.view.Load(), c) // behind the end of what readers see of the same array
 	m.view.Store(&next)
 	m.cached += int64(len(c.buf))
+	m.taken.poke()
 	return c, nil
+}
+
+// run gets chunks ready ahead, as far as the limit allows, until ctx ends: new memory is zeroed by the kernel, which takes milliseconds
+// for each on a machine whose host has to find it first.
+func (m *memory) run(ctx context.Context) {
+	for {
+		begun := time.Now()
+		var again <-chan time.Time
+		var taken <-chan struct{}
+		if m.prepare() {
+			again = time.After(readyRest * time.Since(begun))
+		} else {
+			taken = m.taken
+		}
+		select {
+		case <-again:
+		case <-taken:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// prepare makes one more free chunk, if there is room, and reports whether it did.
+func (m *memory) prepare() bool {
+	m.mu.Lock()
+	free := int64(len(m.free) * m.chunkSize)
+	room := len(m.free) < readyChunks && m.cached+free+int64(m.chunkSize) <= m.most(m.gone())
+	m.mu.Unlock()
+	if !room {
+		return false
+	}
+	buf, err := vfs.AllocAligned(m.chunkSize)
+	if err != nil {
+		return false // whoever cannot do without one says so
+	}
+	vfs.Populate(buf)
+	m.bytes.Add(int64(len(buf)))
+	m.put(&chunk{buf: buf, home: m})
+	return true
 }
 
 // setLimit changes how much is cached, at once if it is less than before.
@@ -99,30 +147,55 @@ func (m *memory) setLimit(limit int64) {
 
 // shrink gives up the oldest chunks until there is room for that many bytes.
 func (m *memory) shrink(room int64) {
-	for _, c := range m.oldest(room) {
-		c.unpin() // unmaps it, perhaps, which takes a while: readers do not wait for mu meanwhile
+	m.mu.Lock()
+	n, view, cached, gone := 0, *m.view.Load(), m.cached, m.gone()
+	for ; n < len(view)-keptChunks && cached+room > m.most(gone); n++ {
+		cached -= int64(len(view[n].buf))
+		if view[n].refs.Load() > 1 {
+			gone += int64(len(view[n].buf))
+		}
 	}
+	old := m.dropOldest(n)
+	m.mu.Unlock()
+	letGo(old)
 }
 
-// oldest takes the chunks out of the view that have to go for room.
-func (m *memory) oldest(room int64) []*chunk {
+// recycle frees the oldest chunk if none is free, once slack is cached: the sequencer does not wait for new memory. What has not been
+// got ready in time does not grow the cache.
+func (m *memory) recycle() {
 	m.mu.Lock()
-	defer m.mu.Unlock()
+	var old []*chunk
+	if len(m.free) == 0 && m.cached >= m.slack && len(*m.view.Load()) > keptChunks {
+		old = m.dropOldest(1)
+	}
+	m.mu.Unlock()
+	letGo(old)
+}
+
+// gone is the bytes of chunks that were given up and are still pinned. The caller holds mu.
+func (m *memory) gone() int64 {
+	return m.bytes.Load() - int64(len(m.free)*m.chunkSize) - m.cached
+}
+
+// most is what may be cached while that much is gone.
+func (m *memory) most(gone int64) int64 { return m.limit.Load() - max(0, gone-m.slack) }
+
+// dropOldest takes n chunks out of the view; their references are the caller's, who holds mu and lets them go without it: to unmap
+// memory takes a while.
+func (m *memory) dropOldest(n int) []*chunk {
 	view := *m.view.Load()
-	limit, allocated := m.limit.Load()-room, m.bytes.Load()-int64(len(m.free)*m.chunkSize)
-	n := 0
-	for ; n < len(view)-keptChunks; n++ {
-		if gone := allocated - m.cached; m.cached <= limit-max(0, gone-m.slack) {
-			break
-		}
-		m.cached -= int64(len(view[n].buf))
-		if view[n].refs.Load() == 1 { // the cache's own: it is free after that
-			allocated -= int64(len(view[n].buf))
-		}
+	for _, c := range view[:n] {
+		m.cached -= int64(len(c.buf))
 	}
 	keep := view[n:]
 	m.view.Store(&keep)
 	return view[:n:n]
+}
+
+func letGo(list []*chunk) {
+	for _, c := range list {
+		c.unpin()
+	}
 }
 
 func (m *memory) get(n int) (*chunk, error) {
@@ -207,9 +280,7 @@ func (m *memory) clear() {
 	view := *m.view.Swap(&[]*chunk{})
 	m.cached = 0
 	m.mu.Unlock()
-	for _, c := range view {
-		c.unpin()
-	}
+	letGo(view)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, c := range m.free {

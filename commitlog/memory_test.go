@@ -139,6 +139,11 @@ func TestMemoryLimitChanges(t *testing.T) {
 	m.setLimit(16 * memoryTestChunk)
 	there(8)
 	open(20)
+	there(8) // no new memory is ready: the sequencer does not wait for it
+	for range 20 {
+		m.prepare()
+		open(1)
+	}
 	there(16)
 	held, _ := m.pin((next-16)*memoryTestChunk, 8)
 	m.setLimit(6 * memoryTestChunk)

@@ -12,7 +12,7 @@ import (
 // TestMetricNames: dashboards depend on them.
 func TestMetricNames(t *testing.T) {
 	reg := prometheus.NewRegistry()
-	newMetrics(reg, &Log{inbox: newInbox()})
+	newMetrics(reg, &Log{inbox: newInbox(), mem: newMemory(memoryTestChunk, 0)})
 	metrictest.Check(t, reg)
 }
 

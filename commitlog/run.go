@@ -23,6 +23,7 @@ func (l *Log) run(ctx context.Context) error {
 	})
 	helpers.Go(func() { l.pool.giver.run(background) })
 	helpers.Go(func() { l.watchWrites(stop) })
+	helpers.Go(func() { l.mem.run(background) })
 	helpers.Go(func() { l.sealer.run(stop) })
 	helpers.Go(func() { l.sorter.run(background) })
 	for range l.cfg.WritesInFlight {

@@ -32,6 +32,16 @@ func AllocAligned(n int) ([]byte, error) {
 	return b[:n], nil
 }
 
+// Populate has the kernel give a buffer of AllocAligned its memory now, zeroed, which it does else as each page is first written.
+func Populate(b []byte) {
+	if populate(b) {
+		return
+	}
+	for i := 0; i < len(b); i += PageSize {
+		b[i] = 0
+	}
+}
+
 // FreeAligned gives a buffer of AllocAligned back. b must start where that one
 // started. Any later use of the memory is a fault, so the caller proves first
 // that nobody else holds it.

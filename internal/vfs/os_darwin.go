@@ -16,11 +16,13 @@ func adviseRandom(*os.File) {}
 
 func adviseHuge([]byte) {}
 
-// Datasync is a full sync: darwin's fsync does not empty the device's cache,
-// and only F_FULLFSYNC, which os.File.Sync uses, does.
+func populate([]byte) bool { return false }
+
 // WillNeed does nothing here.
 func (o *osFile) WillNeed(_, _ int64) {}
 
+// Datasync is a full sync: darwin's fsync does not empty the device's cache,
+// and only F_FULLFSYNC, which os.File.Sync uses, does.
 func (o *osFile) Datasync() error { return o.f.Sync() }
 
 func (o *osFile) Allocate(off, n int64) error {

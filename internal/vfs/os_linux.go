@@ -12,6 +12,9 @@ const oDirect = unix.O_DIRECT
 // adviseHuge asks for huge pages. Where there are none, small ones do.
 func adviseHuge(b []byte) { _ = unix.Madvise(b, unix.MADV_HUGEPAGE) }
 
+// populate reports false where the kernel cannot (before 5.14).
+func populate(b []byte) bool { return unix.Madvise(b, unix.MADV_POPULATE_WRITE) == nil }
+
 // directAlign asks the kernel for the alignment of an open file. Kernels before
 // 6.1 and some file systems do not know: then the fallback holds.
 func directAlign(f *os.File) DirectIO {
