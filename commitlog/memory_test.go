@@ -1,12 +1,14 @@
 package commitlog
 
 import (
+	"context"
 	"encoding/binary"
 	"math/rand/v2"
 	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/skeinmq/skein/internal/ident"
 	"github.com/skeinmq/skein/internal/invariant"
@@ -161,6 +163,39 @@ func TestMemoryLimitChanges(t *testing.T) {
 		t.Errorf("%d bytes left after clear", n)
 	}
 	m.setLimit(8 * memoryTestChunk) // after the end: nothing to give up
+}
+
+// TestMemoryIsGotReady: chunks are made beside the sequencer while the limit allows it, so that the cache grows.
+func TestMemoryIsGotReady(t *testing.T) {
+	m := newMemory(memoryTestChunk, 4*memoryTestChunk)
+	m.setLimit(12 * memoryTestChunk)
+	ctx, stop := context.WithCancel(t.Context())
+	var running sync.WaitGroup
+	running.Go(func() { m.run(ctx) })
+	ready := func() int {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		return len(m.free)
+	}
+	for i := range ident.Position(20) {
+		for grown := m.cached >= 12*memoryTestChunk; !grown && ready() < 1; {
+			time.Sleep(time.Millisecond)
+		}
+		c, err := m.open(i*memoryTestChunk, 100)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.unpin()
+	}
+	stop()
+	running.Wait()
+	if m.cached != 12*memoryTestChunk || ready() > readyChunks {
+		t.Errorf("%d bytes in memory and %d chunks ready, want all that the limit allows and %d at most", m.cached, ready(), readyChunks)
+	}
+	m.clear()
+	if n := m.bytes.Load(); n != 0 {
+		t.Errorf("%d bytes left after clear", n)
+	}
 }
 
 // TestMemoryReadersNeverSeeOtherBytes runs readers against a sequencer that

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"testing"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -64,5 +65,32 @@ func TestWillNeedWholeRange(t *testing.T) {
 				t.Fatalf("%s: %d of %d pages cached", what, cachedPages(fd, 0, pages*PageSize), pages)
 			}
 		}
+	}
+}
+
+// TestPopulate: the pages are there before anybody writes to them.
+func TestPopulate(t *testing.T) {
+	b, err := AllocAligned(64 * PageSize)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer FreeAligned(b)
+	there := make([]byte, 64)
+	mincore := func() (n int) {
+		t.Helper()
+		if _, _, errno := unix.Syscall(unix.SYS_MINCORE, uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)), uintptr(unsafe.Pointer(&there[0]))); errno != 0 {
+			t.Fatal(errno)
+		}
+		for _, p := range there {
+			n += int(p & 1)
+		}
+		return n
+	}
+	if n := mincore(); n != 0 {
+		t.Fatalf("%d pages are there already", n)
+	}
+	Populate(b)
+	if n := mincore(); n != len(there) {
+		t.Errorf("%d of %d pages are there", n, len(there))
 	}
 }

@@ -226,6 +226,7 @@ func TestAlignedBuffer(t *testing.T) {
 	if err != nil || len(b) != 5000 || !vfs.IsAligned(b, vfs.PageSize) {
 		t.Fatalf("alloc = %d bytes, %v", len(b), err)
 	}
+	vfs.Populate(b)
 	b[4999] = 1
 	if err := vfs.FreeAligned(b); err != nil {
 		t.Error(err)
