@@ -156,12 +156,17 @@ type cursor struct {
 	bad bool
 }
 
-func (d *cursor) skip(n int) {
+func (d *cursor) skip(n int) { d.take(n) }
+
+// take is the next n bytes, or nothing where they are not there.
+func (d *cursor) take(n int) []byte {
 	if n < 0 || n > len(d.b) {
 		d.bad, d.b = true, nil
-		return
+		return nil
 	}
+	p := d.b[:n]
 	d.b = d.b[n:]
+	return p
 }
 
 func (d *cursor) int16() int16 {

@@ -63,15 +63,19 @@ func (s *sink) serve(c net.Conn) {
 		if _, err := io.ReadFull(r, body); err != nil {
 			return
 		}
-		out = ackAll(out[:0], body)
+		var whole bool
+		if out, whole = answerProduce(out[:0], body, func([]byte) uint16 { return 0 }); !whole {
+			return
+		}
 		if _, err := c.Write(out); err != nil {
 			return
 		}
 	}
 }
 
-// ackAll answers a Produce request (v9) with no error for each of its partitions.
-func ackAll(out, rq []byte) []byte {
+// answerProduce answers a Produce request (v9, from its key on) with the code that judge has for the records of each of its
+// partitions. It says whether the request was whole.
+func answerProduce(out, rq []byte, judge func(records []byte) (code uint16)) (answer []byte, whole bool) {
 	d := cursor{b: rq[4:]}
 	correlation := d.b[:4]
 	d.skip(4)
@@ -84,26 +88,29 @@ func ackAll(out, rq []byte) []byte {
 	topics := d.count()
 	out = binary.AppendUvarint(out, uint64(topics+1))
 	for range topics {
-		n := d.count()
-		out = binary.AppendUvarint(out, uint64(n+1))
-		out = append(out, d.b[:min(n, len(d.b))]...)
-		d.skip(n)
+		name := d.take(d.count())
+		out = binary.AppendUvarint(out, uint64(len(name)+1))
+		out = append(out, name...)
 		parts := d.count()
 		out = binary.AppendUvarint(out, uint64(parts+1))
 		for range parts {
-			out = append(out, d.b[:min(4, len(d.b))]...)
-			d.skip(4)
-			d.skip(d.count())
+			index, records := d.take(4), d.take(d.count())
 			d.skip(1)
-			out = append(out, make([]byte, 2+8+8+8)...)
+			if d.bad {
+				return nil, false
+			}
+			out = append(out, index...)
+			out = binary.BigEndian.AppendUint16(out, judge(records))
+			out = append(out, make([]byte, 8+8+8)...)
 			out = append(out, 1, 0, 0) // no record errors, no message, no tags
 		}
 		d.skip(1)
 		out = append(out, 0)
 	}
+	d.skip(1)
 	out = append(out, 0, 0, 0, 0, 0)
 	binary.BigEndian.PutUint32(out, uint32(len(out)-4))
-	return out
+	return out, !d.bad
 }
 
 // Ceiling is what a load reaches against a sink.
