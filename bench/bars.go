@@ -3,6 +3,7 @@ package bench
 import (
 	"fmt"
 	"io"
+	"slices"
 	"text/tabwriter"
 )
 
@@ -15,16 +16,19 @@ type Bar struct {
 	Met    bool    `json:"met"`
 }
 
+// outcome is what a target did in a scenario; nil: nothing.
+func (rep Report) outcome(scenario, target string) *Outcome {
+	for i := range rep.Outcomes {
+		if o := &rep.Outcomes[i]; o.Scenario == scenario && o.Target == target {
+			return o
+		}
+	}
+	return nil
+}
+
 // judge computes every bar that the report has the figures for.
 func judge(rep Report) []Bar {
-	find := func(scenario, target string) *Outcome {
-		for i := range rep.Outcomes {
-			if o := &rep.Outcomes[i]; o.Scenario == scenario && o.Target == target {
-				return o
-			}
-		}
-		return nil
-	}
+	find := rep.outcome
 	var bars []Bar
 	add := func(about string, want float64, atMost bool, got float64) {
 		bars = append(bars, Bar{about, want, atMost, got, got == want || (got < want) == atMost})
@@ -64,6 +68,32 @@ func judge(rep Report) []Bar {
 	return bars
 }
 
+// Ratio is what was measured of two, and no promise.
+type Ratio struct {
+	About string  `json:"about"`
+	Ratio float64 `json:"ratio"`
+}
+
+// besideBare says how far Skein is from a bare server, and that from Kafka: a bar that the bare server misses as well is
+// missed by the machine, not by Skein.
+func besideBare(rep Report) []Ratio {
+	var out []Ratio
+	add := func(s Scenario, above, below, what string, of func(*Outcome) float64) {
+		if a, b := rep.outcome(s.Name, above), rep.outcome(s.Name, below); a != nil && b != nil && of(b) > 0 {
+			out = append(out, Ratio{fmt.Sprintf("%s : %s, %s, %s", above, below, s.About, what), of(a) / of(b)})
+		}
+	}
+	for i, s := range slices.DeleteFunc(scenarios(0), func(s Scenario) bool { return !s.Bare }) {
+		mbps := func(o *Outcome) float64 { return o.MBps }
+		add(s, "skein", "bare", "MB/s", mbps)
+		add(s, "bare", "kafka", "MB/s", mbps)
+		if i == 0 {
+			add(s, "bare", "kafka", "broker CPU seconds per GB", func(o *Outcome) float64 { return o.CPUPerGB })
+		}
+	}
+	return out
+}
+
 // Print writes the report's table for people.
 func (rep Report) Print(w io.Writer) error {
 	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
@@ -86,6 +116,13 @@ func (rep Report) Print(w io.Writer) error {
 			verdict = "MISSED"
 		}
 		fmt.Fprintf(tw, "%s\t%s %g\t%.2f\t%s\n", b.About, sign, b.Want, b.Got, verdict)
+	}
+	if len(rep.Bare) > 0 {
+		fmt.Fprintln(tw)
+		fmt.Fprintln(tw, "BESIDE A BARE SERVER (NO BARS)\t\tGOT\t")
+	}
+	for _, r := range rep.Bare {
+		fmt.Fprintf(tw, "%s\t\t%.2f\t\n", r.About, r.Ratio)
 	}
 	return tw.Flush()
 }

@@ -16,7 +16,8 @@ type CompareConfig struct {
 	Skein   Target
 	Kafka   Target   // nil: Skein alone
 	Flush   Target   // Kafka made durable; nil: left out
-	Dir     string   // both keep their data below it: the same disk
+	Bare    Target   // the least that a durable broker does; nil: left out
+	Dir     string   // all keep their data below it: the same disk
 	Only    []string // scenario names; empty: all
 	Time    time.Duration
 	Scale   bool // also the 100,000-partition figures: creation, idle memory, restart
@@ -32,6 +33,7 @@ type Report struct {
 	Outcomes []Outcome `json:"outcomes"`
 	Scale    *Scale    `json:"scale,omitempty"`
 	Bars     []Bar     `json:"bars"`
+	Bare     []Ratio   `json:"bareServer"` // no bars: how much of a distance is the machine's
 }
 
 // Compare runs every scenario on each target, one after the other, and judges the bars.
@@ -62,8 +64,23 @@ func Compare(ctx context.Context, cfg CompareConfig) (Report, error) {
 		}
 		rep.Scale = &sc
 	}
-	rep.Bars = judge(rep)
+	rep.Bars, rep.Bare = judge(rep), besideBare(rep)
 	return rep, nil
+}
+
+// targets are those of a scenario, in their order: the bare server next to Skein, as what it tells is about Skein.
+func (cfg CompareConfig) targets(s Scenario) []Target {
+	var list []Target
+	add := func(t Target, wanted bool) {
+		if t != nil && wanted {
+			list = append(list, t)
+		}
+	}
+	add(cfg.Kafka, !s.Alone)
+	add(cfg.Bare, s.Bare)
+	add(cfg.Skein, true)
+	add(cfg.Flush, s.Flush)
+	return list
 }
 
 func compareOn(ctx context.Context, cfg CompareConfig, s Scenario, base string, rep *Report) error {
@@ -74,14 +91,7 @@ func compareOn(ctx context.Context, cfg CompareConfig, s Scenario, base string, 
 		}
 		rep.Ceiling = append(rep.Ceiling, Outcome{Scenario: s.Name, Target: "sink", MBps: c.MBps(), Latency: c.Latency})
 	}
-	targets := []Target{cfg.Skein}
-	if !s.Alone && cfg.Kafka != nil {
-		targets = []Target{cfg.Kafka, cfg.Skein}
-	}
-	if s.Flush && cfg.Flush != nil {
-		targets = append(targets, cfg.Flush)
-	}
-	for _, t := range targets {
+	for _, t := range cfg.targets(s) {
 		out, err := runScenario(ctx, t, s, base)
 		if err != nil {
 			return errors.Join(fmt.Errorf("%s on %s: %w", s.Name, t.Name(), err), os.RemoveAll(base))

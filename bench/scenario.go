@@ -20,6 +20,7 @@ type Scenario struct {
 	Load   ProduceLoad
 	Flush  bool // also against Kafka with flush.messages=1
 	Alone  bool // Skein only
+	Bare   bool // also against a bare server: how fast it can be written here
 	// Consume reads everything back after the load (catch-up), or beside it (Tail).
 	Consume, Tail bool
 	Groups        int // that read everything back at once, after Consume; 0: none do
@@ -35,15 +36,15 @@ func scenarios(seconds time.Duration) []Scenario {
 		return l
 	}
 	list := []Scenario{
-		{Name: "one-16k", About: "1 partition, 16 KiB batches", Topics: one, Load: base, Flush: true, Consume: true, Groups: 4},
-		{Name: "one-64k", About: "1 partition, 64 KiB batches", Topics: one, Load: load(func(l *ProduceLoad) { l.Records = 64 })},
-		{Name: "one-1m", About: "1 partition, 1 MB batches", Topics: one, Load: load(func(l *ProduceLoad) { l.Records = 1000 })},
+		{Name: "one-16k", About: "1 partition, 16 KiB batches", Topics: one, Load: base, Bare: true, Flush: true, Consume: true, Groups: 4},
+		{Name: "one-64k", About: "1 partition, 64 KiB batches", Topics: one, Bare: true, Load: load(func(l *ProduceLoad) { l.Records = 64 })},
+		{Name: "one-1m", About: "1 partition, 1 MB batches", Topics: one, Bare: true, Load: load(func(l *ProduceLoad) { l.Records = 1000 })},
 		{Name: "rate-20", About: "1 partition, fixed 20 MB/s", Topics: one, Load: load(func(l *ProduceLoad) { l.Rate = 20e6 })},
 		{Name: "tail", About: "1 partition, 16 KiB batches, read as it is written", Topics: one, Load: base, Tail: true},
 		{Name: "k-16", About: "1,000 partitions, 16 a request", Topics: Topics{Prefix: "k", Count: 10, Partitions: 100},
-			Load: load(func(l *ProduceLoad) { l.Parts = 16 }), Consume: true},
+			Bare: true, Load: load(func(l *ProduceLoad) { l.Parts = 16 }), Consume: true},
 		{Name: "k-tiny", About: "1,000 partitions, 64 batches of 1 KiB a request", Topics: Topics{Prefix: "k", Count: 10, Partitions: 100},
-			Load: load(func(l *ProduceLoad) { l.Parts, l.Records = 64, 1 })},
+			Bare: true, Load: load(func(l *ProduceLoad) { l.Parts, l.Records = 64, 1 })},
 		{Name: "10k-16", About: "10,000 partitions, 16 a request", Topics: Topics{Prefix: "tenk", Count: 10, Partitions: 1000},
 			Load: load(func(l *ProduceLoad) { l.Parts = 16 })},
 		{Name: "100k-16", About: "100,000 partitions, 16 a request", Topics: Topics{Prefix: "hundredk", Count: 100, Partitions: 1000},
@@ -94,7 +95,9 @@ func runScenario(ctx context.Context, t Target, s Scenario, base string) (out Ou
 	defer func() { err = errors.Join(err, r.Stop()) }()
 	out.StartSecs = r.Started.Seconds()
 	begun := time.Now()
-	if err := createTopics(ctx, r.Addr, s.Topics, t.TopicConfigs()); err != nil {
+	if r.writeOnly {
+		s.Consume, s.Groups = false, 0
+	} else if err := createTopics(ctx, r.Addr, s.Topics, t.TopicConfigs()); err != nil {
 		return out, err
 	}
 	out.CreateSecs = time.Since(begun).Seconds()

@@ -32,6 +32,8 @@ type Running struct {
 	PID     int
 	Started time.Duration // from exec to serving
 	stop    func(sig syscall.Signal) error
+
+	writeOnly bool // there are no topics to create, and nothing can be read
 }
 
 // Stop ends the broker in order and waits for it.
@@ -63,8 +65,33 @@ func (Skein) TopicConfigs() map[string]string { return nil }
 
 // Start implements Target.
 func (s Skein) Start(ctx context.Context, dir string) (*Running, error) {
-	args := append([]string{"serve", "--data", dir, "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0"}, s.Args...)
-	cmd := exec.Command(s.Binary, args...)
+	return startBinary(ctx, s.Binary, dir, append([]string{"serve", "--data", dir, "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0"}, s.Args...)...)
+}
+
+// BareServer runs Bare as a process of its own, so that what it uses can be told apart.
+type BareServer struct {
+	Binary string // of skein
+}
+
+// Name implements Target.
+func (BareServer) Name() string { return "bare" }
+
+// TopicConfigs implements Target.
+func (BareServer) TopicConfigs() map[string]string { return nil }
+
+// Start implements Target.
+func (s BareServer) Start(ctx context.Context, dir string) (*Running, error) {
+	r, err := startBinary(ctx, s.Binary, dir, "bench", "bare", "--data", dir)
+	if err != nil {
+		return nil, err
+	}
+	r.writeOnly = true
+	return r, nil
+}
+
+// startBinary runs a skein binary until its ready line.
+func startBinary(ctx context.Context, binary, dir string, args ...string) (*Running, error) {
+	cmd := exec.Command(binary, args...)
 	cmd.Env = environment()
 	var trouble bytes.Buffer
 	cmd.Stderr = &trouble

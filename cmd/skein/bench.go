@@ -14,7 +14,7 @@ import (
 
 func benchCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "bench", Short: "Measure brokers from outside", Args: noArgs}
-	cmd.AddCommand(benchCompare(), benchProduce(), benchConsume(), benchFailover(), benchScale(), benchCluster())
+	cmd.AddCommand(benchCompare(), benchProduce(), benchConsume(), benchFailover(), benchScale(), benchCluster(), benchBare())
 	return cmd
 }
 
@@ -28,7 +28,12 @@ func benchCompare() *cobra.Command {
 		Short: "Run Apache Kafka and Skein one after the other, same disk, same load",
 		Long: `Starts each broker on an empty directory below --dir, loads it, stops it, and prints ratios, broker
 CPU seconds per GB and resident memory. Apache Kafka is started by the project's script, which fetches
-it on first use. Run it from the project's root.`,
+it on first use. Run it from the project's root.
+
+Two targets are no brokers. "sink" throws away what it is sent: no more can come out of the generator.
+"bare" compares the checksums of what it is sent, writes it past the page cache to a file that was
+written before, two writes at a time, and acknowledges it then: as much as this machine's disk and
+kernel let a durable broker do. How far Skein is from it, and it from Apache Kafka, stands below the bars.`,
 		Example: "  skein bench compare --time 10s --report report.json\n  skein bench compare --only one-16k,rate-20",
 		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -39,7 +44,7 @@ it on first use. Run it from the project's root.`,
 			if binary == "" {
 				binary = self
 			}
-			cfg.Skein = bench.Skein{Binary: binary}
+			cfg.Skein, cfg.Bare = bench.Skein{Binary: binary}, bench.BareServer{Binary: self}
 			if !alone {
 				if _, err := os.Stat(script); err != nil {
 					return usageError{fmt.Errorf("kafka script: %w (run it from the project's root, or give --kafka or --alone)", err)}
@@ -58,11 +63,11 @@ it on first use. Run it from the project's root.`,
 	fl := cmd.Flags()
 	fl.StringVar(&script, "kafka", "test/peer/kafka", "the script that runs Apache Kafka")
 	fl.StringVar(&binary, "skein", "", "the skein binary; default: this one")
-	fl.StringVar(&cfg.Dir, "dir", ".", "where both keep their data while measured (about 15 GB with --scale)")
+	fl.StringVar(&cfg.Dir, "dir", ".", "where all keep their data while measured (about 15 GB with --scale)")
 	fl.DurationVar(&cfg.Time, "time", 10*time.Second, "how long each load is measured, once its rate is steady (up to 2 min of warm-up)")
 	fl.StringVar(&only, "only", "", "scenarios, separated by commas")
 	fl.BoolVar(&cfg.Scale, "scale", true, "also creation, idle memory and restart at 100,000 partitions")
-	fl.BoolVar(&alone, "alone", false, "Skein only")
+	fl.BoolVar(&alone, "alone", false, "Skein only, and what is no broker")
 	out.add(cmd)
 	return cmd
 }
