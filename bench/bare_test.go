@@ -313,6 +313,70 @@ func TestBareOpen(t *testing.T) {
 	}
 }
 
+// TestBareClosesStrangers: who speaks of something else, or is one too many, is told so by the end of the connection.
+func TestBareClosesStrangers(t *testing.T) {
+	_, addr, _ := startBare(t, BareConfig{Dir: t.TempDir(), Span: smallSpan})
+	ended := func(c net.Conn) {
+		t.Helper()
+		_ = c.SetReadDeadline(time.Now().Add(10 * time.Second))
+		if n, err := c.Read(make([]byte, 1)); n > 0 || err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Error("the connection goes on")
+		}
+		c.Close()
+	}
+	frame := bareFrame(1, encodeBatch(1, 10, time.Now()))
+	older, short, long := bytes.Clone(frame), bytes.Clone(frame), bytes.Clone(frame)
+	older[7]--     // version
+	short[3]--     // its last byte is the next request's
+	long[0] = 0x7f // a request of 2 GiB
+	for _, what := range [][]byte{older, short, long, []byte("GET / HTTP/1.1\r\n\r\n")} {
+		c, err := net.Dial("tcp", addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.Write(what); err != nil {
+			t.Fatal(err)
+		}
+		ended(c)
+	}
+	var last net.Conn
+	for range bareConns + 1 {
+		c, err := net.Dial("tcp", addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		last = c
+	}
+	ended(last)
+}
+
+// FuzzAnswerProduce: whatever a request holds, the answer to it is bounded by it, and one that another library can read
+// if it was whole.
+func FuzzAnswerProduce(f *testing.F) {
+	f.Add(bareFrame(1, encodeBatch(1, 10, time.UnixMilli(5)), nil)[4:])
+	f.Fuzz(func(t *testing.T, rq []byte) {
+		if len(rq) < 8 {
+			return
+		}
+		r := bareRequest{}
+		answer, whole := answerProduce(nil, rq, r.check)
+		if len(answer) > 64+8*len(rq) {
+			t.Errorf("an answer of %d bytes to a request of %d", len(answer), len(rq))
+		}
+		rs := kmsg.NewPtrProduceResponse()
+		rs.Version = produceVersion
+		if _, err := checkProduceResponse(answer[min(8, len(answer)):]); whole && errors.Is(err, errShort) {
+			t.Error("the answer is not whole")
+		}
+		if whole && len(answer) < 1<<16 {
+			if err := rs.ReadFrom(answer[9:]); err != nil {
+				t.Errorf("read the answer: %v", err)
+			}
+		}
+	})
+}
+
 // TestBarePlaces: writes follow each other, each on pages of its own, and begin anew before the file's end.
 func TestBarePlaces(t *testing.T) {
 	b := &Bare{align: 4096, span: 40 << 10}
