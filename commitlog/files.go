@@ -31,9 +31,10 @@ type logFile struct {
 
 	// end is where its last block ended, once the next file was begun.
 	end    ident.Position
-	doubt  bool        // recovery cannot rule out that there was more behind end
-	sealed atomic.Bool // its index covers it
-	cut    atomic.Bool // and its unused end was given back, if it could be
+	doubt  bool           // recovery cannot rule out that there was more behind end
+	told   ident.Position // where its index says that it ends, the file's limit if nobody knew; 0: no index says so
+	sealed atomic.Bool    // its index covers it
+	cut    atomic.Bool    // and its unused end was given back, if it could be
 
 	refs atomic.Int64 // 1 for the set, 1 for each reader
 	live atomic.Int64 // once sealed: segments that still have something to read in it

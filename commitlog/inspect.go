@@ -89,7 +89,23 @@ func offline(ctx context.Context, fsys vfs.FS, dir string) (*Log, []*logFile, []
 		closeFiles(files)
 		return nil, nil, nil, err
 	}
+	l.tellEnds(files)
 	return l, files, sorted.files, ctx.Err()
+}
+
+// tellEnds takes from the indexes where the files end, and nothing else: whoever looks at a log reads its blocks. What is wrong with an
+// index is found when it is checked.
+func (l *Log) tellEnds(files []*logFile) {
+	for _, f := range files {
+		x, err := openIndex(l.fs, f.indexName(), l.id)
+		if err != nil {
+			continue
+		}
+		if x.head.first == f.first && x.head.end <= f.limit() {
+			f.told = x.head.end
+		}
+		_ = x.close() // only read from
+	}
 }
 
 func closeFiles(files []*logFile) {

@@ -340,13 +340,16 @@ func (s *scan) firstLegitimate(found []surveyed) int {
 // Where another epoch began inside the range, what an earlier recovery cut off may lie
 // there too and could not be told apart: then nothing is saved.
 func (s *scan) quarantine(i int, from ident.Position, to surveyed) error {
+	const reason = "blocks not readable, later ones prove that they were written"
+	before := len(s.damage)
 	for k := i; k <= to.file; k++ {
 		f := s.files[k]
-		lo, hi := max(from, f.first+fileHeaderSize), min(to.position, f.limit())
+		lo := max(from, f.first+fileHeaderSize)
+		hi := f.writtenTo(lo, to)
 		if lo >= hi {
 			continue
 		}
-		s.damage = append(s.damage, CorruptError{File: f.name, From: lo, To: hi, Reason: "blocks not readable, later ones prove that they were written"})
+		s.damage = append(s.damage, CorruptError{File: f.name, From: lo, To: hi, Reason: reason})
 		if to.epoch != s.epoch {
 			continue
 		}
@@ -367,7 +370,24 @@ func (s *scan) quarantine(i int, from ident.Position, to surveyed) error {
 			off = end - 1
 		}
 	}
+	if f := s.files[i]; len(s.damage) == before && from < f.limit() {
+		// No byte is told to be damaged, and yet the block is not the one that was written after the last one here.
+		s.damage = append(s.damage, CorruptError{File: f.name, From: from, To: min(to.position, f.limit()), Reason: reason})
+	}
 	return nil
+}
+
+// writtenTo is how far into the file blocks may have been written at lo and behind it, and before block to. What a file has left when the
+// next one is begun is no damage: the end is told by the block that comes next, if it is to, or by the file's index.
+func (f *logFile) writtenTo(lo ident.Position, to surveyed) ident.Position {
+	hi := min(to.position, f.limit())
+	if to.prevEnd > lo {
+		hi = min(hi, to.prevEnd)
+	}
+	if f.told >= lo {
+		hi = min(hi, f.told)
+	}
+	return hi
 }
 
 // listFiles opens every log file in the directory, in order, checking identity.

@@ -101,6 +101,7 @@ func (l *Log) openIndexes(files []*logFile) {
 		}
 		switch {
 		case err == nil:
+			f.told = x.head.end
 			f.index.Store(x)
 		case !errors.Is(err, fs.ErrNotExist):
 			l.log.Warn("index is not usable, reading the log instead", "log", l.id, "file", f.name, "error", err)
@@ -209,13 +210,17 @@ func holds(files []*logFile, end ident.Position) bool {
 
 // missing records that the log ends before what a checkpoint knows to have been durable.
 func (l *Log) missing(sc *scan, to ident.Position) {
-	name := l.logDir
+	name, from := l.logDir, sc.end
 	if sc.last != nil {
 		name = sc.last.name
 		sc.last.doubt = true
+		i := slices.Index(sc.files, sc.last) + 1
+		if sc.last.told == sc.end && i < len(sc.files) && sc.files[i].first < to { // it has all that was in it
+			name, from = sc.files[i].name, sc.files[i].first+fileHeaderSize
+		}
 	}
 	sc.damage = append(sc.damage, CorruptError{
-		File: name, From: sc.end, To: to, Reason: "the checkpoint proves that more was written",
+		File: name, From: from, To: to, Reason: "the checkpoint proves that more was written",
 	})
 }
 
