@@ -221,7 +221,10 @@ func (c *cluster) startAt(addr string) {
 	conf.ID, conf.Incarnation, conf.Listener, conf.Peers = c.id, time.Now().UnixNano(), ln, c.peers
 	conf.Host, conf.Port = "127.0.0.1", int32(ln.Addr().(*net.TCPAddr).Port)
 	conf.Controller = ctl
-	conf.Store, conf.Logs, conf.ProducerIDs, conf.Logger = store, c.logs, c, logger
+	conf.Store, conf.Logs, conf.ProducerIDs = store, c.logs, c
+	if conf.Logger == nil {
+		conf.Logger = logger
+	}
 	if conf.Registerer == nil {
 		conf.Registerer = prometheus.NewRegistry()
 	}

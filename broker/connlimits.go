@@ -2,6 +2,7 @@ package broker
 
 import (
 	"context"
+	"log/slog"
 	"maps"
 	"net"
 	"net/netip"
@@ -21,6 +22,7 @@ type connLimits struct {
 	named   map[string]int32     // overrides, as they were configured
 	allowed map[netip.Addr]int32 // the same by address
 	pace    pace
+	told    map[string]telling // of each limit, by its name
 
 	// Guarded by the server's mutex.
 	perIP map[netip.Addr]int32 // connections of each address; none is 0
@@ -35,15 +37,46 @@ func addrOf(nc net.Conn) netip.Addr {
 	return a.Addr().Unmap().WithZone("")
 }
 
+// connLimit is how many connections there may be, and which setting says so.
+type connLimit struct {
+	name string
+	most int
+}
+
 // limitOf is how many connections an address may have.
-func (l *connLimits) limitOf(ctx context.Context, addr netip.Addr, conf *kconfig.BrokerConfig) int32 {
+func (l *connLimits) limitOf(ctx context.Context, addr netip.Addr, conf *kconfig.BrokerConfig) connLimit {
 	if !maps.Equal(l.named, conf.ConnectionOverrides) {
 		l.named, l.allowed = conf.ConnectionOverrides, resolveHosts(ctx, conf.ConnectionOverrides)
 	}
 	if n, ok := l.allowed[addr]; ok {
-		return n
+		return connLimit{"max.connections.per.ip.overrides", int(n)}
 	}
-	return conf.ConnectionsPerIP
+	return connLimit{"max.connections.per.ip", int(conf.ConnectionsPerIP)}
+}
+
+// tellEvery is the time between two lines about connections that are over one limit: each is counted, and a flood of them is no flood of
+// lines.
+const tellEvery = 10 * time.Second
+
+// telling is what the log was told about a limit.
+type telling struct {
+	at     time.Time // of the last line
+	silent int       // connections refused since, without a line
+}
+
+// tell logs that a connection is refused, unless another one was a short time ago. The next line says how many were left out.
+func (l *connLimits) tell(log *slog.Logger, now time.Time, over connLimit, peer net.Addr) {
+	t := l.told[over.name]
+	if !t.at.IsZero() && now.Sub(t.at) < tellEvery {
+		t.silent++
+	} else {
+		log.Warn("refuse connection", "remote", peer.String(), "limit", over.name, "value", over.most, "unlogged", t.silent)
+		t = telling{at: now}
+	}
+	if l.told == nil {
+		l.told = make(map[string]telling)
+	}
+	l.told[over.name] = t
 }
 
 // resolveHosts looks up names; those that nobody knows are left out.
@@ -68,11 +101,11 @@ func resolveHosts(ctx context.Context, hosts map[string]int32) map[netip.Addr]in
 }
 
 // count adds a connection of an address, unless that would be more than limit.
-func (l *connLimits) count(addr netip.Addr, limit int32) bool {
+func (l *connLimits) count(addr netip.Addr, limit int) bool {
 	if !addr.IsValid() {
 		return true
 	}
-	if l.perIP[addr] >= limit {
+	if int(l.perIP[addr]) >= limit {
 		return false
 	}
 	if l.perIP == nil {

@@ -1,7 +1,13 @@
 package broker
 
 import (
+	"bytes"
+	"log/slog"
+	"net"
 	"net/netip"
+	"slices"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -11,7 +17,8 @@ import (
 // TestConnectionsPerIP: what is more than an address may have is closed, changes are in force at once, exceptions count,
 // by name too, and a connection that ends makes room.
 func TestConnectionsPerIP(t *testing.T) {
-	c := startCluster(t, 1, Config{})
+	var said lines
+	c := startCluster(t, 1, Config{Logger: said.logger()})
 	first := c.dial()
 	set := func(name, value string) {
 		t.Helper()
@@ -48,6 +55,68 @@ func TestConnectionsPerIP(t *testing.T) {
 	set("max.connections.per.ip.overrides", "192.0.2.1:1")
 	c.dial().closed()
 	second.ask(kmsg.NewPtrMetadataRequest()) // what is there stays
+	set("max.connections", "3")
+	c.dial().closed()
+	want := []string{ // of the first one that met each limit
+		"limit=max.connections.per.ip value=2 unlogged=0", "limit=max.connections.per.ip.overrides value=3 unlogged=0", "limit=max.connections value=3 unlogged=0",
+	}
+	if got := said.with("refuse connection"); len(got) != len(want) || !slices.EqualFunc(got, want, strings.HasSuffix) || !strings.Contains(got[0], "remote=127.0.0.1:") {
+		t.Errorf("logged %q, want %q", got, want)
+	}
+}
+
+// lines collects what is logged.
+type lines struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (l *lines) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.Write(p)
+}
+
+func (l *lines) logger() *slog.Logger { return slog.New(slog.NewTextHandler(l, nil)) }
+
+// with are the lines that have a text.
+func (l *lines) with(text string) (out []string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for line := range strings.Lines(l.buf.String()) {
+		if strings.Contains(line, text) {
+			out = append(out, strings.TrimSpace(line))
+		}
+	}
+	return out
+}
+
+// TestRefusalsAreTold: the first connection over a limit is a line, those of the next ten seconds are counted in the next line, and one
+// limit's flood does not hide another's.
+func TestRefusalsAreTold(t *testing.T) {
+	var said lines
+	var l connLimits
+	now, log := time.Unix(1000, 0), said.logger()
+	ip, all := connLimit{"max.connections.per.ip", 2}, connLimit{"max.connections", 30}
+	for i := range 20_000 { // a thousand a second
+		peer := &net.TCPAddr{IP: net.IPv4(192, 0, 2, 1), Port: i}
+		l.tell(log, now, ip, peer)
+		if i == 5000 {
+			l.tell(log, now, all, peer)
+		}
+		now = now.Add(time.Millisecond)
+	}
+	now = now.Add(time.Hour)
+	l.tell(log, now, ip, &net.TCPAddr{IP: net.IPv6loopback, Port: 9})
+	want := []string{
+		"remote=192.0.2.1:0 limit=max.connections.per.ip value=2 unlogged=0",
+		"remote=192.0.2.1:5000 limit=max.connections value=30 unlogged=0",
+		"remote=192.0.2.1:10000 limit=max.connections.per.ip value=2 unlogged=9999",
+		"remote=[::1]:9 limit=max.connections.per.ip value=2 unlogged=9999",
+	}
+	if got := said.with("refuse connection"); !slices.EqualFunc(got, want, strings.HasSuffix) {
+		t.Errorf("logged\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
 }
 
 func TestConnLimitsCount(t *testing.T) {
@@ -55,7 +124,7 @@ func TestConnLimitsCount(t *testing.T) {
 	a, b := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("2001:db8::1")
 	for i, tt := range []struct {
 		addr  netip.Addr
-		limit int32
+		limit int
 		want  bool
 	}{{a, 2, true}, {a, 2, true}, {a, 2, false}, {b, 1, true}, {b, 0, false}, {netip.Addr{}, 0, true}} {
 		if got := l.count(tt.addr, tt.limit); got != tt.want {

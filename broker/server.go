@@ -78,8 +78,11 @@ func (s *server) accept(ctx, connCtx context.Context, wg *sync.WaitGroup) error 
 		}
 		c := newConn(s.b, nc)
 		c.addr = addrOf(nc)
-		if !s.add(c, s.limits.limitOf(ctx, c.addr, s.b.conf())) {
+		if over, ok := s.add(c, s.limits.limitOf(ctx, c.addr, s.b.conf())); !ok {
 			s.b.metrics.refused.Inc()
+			if over.name != "" {
+				s.limits.tell(s.b.log, time.Now(), over, nc.RemoteAddr())
+			}
 			nc.Close()
 			continue
 		}
@@ -131,15 +134,22 @@ func (s *server) keepPace(ctx context.Context) bool {
 	}
 }
 
-// add registers a connection, unless there are too many, of its address (perIP) or in all, or the broker stops.
-func (s *server) add(c *conn, perIP int32) bool {
+// add registers a connection, unless there are too many, of its address (perIP) or in all, or the broker stops. over is the limit that it
+// would pass; without a name there is none.
+func (s *server) add(c *conn, perIP connLimit) (over connLimit, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.stop || len(s.conns) >= s.b.maxConnections() || !s.limits.count(c.addr, perIP) {
-		return false
+	all := connLimit{"max.connections", s.b.maxConnections()}
+	switch {
+	case s.stop:
+		return connLimit{}, false
+	case len(s.conns) >= all.most:
+		return all, false
+	case !s.limits.count(c.addr, perIP.most):
+		return perIP, false
 	}
 	s.conns[c] = struct{}{}
-	return true
+	return connLimit{}, true
 }
 
 // maxConnections is what the operator allows, within what the broker is built for.
