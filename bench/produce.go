@@ -33,6 +33,9 @@ type ProduceLoad struct {
 	Routes []Route
 	// Once sends each partition one batch and ends: Time and Rate are ignored.
 	Once bool
+	// Patience is for how long what a broker refuses for now, as a partition is on its way to another log or leader, is sent
+	// again. 0: the first refusal ends the load.
+	Patience time.Duration
 }
 
 // Route is a broker and the partitions that it leads.
@@ -46,8 +49,9 @@ type Produced struct {
 	Bytes    int64         `json:"bytes"`    // of acknowledged batches that were due in the measured time
 	AllBytes int64         `json:"allBytes"` // of all acknowledged batches: what disk and CPU were used for
 	Requests int64         `json:"requests"`
-	Elapsed  time.Duration `json:"elapsedNanos"` // from the first to the answer of the last request that was due in the measured time
-	Latency  Latency       `json:"latency"`
+	Elapsed  time.Duration `json:"elapsedNanos"`      // from the first to the answer of the last request that was due in the measured time
+	Latency  Latency       `json:"latency"`           // from when a request was due to when all of it was acknowledged
+	Refused  int64         `json:"refused,omitempty"` // requests that were refused, in part or whole, and sent again
 }
 
 // MBps is megabytes (10^6) of batches per second.
@@ -80,14 +84,19 @@ type produceRun struct {
 	last     atomic.Int64 // ns since from of the newest measured answer
 	mu       sync.Mutex
 	hist     *hdrhistogram.Histogram
+
+	again resender
 }
 
-// Produce runs a load against addr. The first refused or lost request ends it with an error.
+// Produce runs a load against addr. A request that is lost ends it with an error, as does one that is refused, unless the load has
+// patience.
 func Produce(ctx context.Context, addr string, load ProduceLoad) (Produced, error) {
 	r := &produceRun{load: load, hist: newHistogram()}
 	batch := encodeBatch(load.Records, load.RecordBytes, time.Now())
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
+	r.again.init(ctx, cancel, addr, load, batch)
+	defer r.again.close()
 	conns := make([]*conn, load.Conns)
 	for i := range conns {
 		to := addr
@@ -118,6 +127,7 @@ func Produce(ctx context.Context, addr string, load ProduceLoad) (Produced, erro
 		})
 	}
 	wg.Wait()
+	r.again.wg.Wait()
 	if err := context.Cause(ctx); err != nil {
 		return Produced{}, fmt.Errorf("produce: %w", err)
 	}
@@ -125,7 +135,10 @@ func Produce(ctx context.Context, addr string, load ProduceLoad) (Produced, erro
 	if !load.Once {
 		elapsed = max(elapsed, load.Time)
 	}
-	return Produced{Bytes: r.bytes.Load(), AllBytes: r.all.Load(), Requests: r.requests.Load(), Elapsed: elapsed, Latency: latencyOf(r.hist)}, nil
+	return Produced{
+		Bytes: r.bytes.Load(), AllBytes: r.all.Load(), Requests: r.requests.Load(), Elapsed: elapsed, Latency: latencyOf(r.hist),
+		Refused: r.again.refused.Load(),
+	}, nil
 }
 
 // templates are the requests of one connection: together the connections go round all partitions.
@@ -158,11 +171,11 @@ func (r *produceRun) routed(list []int, batch []byte) []*produceTemplate {
 	return out
 }
 
-// sent is a request on its way. Its zero due time ends the receiving side.
+// sent is a request on its way.
 type sent struct {
-	due   time.Time
-	bytes int
-	parts int
+	due     time.Time
+	pt      *produceTemplate
+	refused RefusedError // what the broker has said to it; 0: nothing yet
 }
 
 // drive sends on one connection until the time is up and every answer is there.
@@ -178,6 +191,7 @@ func (r *produceRun) drive(ctx context.Context, index int, c *conn, list []*prod
 	}
 	go func() { answered <- r.receive(c, flight, slots) }()
 	var scratch net.Buffers
+	correlation := int32(0)
 	interval := r.interval(list[0].bytes)
 	due := time.Now().Add(time.Duration(index) * interval / time.Duration(r.load.Conns))
 	for n := 0; ; n++ {
@@ -194,6 +208,8 @@ func (r *produceRun) drive(ctx context.Context, index int, c *conn, list []*prod
 		case err := <-answered:
 			return err
 		case <-ctx.Done():
+			close(flight)
+			<-answered // the connection is closed
 			return nil
 		}
 		if r.load.Rate == 0 {
@@ -203,9 +219,14 @@ func (r *produceRun) drive(ctx context.Context, index int, c *conn, list []*prod
 			break
 		}
 		pt := list[n%len(list)]
-		flight <- sent{due, pt.bytes, pt.parts}
-		if err := pt.write(c, int32(n), &scratch); err != nil {
-			return errors.Join(err, <-answered)
+		if pt.away.Load() {
+			r.again.send(r, sent{due: due, pt: pt}, pt.list, c, slots)
+		} else {
+			flight <- sent{due: due, pt: pt}
+			if err := pt.write(c, correlation, &scratch); err != nil {
+				return errors.Join(err, <-answered)
+			}
+			correlation++
 		}
 		due = due.Add(interval)
 	}
@@ -239,21 +260,32 @@ func (r *produceRun) receive(c *conn, flight <-chan sent, slots chan<- struct{})
 		}
 		acked, err := checkProduceResponse(body)
 		if err != nil {
-			return err
+			if s.refused, _ = errors.AsType[RefusedError](err); !r.again.may(s.refused) {
+				return err
+			}
 		}
-		if acked != s.parts {
-			return fmt.Errorf("answer %d has %d partitions, want %d", n, acked, s.parts)
+		if acked != s.pt.parts {
+			return fmt.Errorf("answer %d has %d partitions, want %d", n, acked, s.pt.parts)
 		}
 		n++
-		now := time.Now()
-		r.all.Add(int64(s.bytes))
-		if r.load.Once || !s.due.Before(r.from) {
-			r.bytes.Add(int64(s.bytes))
-			r.requests.Add(1)
-			r.last.Store(max(r.last.Load(), int64(now.Sub(r.from))))
-			_ = hist.RecordValue(max(now.Sub(s.due).Microseconds(), 1))
+		if err != nil {
+			r.again.send(r, s, r.again.router.unacknowledged(body, s.pt.list), c, slots)
+			continue
 		}
+		r.acked(s, hist)
 		slots <- struct{}{}
 	}
 	return nil
+}
+
+// acked counts an acknowledged request. The caller owns the histogram.
+func (r *produceRun) acked(s sent, hist *hdrhistogram.Histogram) {
+	now := time.Now()
+	r.all.Add(int64(s.pt.bytes))
+	if r.load.Once || !s.due.Before(r.from) {
+		r.bytes.Add(int64(s.pt.bytes))
+		r.requests.Add(1)
+		r.last.Store(max(r.last.Load(), int64(now.Sub(r.from))))
+		_ = hist.RecordValue(max(now.Sub(s.due).Microseconds(), 1))
+	}
 }

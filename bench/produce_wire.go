@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"sync/atomic"
 )
 
 // produceVersion is the version of Produce that the generators send: flexible, and served by
@@ -16,8 +17,10 @@ const produceVersion = 9
 type produceTemplate struct {
 	head   []byte // the frame up to the first batch: patched with the correlation id
 	pieces net.Buffers
-	bytes  int // of record batches
+	list   []int // of partitions, by running number
+	bytes  int   // of record batches
 	parts  int
+	away   atomic.Bool // another broker than that of the connection leads some of them
 }
 
 // gatherFrom is the batch size from which sending pieces by writev beats one copy made beforehand: below it the
@@ -44,7 +47,7 @@ func newProduceTemplate(t Topics, first, count int, acks int16, batch []byte) *p
 
 // templateFor encodes a request that writes batch to each of the listed partitions.
 func templateFor(t Topics, list []int, acks int16, batch []byte) *produceTemplate {
-	pt := &produceTemplate{bytes: len(list) * len(batch), parts: len(list)}
+	pt := &produceTemplate{list: list, bytes: len(list) * len(batch), parts: len(list)}
 	cur := make([]byte, 4, 64)
 	cur = binary.BigEndian.AppendUint16(cur, 0) // produce
 	cur = binary.BigEndian.AppendUint16(cur, produceVersion)

@@ -2,6 +2,7 @@ package bench
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/binary"
 	"io"
@@ -29,6 +30,8 @@ type fakeWorld struct {
 	written []int
 	silent  int32 // a broker that answers nothing
 	hints   bool  // refusals say who leads
+	routed  int   // produce requests of routers
+	refusal int16 // of those who do not lead; 0: NOT_LEADER_OR_FOLLOWER
 }
 
 func newFakeWorld(t *testing.T, brokers, partitions int) *fakeWorld {
@@ -85,11 +88,14 @@ func (b *fakeBroker) talk(c net.Conn) {
 		if _, err := io.ReadFull(r, body); err != nil {
 			return
 		}
-		key, correlation := binary.BigEndian.Uint16(body), body[4:8]
+		key, version, correlation := binary.BigEndian.Uint16(body), binary.BigEndian.Uint16(body[2:]), body[4:8]
 		n := int(binary.BigEndian.Uint16(body[8:]))
 		body = body[10+n+1:]
 		b.world.mu.Lock()
 		silent := b.world.silent == b.id
+		if key == 0 && version == routedVersion {
+			b.world.routed++
+		}
 		b.world.mu.Unlock()
 		if silent {
 			continue
@@ -149,7 +155,7 @@ func (b *fakeBroker) produce(body []byte) kmsg.Response {
 			rp := kmsg.NewProduceResponseTopicPartition()
 			rp.Partition = p.Partition
 			if w.leader[p.Partition] != b.id {
-				rp.ErrorCode = 6
+				rp.ErrorCode = cmp.Or(w.refusal, 6)
 				if w.hints {
 					rp.CurrentLeader.LeaderID, rp.CurrentLeader.LeaderEpoch = w.leader[p.Partition], 1
 				}

@@ -116,9 +116,16 @@ func (v versus[T]) lines(line func(T) string) string {
 }
 
 func producedLine(p bench.Produced) string {
-	return fmt.Sprintf("%.1f MB/s  %d requests  p50 %.2f  p99 %.2f  p99.9 %.2f  max %.2f ms",
+	line := fmt.Sprintf("%.1f MB/s  %d requests  p50 %.2f  p99 %.2f  p99.9 %.2f  max %.2f ms",
 		p.MBps(), p.Requests, p.Latency.P50, p.Latency.P99, p.Latency.P999, p.Latency.Max)
+	if p.Refused > 0 {
+		line += fmt.Sprintf("  %d refused and sent again", p.Refused)
+	}
+	return line
 }
+
+// benchPatience is for how long a refused request is sent again: longer than moves and failovers take, and what is refused for good still ends.
+const benchPatience = 30 * time.Second
 
 func consumedLine(c bench.Consumed) string {
 	return fmt.Sprintf("%.1f MB/s  %d bytes in %v", c.MBps(), c.Bytes, c.Elapsed.Round(time.Millisecond))
@@ -126,13 +133,18 @@ func consumedLine(c bench.Consumed) string {
 
 func benchProduce() *cobra.Command {
 	var l loadFlags
-	load := bench.ProduceLoad{Acks: -1}
+	load := bench.ProduceLoad{Acks: -1, Patience: benchPatience}
 	create, client := false, false
 	cmd := &cobra.Command{
 		Use:   "produce",
 		Short: "Put a load of pre-encoded batches on a broker",
-		Long: `Sends batches that were encoded beforehand, so that the generator costs next to nothing. With
---client the same load is then given to a real client (franz-go with its defaults: idempotent,
+		Long: `Sends batches that were encoded beforehand, so that the generator costs next to nothing. What is
+refused as its partition moves is sent again, to the new leader, for up to 30 s; the latency counts
+from the first sending, and the result says how many requests that were. The load ends when a
+connection to the broker given breaks. What other brokers lead costs the generator more: measure
+clusters with skein bench cluster.
+
+With --client the same load is then given to a real client (franz-go with its defaults: idempotent,
 acks=all), record by record, and the ratio of the two is printed: what a client's own work costs.`,
 		Example: "  skein bench produce --create --topics 10 --partitions 100 --parts 16\n  skein bench produce --rate 20000000 --time 30s\n  skein bench produce --create --client --time 5s",
 		Args:    noArgs,

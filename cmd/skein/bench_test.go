@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -100,5 +101,17 @@ func TestReportFlags(t *testing.T) {
 	text, err := os.ReadFile(file)
 	if err != nil || out.String() != string(text) || !json.Valid(text) {
 		t.Errorf("file (%v):\n%s\nprinted:\n%s", err, text, out.String())
+	}
+}
+
+func TestProducedLineCountsRefusals(t *testing.T) {
+	p := bench.Produced{Bytes: 2e6, Requests: 3, Elapsed: time.Second}
+	const quiet = "2.0 MB/s  3 requests  p50 0.00  p99 0.00  p99.9 0.00  max 0.00 ms"
+	if got := producedLine(p); got != quiet {
+		t.Errorf("got %q, want %q", got, quiet)
+	}
+	p.Refused = 7
+	if got, want := producedLine(p), quiet+"  7 refused and sent again"; got != want {
+		t.Errorf("got %q, want %q", got, want)
 	}
 }
