@@ -210,14 +210,15 @@ func holds(files []*logFile, end ident.Position) bool {
 
 // missing records that the log ends before what a checkpoint knows to have been durable.
 func (l *Log) missing(sc *scan, to ident.Position) {
-	name, from := l.logDir, sc.end
+	name, from, i := l.logDir, sc.end, sc.from // where nothing was read, the files before have indexes
 	if sc.last != nil {
 		name = sc.last.name
 		sc.last.doubt = true
-		i := slices.Index(sc.files, sc.last) + 1
-		if sc.last.told == sc.end && i < len(sc.files) && sc.files[i].first < to { // it has all that was in it
-			name, from = sc.files[i].name, sc.files[i].first+fileHeaderSize
-		}
+		i = slices.Index(sc.files, sc.last) + 1
+	}
+	whole := sc.last == nil || sc.last.told == sc.end // what comes before file i has all that was in it
+	if whole && i < len(sc.files) && sc.files[i].first < to {
+		name, from = sc.files[i].name, sc.files[i].first+fileHeaderSize
 	}
 	sc.damage = append(sc.damage, CorruptError{
 		File: name, From: from, To: to, Reason: "the checkpoint proves that more was written",

@@ -193,4 +193,12 @@ func TestNewestFileUnreadable(t *testing.T) {
 	if got := ranges(v.Problems); err != nil || !slices.Equal(got, want) {
 		t.Errorf("verify says %q, %v, want %q", got, err, want)
 	}
+	l, err := Open(context.Background(), testConfig(mem, "data"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	if got := ranges(l.Recovered().Damage); !slices.Equal(got, want) {
+		t.Errorf("recovery says %q, want %q", got, want)
+	}
 }
