@@ -36,6 +36,8 @@ type ProduceLoad struct {
 	// Patience is for how long what a broker refuses for now, as a partition is on its way to another log or leader, is sent
 	// again. 0: the first refusal ends the load.
 	Patience time.Duration
+
+	over <-chan struct{} // closed: no more is sent. nil: Time says when that is
 }
 
 // Route is a broker and the partitions that it leads.
@@ -207,6 +209,9 @@ func (r *produceRun) drive(ctx context.Context, index int, c *conn, list []*prod
 		case <-slots:
 		case err := <-answered:
 			return err
+		case <-r.load.over:
+			close(flight)
+			return <-answered
 		case <-ctx.Done():
 			close(flight)
 			<-answered // the connection is closed

@@ -11,7 +11,7 @@ import (
 func againLoad(patience time.Duration) ProduceLoad {
 	return ProduceLoad{
 		Topics: Topics{Prefix: "t", Count: 1, Partitions: 6}, RecordBytes: 100, Records: 2, Parts: 2, Conns: 2, InFlight: 3, Acks: -1,
-		Time: 2 * time.Second, Patience: patience,
+		Time: time.Hour, Patience: patience,
 	}
 }
 
@@ -60,6 +60,7 @@ func TestProduceGoesOn(t *testing.T) {
 	const away = 100 * time.Millisecond
 	slots := load.Conns * load.InFlight
 	story, ended := make(chan struct{}), make(chan struct{})
+	load.over = story
 	go func() {
 		defer close(story)
 		w.awaitMore(t, ended, 100)
@@ -77,7 +78,7 @@ func TestProduceGoesOn(t *testing.T) {
 	}()
 	p, err := Produce(t.Context(), w.brokers[0].ln.Addr().String(), load)
 	close(ended)
-	<-story
+	<-story // what it has to say of the test is said
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -112,7 +113,6 @@ func TestProduceGivesUp(t *testing.T) {
 			w.leadOdd(-1)
 			begun := time.Now()
 			load := againLoad(c.patience)
-			load.Time = time.Minute
 			_, err := Produce(t.Context(), w.brokers[0].ln.Addr().String(), load)
 			if _, refused := errors.AsType[RefusedError](err); !refused {
 				t.Errorf("no refusal: %v", err)
