@@ -2,6 +2,7 @@ package commitlog
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -68,7 +69,6 @@ type memory struct {
 const (
 	keptChunks  = 4 // are cached whatever the limits say: the newest block is among them
 	readyChunks = 2 // are got ready ahead
-	readyRest   = 2 // how many times as long as that took the next one waits: it is done beside what clients wait for
 )
 
 func newMemory(chunkSize int, limit int64) *memory {
@@ -103,17 +103,11 @@ func (m *memory) open(at ident.Position, n int) (*chunk, error) {
 // for each on a machine whose host has to find it first.
 func (m *memory) run(ctx context.Context) {
 	for {
-		begun := time.Now()
-		var again <-chan time.Time
-		var taken <-chan struct{}
 		if m.prepare() {
-			again = time.After(readyRest * time.Since(begun))
-		} else {
-			taken = m.taken
+			continue
 		}
 		select {
-		case <-again:
-		case <-taken:
+		case <-m.taken:
 		case <-ctx.Done():
 			return
 		}
@@ -133,10 +127,19 @@ func (m *memory) prepare() bool {
 	if err != nil {
 		return false // whoever cannot do without one says so
 	}
-	vfs.Populate(buf)
+	populate(buf)
 	m.bytes.Add(int64(len(buf)))
 	m.put(&chunk{buf: buf, home: m})
 	return true
+}
+
+// populate gets memory from the kernel a huge page at a time, and rests as long after each: clients wait for the processors meanwhile.
+func populate(buf []byte) {
+	for part := range slices.Chunk(buf, 2<<20) {
+		begun := time.Now()
+		vfs.Populate(part)
+		time.Sleep(time.Since(begun))
+	}
 }
 
 // setLimit changes how much is cached, at once if it is less than before.
