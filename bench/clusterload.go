@@ -205,7 +205,7 @@ func measureCluster(ctx context.Context, b *faultBench, s clusterScenario, o *Cl
 	load := s.load
 	load.Topics, load.Routes = b.topics, b.r.routes()
 	var err error
-	if o.WarmSecs, err = steady(load, func(l ProduceLoad) (Produced, error) { return Produce(ctx, "", l) }); err != nil {
+	if o.WarmSecs, err = steady(load, func(l ProduceLoad) (Produced, error) { return Produce(ctx, "", l) }, nil); err != nil {
 		return err
 	}
 	if load.Rate > 0 {

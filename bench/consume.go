@@ -11,10 +11,11 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
-// ConsumeLoad reads topics from their starts: catch-up when the data is there, tail when a
-// producer runs beside it.
+// ConsumeLoad reads topics from their starts, or from some offset of each partition on: catch-up when the
+// data is there, tail when a producer runs beside it.
 type ConsumeLoad struct {
 	Topics       Topics
+	From         []int64 // by the running number of the partition; nil: from the starts
 	Conns        int
 	PerRequest   int // partitions in one fetch
 	PartitionMax int32
@@ -70,6 +71,9 @@ func consumeOn(ctx context.Context, addr string, load ConsumeLoad, index int, de
 	for i := index; i < load.Topics.total(); i += load.Conns {
 		name, p := load.Topics.at(i)
 		mine = append(mine, fetchPosition{topic: name, partition: p})
+		if load.From != nil {
+			mine[len(mine)-1].next = load.From[i]
+		}
 	}
 	if len(mine) == 0 {
 		return nil
@@ -106,6 +110,41 @@ func consumeOn(ctx context.Context, addr string, load ConsumeLoad, index int, de
 			return nil
 		}
 	}
+}
+
+// endOffsets are where the partitions end now, by running number.
+func endOffsets(ctx context.Context, addr string, t Topics) ([]int64, error) {
+	c, err := dial(ctx, addr)
+	if err != nil {
+		return nil, err
+	}
+	defer c.Close()
+	stop := context.AfterFunc(ctx, func() { c.Close() })
+	defer stop()
+	out := make([]int64, t.total())
+	for first := 0; first < len(out); first += t.Partitions {
+		rq := kmsg.NewPtrListOffsetsRequest()
+		rq.Version = 7
+		rt := kmsg.NewListOffsetsRequestTopic()
+		rt.Topic, _ = t.at(first)
+		for i := range t.Partitions {
+			rp := kmsg.NewListOffsetsRequestTopicPartition()
+			rp.Partition, rp.Timestamp = int32(i), -1
+			rt.Partitions = append(rt.Partitions, rp)
+		}
+		rq.Topics = append(rq.Topics, rt)
+		rs, err := c.request(rq)
+		if err != nil {
+			return nil, fmt.Errorf("end offsets of %s: %w", rt.Topic, err)
+		}
+		for _, p := range rs.(*kmsg.ListOffsetsResponse).Topics[0].Partitions {
+			if p.ErrorCode != 0 {
+				return nil, fmt.Errorf("end offset of %s-%d: code %d", rt.Topic, p.Partition, p.ErrorCode)
+			}
+			out[first+int(p.Partition)] = p.Offset
+		}
+	}
+	return out, nil
 }
 
 func fetchRequest(load ConsumeLoad, window []*fetchPosition) *kmsg.FetchRequest {

@@ -21,9 +21,9 @@ type Scenario struct {
 	Flush  bool // also against Kafka with flush.messages=1
 	Alone  bool // Skein only
 	Bare   bool // also against a bare server: how fast it can be written here
-	// Consume reads everything back after the load (catch-up), or beside it (Tail).
+	// Consume reads back after the load what it wrote (catch-up), or beside it (Tail).
 	Consume, Tail bool
-	Groups        int // that read everything back at once, after Consume; 0: none do
+	Groups        int // that read it back at once, after Consume; 0: none do
 }
 
 // scenarios are the loads of the published table. seconds is how long each is measured.
@@ -67,7 +67,7 @@ type Outcome struct {
 	RSS        int64     `json:"rssBytes"`
 	CatchUp    float64   `json:"catchUpMBps,omitempty"` // the median of CatchUps
 	CatchUps   []float64 `json:"catchUpsMBps,omitempty"`
-	FanOut     float64   `json:"fanOutMBps,omitempty"` // of all groups that read everything back at once; the median of FanOuts
+	FanOut     float64   `json:"fanOutMBps,omitempty"` // of all groups that read it back at once; the median of FanOuts
 	FanOuts    []float64 `json:"fanOutsMBps,omitempty"`
 	TailMBps   float64   `json:"tailMBps,omitempty"`
 	CreateSecs float64   `json:"createSeconds"`
@@ -110,25 +110,36 @@ func runScenario(ctx context.Context, t Target, s Scenario, base string) (out Ou
 	return out, measure(ctx, r, s, &out)
 }
 
-// How the unmeasured load before a measurement goes: in rounds, until one is not much faster than the one before it.
+// How the unmeasured load before a measurement goes: in rounds, until one is not much faster than the one before it, and the broker
+// does not take much more memory in it.
 const (
 	warmRound  = 2 * time.Second
 	warmSteady = 1.25
+	warmMemory = 64 << 20 // bytes in a round
 	warmMost   = 2 * time.Minute
 )
 
 // warmUp puts the load on, unmeasured, until its rate is steady. A broker with files for each partition spends its first
-// seconds, or with thousands of them its first minute, on page faults in them; measured then, it would hardly move.
+// seconds, or with thousands of them its first minute, on page faults in them, and one that keeps recent records in memory on faults
+// in that; measured then, either would show what its start costs.
 func warmUp(ctx context.Context, r *Running, s Scenario) (seconds float64, err error) {
 	l := s.Load
 	if l.Rate > 0 {
 		return 0, nil // Warm is enough: it is far below what either can do
 	}
-	return steady(l, func(l ProduceLoad) (Produced, error) { return Produce(ctx, r.Addr, l) })
+	var before int64
+	still := func() (bool, error) {
+		u, err := r.Usage()
+		grown := u.RSS - before
+		before = u.RSS
+		return grown < warmMemory, err
+	}
+	return steady(l, func(l ProduceLoad) (Produced, error) { return Produce(ctx, r.Addr, l) }, still)
 }
 
-// steady repeats a load as fast as answers come until its rate is steady, and says how long that took.
-func steady(l ProduceLoad, produce func(ProduceLoad) (Produced, error)) (seconds float64, err error) {
+// steady repeats a load as fast as answers come until its rate is steady and still, if there is one, says so after a round, and says how
+// long that took.
+func steady(l ProduceLoad, produce func(ProduceLoad) (Produced, error), still func() (bool, error)) (seconds float64, err error) {
 	l.Warm, l.Time, l.Rate = 0, warmRound, 0
 	begun := time.Now()
 	for before := 0.0; ; {
@@ -136,9 +147,15 @@ func steady(l ProduceLoad, produce func(ProduceLoad) (Produced, error)) (seconds
 		if err != nil {
 			return 0, fmt.Errorf("warm up: %w", err)
 		}
+		rests := true
+		if still != nil {
+			if rests, err = still(); err != nil {
+				return 0, fmt.Errorf("warm up: %w", err)
+			}
+		}
 		seconds = time.Since(begun).Seconds()
 		now := p.MBps()
-		if before > 0 && now < before*warmSteady || time.Since(begun) > warmMost {
+		if before > 0 && now < before*warmSteady && rests || time.Since(begun) > warmMost {
 			return seconds, nil
 		}
 		before = now
@@ -199,12 +216,19 @@ func settle(ctx context.Context, r *Running, s Scenario) error {
 }
 
 func measure(ctx context.Context, r *Running, s Scenario, out *Outcome) error {
+	var from []int64
+	if s.Consume || s.Tail || s.Groups > 0 {
+		var err error
+		if from, err = endOffsets(ctx, r.Addr, s.Topics); err != nil {
+			return err
+		}
+	}
 	var tail Consumed
 	tailDone := make(chan error, 1)
 	if s.Tail {
 		go func() {
 			var err error
-			tail, err = Consume(ctx, r.Addr, ConsumeLoad{Topics: s.Topics, Conns: 1, PerRequest: 1,
+			tail, err = Consume(ctx, r.Addr, ConsumeLoad{Topics: s.Topics, From: from, Conns: 1, PerRequest: 1,
 				PartitionMax: 1 << 20, RequestMax: 50 << 20, Time: s.Load.Warm + s.Load.Time})
 			tailDone <- err
 		}()
@@ -238,23 +262,23 @@ func measure(ctx context.Context, r *Running, s Scenario, out *Outcome) error {
 		out.TailMBps = tail.MBps()
 	}
 	if s.Consume {
-		if out.CatchUp, out.CatchUps, err = catchUp(ctx, r, s, p.AllBytes, 1); err != nil {
+		if out.CatchUp, out.CatchUps, err = catchUp(ctx, r, s, from, p.AllBytes, 1); err != nil {
 			return err
 		}
 	}
 	if s.Groups > 0 {
-		out.FanOut, out.FanOuts, err = catchUp(ctx, r, s, p.AllBytes, s.Groups)
+		out.FanOut, out.FanOuts, err = catchUp(ctx, r, s, from, p.AllBytes, s.Groups)
 	}
 	return err
 }
 
-// catchUps is how often everything is read back; the median of it is the figure.
+// catchUps is how often it is read back; the median of it is the figure.
 const catchUps = 3
 
-// catchUp has groups, all at once, read everything that was written from the start, each time on a disk at rest: a broker that
+// catchUp has groups, all at once, read what was written from some offsets to the ends, each time on a disk at rest: a broker that
 // leaves its data in the page cache would otherwise be read while the kernel writes them, and whoever comes next would pay for it,
 // too. It returns what all of them got in MB/s: the median, and each time's.
-func catchUp(ctx context.Context, r *Running, s Scenario, written int64, groups int) (median float64, all []float64, err error) {
+func catchUp(ctx context.Context, r *Running, s Scenario, from []int64, written int64, groups int) (median float64, all []float64, err error) {
 	for range catchUps {
 		if err := allWritten(ctx, r.Dir); err != nil {
 			return 0, nil, err
@@ -267,7 +291,7 @@ func catchUp(ctx context.Context, r *Running, s Scenario, written int64, groups 
 		begun := time.Now()
 		for i := range each {
 			reading.Go(func() (err error) {
-				each[i], err = Consume(ctx, r.Addr, ConsumeLoad{Topics: s.Topics, Conns: min(4, s.Topics.total()), PerRequest: 100,
+				each[i], err = Consume(ctx, r.Addr, ConsumeLoad{Topics: s.Topics, From: from, Conns: min(4, s.Topics.total()), PerRequest: 100,
 					PartitionMax: 1 << 20, RequestMax: 50 << 20, Bytes: written, Time: 2 * time.Minute})
 				return err
 			})
