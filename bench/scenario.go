@@ -116,6 +116,7 @@ const (
 	warmRound  = 2 * time.Second
 	warmSteady = 1.25
 	warmMemory = 64 << 20 // bytes in a round
+	warmBytes  = 16e9     // written; after that a broker that still takes memory is measured while it does, before the disk is full
 	warmMost   = 2 * time.Minute
 )
 
@@ -142,13 +143,14 @@ func warmUp(ctx context.Context, r *Running, s Scenario) (seconds float64, err e
 func steady(l ProduceLoad, produce func(ProduceLoad) (Produced, error), still func() (bool, error)) (seconds float64, err error) {
 	l.Warm, l.Time, l.Rate = 0, warmRound, 0
 	begun := time.Now()
-	for before := 0.0; ; {
+	for before, written := 0.0, 0.0; ; {
 		p, err := produce(l)
 		if err != nil {
 			return 0, fmt.Errorf("warm up: %w", err)
 		}
-		rests := true
-		if still != nil {
+		written += float64(p.AllBytes)
+		rests := still == nil || written > warmBytes
+		if !rests {
 			if rests, err = still(); err != nil {
 				return 0, fmt.Errorf("warm up: %w", err)
 			}

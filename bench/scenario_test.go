@@ -16,12 +16,13 @@ func TestSteady(t *testing.T) {
 		{"at once", []int64{100, 100}, nil, 2},
 		{"it gets faster", []int64{100, 200, 300, 310}, nil, 4},
 		{"it still takes memory", []int64{100, 100, 100, 100}, []bool{false, false, true, true}, 3},
+		{"it takes memory for ever", []int64{100, 7e9, 7e9, 7e9, 7e9}, []bool{false, false, false, false, false}, 4},
 		{"memory first", []int64{100, 200, 210}, []bool{true, true, true}, 3},
 	} {
 		n := 0
 		produce := func(l ProduceLoad) (Produced, error) {
 			n++
-			return Produced{Bytes: tc.rates[n-1], Elapsed: l.Time}, nil
+			return Produced{Bytes: tc.rates[n-1], AllBytes: tc.rates[n-1], Elapsed: l.Time}, nil
 		}
 		var still func() (bool, error)
 		if tc.stills != nil {

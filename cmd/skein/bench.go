@@ -63,7 +63,7 @@ kernel let a durable broker do. How far Skein is from it, and it from Apache Kaf
 	fl := cmd.Flags()
 	fl.StringVar(&script, "kafka", "test/peer/kafka", "the script that runs Apache Kafka")
 	fl.StringVar(&binary, "skein", "", "the skein binary; default: this one")
-	fl.StringVar(&cfg.Dir, "dir", ".", "where all keep their data while measured (some GB, on fast disks twice the memory)")
+	fl.StringVar(&cfg.Dir, "dir", ".", "where all keep their data while measured (up to 40 GB on a fast disk)")
 	fl.DurationVar(&cfg.Time, "time", 10*time.Second, "how long each load is measured, once its rate is steady (up to 2 min of warm-up)")
 	fl.StringVar(&only, "only", "", "scenarios, separated by commas")
 	fl.BoolVar(&cfg.Scale, "scale", true, "also creation, idle memory and restart at 100,000 partitions")
