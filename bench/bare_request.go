@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
-	"fmt"
 	"hash/crc32"
 	"io"
 	"net"
@@ -66,20 +65,8 @@ func (b *Bare) receive(ctx context.Context, c *bareConn) {
 var errNoProduce = errors.New("not a produce request of the generators")
 
 // read reads and checks the next request, and prepares the answer.
-func (r *bareRequest) read(in io.Reader) error {
-	var head [4]byte
-	if _, err := io.ReadFull(in, head[:]); err != nil {
-		return err
-	}
-	n := binary.BigEndian.Uint32(head[:])
-	if n < 8 || n > bareRequestMax {
-		return fmt.Errorf("a request of %d bytes", n)
-	}
-	if cap(r.body) < int(n) {
-		r.body = make([]byte, n)
-	}
-	r.body = r.body[:n]
-	if _, err := io.ReadFull(in, r.body); err != nil {
+func (r *bareRequest) read(in io.Reader) (err error) {
+	if r.body, err = readFrame(in, r.body, 8, bareRequestMax); err != nil {
 		return err
 	}
 	if binary.BigEndian.Uint32(r.body) != produceVersion { // key 0 before it

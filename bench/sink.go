@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
-	"io"
 	"net"
 	"sync"
 )
@@ -48,19 +47,8 @@ func (s *sink) serve(c net.Conn) {
 	r := bufio.NewReaderSize(c, 256<<10)
 	var body, out []byte
 	for {
-		var head [4]byte
-		if _, err := io.ReadFull(r, head[:]); err != nil {
-			return
-		}
-		n := int(binary.BigEndian.Uint32(head[:]))
-		if n < 8 || n > maxResponse {
-			return
-		}
-		if cap(body) < n {
-			body = make([]byte, n)
-		}
-		body = body[:n]
-		if _, err := io.ReadFull(r, body); err != nil {
+		var err error
+		if body, err = readFrame(r, body, 8, maxResponse); err != nil {
 			return
 		}
 		var whole bool

@@ -32,23 +32,29 @@ func dial(ctx context.Context, addr string) (*conn, error) {
 	return &conn{Conn: c, r: bufio.NewReaderSize(c, 64<<10)}, nil
 }
 
+// readFrame reads a frame of least to most bytes behind its size, into buf if it has room.
+func readFrame(r io.Reader, buf []byte, least, most int) ([]byte, error) {
+	var head [4]byte
+	if _, err := io.ReadFull(r, head[:]); err != nil {
+		return buf, err
+	}
+	n := int(binary.BigEndian.Uint32(head[:]))
+	if n < least || n > most {
+		return buf, fmt.Errorf("frame of %d bytes", n)
+	}
+	if cap(buf) < n {
+		buf = make([]byte, n, n+n/4)
+	}
+	buf = buf[:n]
+	_, err := io.ReadFull(r, buf)
+	return buf, err
+}
+
 // receive reads the next response frame: its correlation id and what follows. The bytes are
 // valid until the next call.
 func (c *conn) receive() (correlation int32, body []byte, err error) {
-	var head [4]byte
-	if _, err := io.ReadFull(c.r, head[:]); err != nil {
-		return 0, nil, err
-	}
-	n := int(binary.BigEndian.Uint32(head[:]))
-	if n < 4 || n > maxResponse {
-		return 0, nil, fmt.Errorf("receive: frame of %d bytes", n)
-	}
-	if cap(c.buf) < n {
-		c.buf = make([]byte, n, n+n/4)
-	}
-	c.buf = c.buf[:n]
-	if _, err := io.ReadFull(c.r, c.buf); err != nil {
-		return 0, nil, err
+	if c.buf, err = readFrame(c.r, c.buf, 4, maxResponse); err != nil {
+		return 0, nil, fmt.Errorf("receive: %w", err)
 	}
 	return int32(binary.BigEndian.Uint32(c.buf)), c.buf[4:], nil
 }

@@ -50,6 +50,11 @@ func openIndex(fsys vfs.FS, name string, log ident.Log) (*indexFile, error) {
 	return x, nil
 }
 
+// isOf reports whether the header fits a file: an index that was copied or misnamed does not.
+func (x *indexFile) isOf(f *logFile) bool {
+	return x.head.first == f.first && (f.sorted != nil || x.head.end <= f.limit())
+}
+
 func (x *indexFile) readHeader(log ident.Log) error {
 	size, err := x.f.Size()
 	if err != nil {

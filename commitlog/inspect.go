@@ -101,7 +101,7 @@ func (l *Log) tellEnds(files []*logFile) {
 		if err != nil {
 			continue
 		}
-		if x.head.first == f.first && x.head.end <= f.limit() {
+		if x.isOf(f) {
 			f.told = x.head.end
 		}
 		_ = x.close() // only read from

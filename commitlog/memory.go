@@ -135,7 +135,7 @@ func (m *memory) prepare() bool {
 
 // populate gets memory from the kernel a huge page at a time, and rests as long after each: clients wait for the processors meanwhile.
 func populate(buf []byte) {
-	for part := range slices.Chunk(buf, 2<<20) {
+	for part := range slices.Chunk(buf, vfs.HugePage) {
 		begun := time.Now()
 		vfs.Populate(part)
 		time.Sleep(time.Since(begun))
@@ -280,10 +280,9 @@ func (m *memory) holds(at ident.Position) bool {
 // clear gives up the cache's references.
 func (m *memory) clear() {
 	m.mu.Lock()
-	view := *m.view.Swap(&[]*chunk{})
-	m.cached = 0
+	all := m.dropOldest(len(*m.view.Load()))
 	m.mu.Unlock()
-	letGo(view)
+	letGo(all)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, c := range m.free {

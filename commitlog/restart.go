@@ -86,7 +86,7 @@ func (l *Log) publishIndexes() error {
 func (l *Log) openIndexes(files []*logFile) {
 	for _, f := range files {
 		x, err := openIndex(l.fs, f.indexName(), l.id)
-		if err == nil && (x.head.first != f.first || f.sorted == nil && x.head.end > f.limit()) {
+		if err == nil && !x.isOf(f) {
 			err = errors.Join(&derivedError{file: f.indexName(), reason: "of another file"}, x.close())
 		}
 		if err == nil {

@@ -43,8 +43,7 @@ func cacheTarget(m memoryNow, used int64, logs int) int64 {
 	if room > 0 {
 		room /= cacheStep
 	}
-	most := max(0, m.total/cacheMostPart)
-	return max(leastCache(-1, m.total, logs), min(used+room, most)/int64(logs))
+	return max(leastCache(-1, m.total, logs), min(used+room, m.total/cacheMostPart)/int64(logs))
 }
 
 // followMemory has logs use the memory for recent blocks that nobody else wants, until ctx ends.

@@ -11,8 +11,8 @@ import (
 // device asks direct I/O for more.
 const PageSize = 4096
 
-// hugePage is from where on memory is asked for in huge pages: a fault each 4 KiB takes longer than what is then written there.
-const hugePage = 2 << 20
+// HugePage is from where on memory is asked for in huge pages: a fault each 4 KiB takes longer than what is then written there.
+const HugePage = 2 << 20
 
 // AllocAligned returns n zeroed bytes (rounded up to whole pages in cap) outside
 // the Go heap, aligned to PageSize. The garbage collector neither scans nor
@@ -26,7 +26,7 @@ func AllocAligned(n int) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("allocate aligned buffer: %d bytes: %w", size, err)
 	}
-	if size >= hugePage {
+	if size >= HugePage {
 		adviseHuge(b)
 	}
 	return b[:n], nil
