@@ -1,24 +1,24 @@
 package broker
 
 import (
-	"bytes"
 	"log/slog"
 	"net"
 	"net/netip"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/skeinmq/skein/internal/logtest"
 )
 
 // TestConnectionsPerIP: what is more than an address may have is closed, changes are in force at once, exceptions count,
 // by name too, and a connection that ends makes room.
 func TestConnectionsPerIP(t *testing.T) {
-	var said lines
-	c := startCluster(t, 1, Config{Logger: said.logger()})
+	var said logtest.Output
+	c := startCluster(t, 1, Config{Logger: slog.New(slog.NewTextHandler(&said, nil))})
 	first := c.dial()
 	set := func(name, value string) {
 		t.Helper()
@@ -60,43 +60,17 @@ func TestConnectionsPerIP(t *testing.T) {
 	want := []string{ // of the first one that met each limit
 		"limit=max.connections.per.ip value=2 unlogged=0", "limit=max.connections.per.ip.overrides value=3 unlogged=0", "limit=max.connections value=3 unlogged=0",
 	}
-	if got := said.with("refuse connection"); len(got) != len(want) || !slices.EqualFunc(got, want, strings.HasSuffix) || !strings.Contains(got[0], "remote=127.0.0.1:") {
+	if got := said.With("refuse connection"); len(got) != len(want) || !slices.EqualFunc(got, want, strings.HasSuffix) || !strings.Contains(got[0], "remote=127.0.0.1:") {
 		t.Errorf("logged %q, want %q", got, want)
 	}
-}
-
-// lines collects what is logged.
-type lines struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (l *lines) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.buf.Write(p)
-}
-
-func (l *lines) logger() *slog.Logger { return slog.New(slog.NewTextHandler(l, nil)) }
-
-// with are the lines that have a text.
-func (l *lines) with(text string) (out []string) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for line := range strings.Lines(l.buf.String()) {
-		if strings.Contains(line, text) {
-			out = append(out, strings.TrimSpace(line))
-		}
-	}
-	return out
 }
 
 // TestRefusalsAreTold: the first connection over a limit is a line, those of the next ten seconds are counted in the next line, and one
 // limit's flood does not hide another's.
 func TestRefusalsAreTold(t *testing.T) {
-	var said lines
+	var said logtest.Output
 	var l connLimits
-	now, log := time.Unix(1000, 0), said.logger()
+	now, log := time.Unix(1000, 0), slog.New(slog.NewTextHandler(&said, nil))
 	ip, all := connLimit{"max.connections.per.ip", 2}, connLimit{"max.connections", 30}
 	for i := range 20_000 { // a thousand a second
 		peer := &net.TCPAddr{IP: net.IPv4(192, 0, 2, 1), Port: i}
@@ -114,7 +88,7 @@ func TestRefusalsAreTold(t *testing.T) {
 		"remote=192.0.2.1:10000 limit=max.connections.per.ip value=2 unlogged=9999",
 		"remote=[::1]:9 limit=max.connections.per.ip value=2 unlogged=9999",
 	}
-	if got := said.with("refuse connection"); !slices.EqualFunc(got, want, strings.HasSuffix) {
+	if got := said.With("refuse connection"); !slices.EqualFunc(got, want, strings.HasSuffix) {
 		t.Errorf("logged\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 	}
 }

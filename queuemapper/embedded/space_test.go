@@ -1,45 +1,23 @@
 package embedded
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"log/slog"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/skeinmq/skein/internal/logtest"
 )
-
-// lines is a log that a test can read while it is written.
-type lines struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (s *lines) Write(p []byte) (int, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.Write(p)
-}
-
-func (s *lines) text() string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.String()
-}
-
-func (s *lines) has(text string) bool {
-	return strings.Contains(s.text(), text)
-}
 
 // TestSpace writes ten times the quota over the same keys: that only ever costs a wait. Then it fills the quota with keys: it is
 // refused, and says what can be done. It goes on when keys are deleted, and after a start with a greater quota.
 func TestSpace(t *testing.T) {
-	dir, log := t.TempDir(), new(lines)
+	dir, log := t.TempDir(), new(logtest.Output)
 	start := func(quota int64) *Server {
 		t.Helper()
 		s, err := Start(t.Context(), Config{Dir: dir, NoFsync: true, Quota: quota, Logger: slog.New(slog.NewTextHandler(log, nil))})
@@ -59,7 +37,7 @@ func TestSpace(t *testing.T) {
 				return
 			}
 			if !errors.Is(err, rpctypes.ErrNoSpace) || time.Now().After(end) {
-				t.Fatalf("%s: %v\n%s", what, err, log.text())
+				t.Fatalf("%s: %v\n%s", what, err, log.String())
 			}
 		}
 	}
@@ -67,14 +45,14 @@ func TestSpace(t *testing.T) {
 	for i := range 10 * QuotaLeast / len(big) {
 		eventually("write over old values", func() error { return put(fmt.Sprint("k", i%8)) })
 	}
-	if log.has("level=ERROR") {
-		t.Errorf("an error although there was room:\n%s", log.text())
+	if strings.Contains(log.String(), "level=ERROR") {
+		t.Errorf("an error although there was room:\n%s", log.String())
 	}
 	full := func() {
 		t.Helper()
-		for end := time.Now().Add(patience); !log.has("delete topics, or restart"); { // what is old may make room once or twice
+		for end := time.Now().Add(patience); !strings.Contains(log.String(), "delete topics, or restart"); { // what is old may make room once or twice
 			if err := put(fmt.Sprint("fill", time.Now().UnixNano())); err != nil && !errors.Is(err, rpctypes.ErrNoSpace) || time.Now().After(end) {
-				t.Fatalf("fill: %v\n%s", err, log.text())
+				t.Fatalf("fill: %v\n%s", err, log.String())
 			}
 		}
 		if err := put("more"); !errors.Is(err, rpctypes.ErrNoSpace) {
@@ -95,9 +73,7 @@ func TestSpace(t *testing.T) {
 	eventually("after a delete", func() error { return put("more") })
 	t.Logf("it has room %v after keys were deleted", time.Since(begun))
 
-	log.mu.Lock()
-	log.b.Reset()
-	log.mu.Unlock()
+	log.Reset()
 	full()
 	if err := s.Close(); err != nil {
 		t.Fatal(err)

@@ -1,7 +1,6 @@
 package dev
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -12,10 +11,11 @@ import (
 	"reflect"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/skeinmq/skein/internal/logtest"
 )
 
 // envFake makes the test binary play a broker: it says so, and ends on SIGTERM.
@@ -51,27 +51,10 @@ func fake(kind string) func(Spec, []Spec, bool) *exec.Cmd {
 	}
 }
 
-type output struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (o *output) Write(b []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.b.Write(b)
-}
-
-func (o *output) String() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.b.String()
-}
-
 // running starts a supervisor whose brokers are fakes and returns it when all of them serve.
-func running(t *testing.T, brokers int) (*Supervisor, *output) {
+func running(t *testing.T, brokers int) (*Supervisor, *logtest.Output) {
 	t.Helper()
-	out := &output{}
+	out := &logtest.Output{}
 	cfg := Config{Dir: t.TempDir(), BasePort: 1000, Brokers: brokers, Command: fake("broker"), Out: out, Patience: time.Minute}
 	cfg.Order = func(_ context.Context, verb string, target, by Spec) error {
 		if target.ID == by.ID {
